@@ -1,0 +1,17 @@
+"""Errors that end at the user: a command prints them once, without a traceback, and exits with 2."""
+
+
+class UserError(ValueError):
+    """A mistake that the user can mend: says where, what was given, what is allowed."""
+
+
+class ConfigError(UserError):
+    """A config that cannot be built: names the key, and the file and line that wrote it."""
+
+
+class DataError(UserError):
+    """A data set, image or label that cannot be used: names the file."""
+
+
+class CheckpointError(UserError):
+    """A weight file that cannot be read or does not fit: names the file."""

@@ -1,0 +1,31 @@
+"""Registries: the names that config files use, children of mmengine's under the scope ``nlseg``.
+
+A class is found by its name once the package that holds it is imported; ``locations`` names that
+package, so that building from a config imports what the config needs and nothing else.
+"""
+
+from mmengine import registry as parents
+from mmengine.registry import Registry
+
+SCOPE = "nlseg"
+
+
+def _child(name: str, parent: Registry, *locations: str) -> Registry:
+    return Registry(name, parent=parent, scope=SCOPE, locations=list(locations))
+
+
+MODELS = _child("model", parents.MODELS, "nlseg.models")
+DATASETS = _child("dataset", parents.DATASETS, "nlseg.datasets")
+TRANSFORMS = _child("transform", parents.TRANSFORMS, "nlseg.datasets")
+DATA_SAMPLERS = _child("data sampler", parents.DATA_SAMPLERS, "nlseg.datasets")
+METRICS = _child("metric", parents.METRICS, "nlseg.evaluation")
+EVALUATOR = _child("evaluator", parents.EVALUATOR, "nlseg.evaluation")
+VISUALIZERS = _child("visualizer", parents.VISUALIZERS, "nlseg.visualization")
+TASK_UTILS = _child("task util", parents.TASK_UTILS, "nlseg.models")
+HOOKS = _child("hook", parents.HOOKS, "nlseg.engine")
+LOOPS = _child("loop", parents.LOOPS, "nlseg.engine")
+RUNNERS = _child("runner", parents.RUNNERS, "nlseg.engine")
+OPTIM_WRAPPERS = _child("optimizer wrapper", parents.OPTIM_WRAPPERS, "nlseg.engine")
+PARAM_SCHEDULERS = _child("parameter scheduler", parents.PARAM_SCHEDULERS, "nlseg.engine")
+LOG_PROCESSORS = _child("log processor", parents.LOG_PROCESSORS, "nlseg.engine")
+VISBACKENDS = _child("visualization backend", parents.VISBACKENDS, "nlseg.engine")
