@@ -1,4 +1,4 @@
-"""Errors that end at the user: a command prints them once, without a traceback, and exits with 2."""
+"""Errors that end at the user: printed once, without a traceback, before exit code 2."""
 
 
 class UserError(ValueError):

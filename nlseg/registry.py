@@ -27,5 +27,12 @@ LOOPS = _child("loop", parents.LOOPS, "nlseg.engine")
 RUNNERS = _child("runner", parents.RUNNERS, "nlseg.engine")
 OPTIM_WRAPPERS = _child("optimizer wrapper", parents.OPTIM_WRAPPERS, "nlseg.engine")
 PARAM_SCHEDULERS = _child("parameter scheduler", parents.PARAM_SCHEDULERS, "nlseg.engine")
+OPTIM_WRAPPER_CONSTRUCTORS = _child(
+    "optimizer wrapper constructor", parents.OPTIM_WRAPPER_CONSTRUCTORS, "nlseg.engine"
+)
+OPTIMIZERS = _child("optimizer", parents.OPTIMIZERS, "nlseg.engine")
+WEIGHT_INITIALIZERS = _child("weight initializer", parents.WEIGHT_INITIALIZERS, "nlseg.models")
+MODEL_WRAPPERS = _child("model wrapper", parents.MODEL_WRAPPERS, "nlseg.engine")
+FUNCTIONS = _child("function", parents.FUNCTIONS, "nlseg.datasets")
 LOG_PROCESSORS = _child("log processor", parents.LOG_PROCESSORS, "nlseg.engine")
 VISBACKENDS = _child("visualization backend", parents.VISBACKENDS, "nlseg.engine")

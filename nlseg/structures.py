@@ -19,7 +19,7 @@ Sample = dict[str, Any]
 class SampleIndex(NamedTuple):
     """What a sampler yields: which image, and which number in the stream of samples it has."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # tuple.index is not needed here
     number: int
 
 

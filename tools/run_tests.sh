@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Install what the tests need and run the whole test suite, one process a core. Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source tools/environment.sh tests
+export OMP_NUM_THREADS=1 # a tiny network gains nothing from threads; processes do
+exec python -m pytest --numprocesses "$(nproc)" --dist loadfile "$@"
