@@ -1,0 +1,166 @@
+"""The non-local block: every position of a feature map looks at every other."""
+
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from mmcv.cnn import ConvModule
+from mmengine.model import constant_init, normal_init
+from torch import Tensor, nn
+
+from nlseg.errors import ConfigError
+from nlseg.ops.attention import softmax_attention
+from nlseg.ops.relu_attention import relu_attention
+from nlseg.registry import MODELS
+
+# Shape suffixes: N batch, C channels, D channels in which positions are compared, E channels of the
+# values, H and W height and width, L = H * W positions that ask, S positions that answer.
+
+MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
+
+
+@MODELS.register_module()
+class NonLocal2d(nn.Module):
+    """Add to every position what all positions say, weighed by how they compare with it.
+
+    With the embeddings theta (query), phi (key) and g (value), the weight of position j for i is
+    - ``embedded_gaussian``: softmax over j of theta_i . phi_j, divided by sqrt(D) if ``use_scale``;
+    - ``gaussian``: softmax over j of x_i . x_j;
+    - ``dot_product``: theta_i . phi_j / S;
+    - ``concatenation``: ReLU(w . [theta_i, phi_j]) / S.
+
+    Args:
+        in_channels: Channels C of input and output.
+        sub_sample: Whether answers are max-pooled 2x2 first, so that S = L / 4.
+        conv_cfg: Kind of the 1x1 convolutions, ``nn.Conv2d`` where None.
+        reduction: C / E, how much narrower the embeddings are.
+        use_scale: See ``embedded_gaussian``.
+        norm_cfg: Kind of the norm after the last convolution, none where None.
+        mode: One of the four above.
+        std: Standard deviation of the initial weights; None keeps PyTorch's own initialisation.
+        zeros_init: Whether the block starts as the identity: its last layer is zero.
+        memory_efficient: Whether memory is linear in L. False holds the map of L x S weights, the
+            formula as it is written; both give the same values and gradients to rounding. Measured
+            against float64 and the largest value, either is within 1e-6 in float32, 2e-3 in
+            float16, 2e-2 in bfloat16 and under autocast.
+
+    Raises:
+        ConfigError: For an unknown mode.
+
+    Source:
+        Wang et al., "Non-local Neural Networks", 2018, eq. 1 to 6, figure 2. Arguments and
+        parameter names are mmcv's, and so is the division by sqrt(D), which the paper has not.
+    """
+
+    _abbr_ = "nonlocal_block"
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        sub_sample: bool = False,
+        conv_cfg: dict[str, Any] | None = None,
+        reduction: int = 2,
+        use_scale: bool = True,
+        norm_cfg: dict[str, Any] | None = None,
+        mode: str = "embedded_gaussian",
+        std: float | None = 0.01,
+        zeros_init: bool = True,
+        memory_efficient: bool = True,
+    ) -> None:
+        super().__init__()
+        if mode not in MODES:
+            near = get_close_matches(str(mode), MODES, n=1, cutoff=0.0)[0]
+            raise ConfigError(
+                f"NonLocal2d.mode: {mode!r} is not one of {', '.join(MODES)}; "
+                f"did you mean {near!r}?"
+            )
+        self.mode = mode
+        self.std = std
+        self.zeros_init = zeros_init
+        self.memory_efficient = memory_efficient
+        width = max(in_channels // reduction, 1)
+        self.scale = width**-0.5 if mode == "embedded_gaussian" and use_scale else 1.0
+
+        def embedding() -> ConvModule:
+            return ConvModule(in_channels, width, 1, conv_cfg=conv_cfg, act_cfg=None)
+
+        self.g = embedding()
+        self.conv_out = ConvModule(
+            width, in_channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=None
+        )
+        self.theta = embedding() if mode != "gaussian" else nn.Identity()
+        self.phi = embedding() if mode != "gaussian" else nn.Identity()
+        if mode == "concatenation":
+            self.concat_project = ConvModule(width * 2, 1, 1, bias=False)
+        self.init_weights()
+        if sub_sample:
+            pool = nn.MaxPool2d(kernel_size=2)
+            self.g = nn.Sequential(self.g, pool)
+            self.phi = nn.Sequential(self.phi, pool) if mode != "gaussian" else pool
+
+    def init_weights(self) -> None:
+        """Draw the initial weights; callable again at any time."""
+        out = self.conv_out
+        if self.std is None:
+            for layer in self.modules():
+                if callable(reset := getattr(layer, "reset_parameters", None)):
+                    reset()
+        else:
+            for embedding in (self.g, self.theta, self.phi):
+                for layer in (m for m in embedding.modules() if hasattr(m, "weight")):
+                    normal_init(layer, std=self.std)
+            if not self.zeros_init:
+                normal_init(out.norm if out.with_norm else out.conv, std=self.std)
+        if self.zeros_init:
+            constant_init(out.norm if out.with_norm else out.conv, 0)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Return the input plus its context, same shape (N, C, H, W)."""
+        rows_NCHW = x_NCHW.contiguous(memory_format=torch.channels_last)
+        query_NLD, key_NSD = to_rows(self.theta(rows_NCHW)), to_rows(self.phi(rows_NCHW))
+        if self.mode == "concatenation":
+            query_NLD, key_NSD = self.project(query_NLD, key_NSD)
+        value_NSE = to_rows(self.g(rows_NCHW))
+        del rows_NCHW
+        attend = self.attend if self.memory_efficient else self.attend_plainly
+        context_NEHW = to_map(attend(query_NLD, key_NSD, value_NSE), x_NCHW.shape[2:])
+        del query_NLD, key_NSD, value_NSE
+        change_NCHW: Tensor = self.conv_out(context_NEHW)
+        del context_NEHW
+        return x_NCHW + change_NCHW
+
+    def project(self, query_NLD: Tensor, key_NSD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the terms (N, L, 1) and (N, S, 1) whose sum is w . [theta_i, phi_j]."""
+        w_query_1D, w_key_1D = self.concat_project.conv.weight.flatten(1).chunk(2, dim=1)
+        return query_NLD @ w_query_1D.T, key_NSD @ w_key_1D.T
+
+    def attend(self, query_NLD: Tensor, key_NSD: Tensor, value_NSE: Tensor) -> Tensor:
+        """Return the context (N, L, E), in memory linear in L and S."""
+        if self.mode == "concatenation":
+            return relu_attention(query_NLD[..., 0], key_NSD[..., 0], value_NSE.mT).mT
+        if self.mode == "dot_product":
+            # (query @ key^T / S) @ value the other way round; the roots keep float16 in range
+            root = key_NSD.shape[1] ** -0.5
+            return torch.bmm(query_NLD, (key_NSD * root).mT @ value_NSE * root)
+        return softmax_attention(query_NLD, key_NSD, value_NSE, self.scale)
+
+    def attend_plainly(self, query_NLD: Tensor, key_NSD: Tensor, value_NSE: Tensor) -> Tensor:
+        """Return the context (N, L, E) by way of the map of all weights: the reference path."""
+        if self.mode == "concatenation":
+            weight_NLS = torch.relu(query_NLD + key_NSD.mT) / key_NSD.shape[1]
+        elif self.mode == "dot_product":
+            weight_NLS = query_NLD @ key_NSD.mT / key_NSD.shape[1]
+        else:
+            weight_NLS = (query_NLD @ key_NSD.mT * self.scale).softmax(dim=2)
+        return torch.bmm(weight_NLS, value_NSE)
+
+
+def to_rows(map_NDHW: Tensor) -> Tensor:
+    """View a map as one row per position, shape (N, L, D)."""
+    return map_NDHW.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def to_map(rows_NLD: Tensor, size_HW: torch.Size) -> Tensor:
+    """View one row per position as a map, shape (N, D, H, W), channels last in memory."""
+    return rows_NLD.reshape(len(rows_NLD), *size_HW, -1).permute(0, 3, 1, 2)
