@@ -1,0 +1,267 @@
+"""What every head does: choose features, classify pixels, compute losses, resize logits."""
+
+import warnings
+from abc import ABCMeta, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal, TypedDict
+
+import torch
+from mmcv.cnn import ConvModule
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from nlseg.errors import ConfigError
+from nlseg.models.losses import accuracy, percentage
+from nlseg.ops.resize import Size, resize
+from nlseg.registry import MODELS, TASK_UTILS
+from nlseg.structures import IGNORE_INDEX, SegDataSample
+
+Cfg = dict[str, Any]
+InputTransform = Literal["resize_concat", "multiple_select"]
+Losses = dict[str, Tensor]
+
+RELU: Cfg = {"type": "ReLU"}
+CROSS_ENTROPY: Cfg = {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": 1.0}
+SMALL_CLASSIFIER: Cfg = {"type": "Normal", "std": 0.01, "override": {"name": "conv_seg"}}
+
+
+class DecodeHeadArgs(TypedDict, total=False):
+    """Arguments that heads hand on; ``BaseDecodeHead`` says what they mean."""
+
+    in_channels: int | Sequence[int]
+    channels: int
+    num_classes: int
+    out_channels: int | None
+    threshold: float | None
+    dropout_ratio: float
+    conv_cfg: Cfg | None
+    norm_cfg: Cfg | None
+    act_cfg: Cfg
+    in_index: int | Sequence[int]
+    input_transform: InputTransform | None
+    loss_decode: Cfg | Sequence[Cfg]
+    ignore_index: int
+    sampler: Cfg | None
+    align_corners: bool
+    stream_loss: bool
+    init_cfg: Cfg | list[Cfg] | None
+
+
+class BaseDecodeHead(BaseModule, metaclass=ABCMeta):
+    """Map backbone features to class logits; a subclass adds layers and ``forward``.
+
+    Args:
+        in_channels: Channels of the chosen feature map, or of each with an ``input_transform``.
+        channels: Channels in front of the classifier ``conv_seg``.
+        num_classes: Number of classes K.
+        out_channels: Logits per pixel, K where None; 1 for two classes told apart by a threshold.
+        threshold: Probability from which a single logit means class 1, 0.3 where None.
+        dropout_ratio: Probability with which training drops a channel in front of the classifier.
+        conv_cfg: Kind of convolution, ``nn.Conv2d`` where None.
+        norm_cfg: Kind of norm; convolutions have a bias instead where None.
+        act_cfg: Kind of activation.
+        in_index: Which of the backbone's outputs, or which ones with an ``input_transform``.
+        input_transform: 'resize_concat' resizes the chosen maps to the first one's size and
+            concatenates them, 'multiple_select' hands on a list.
+        loss_decode: Config of the loss, or of several.
+        ignore_index: Label that does not train.
+        sampler: Config of a pixel sampler.
+        align_corners: How logits are resized, see ``nlseg.ops.resize``.
+        stream_loss: Compute softmax cross-entropies and accuracy of the upsampled logits a block of
+            rows at a time, so that the (N, K, H, W) map is never held; same values to rounding.
+            Other losses take the plain path.
+        init_cfg: How ``init_weights`` fills the parameters. By default the classifier is drawn from
+            N(0, 0.01) and convolutions after Kaiming; None leaves every layer of the head at
+            PyTorch's own initialisation, as SSSegmentation does.
+
+    Raises:
+        ConfigError: For ``out_channels`` or indices that do not fit together.
+    """
+
+    def __init__(
+        self,
+        in_channels: int | Sequence[int],
+        channels: int,
+        *,
+        num_classes: int,
+        out_channels: int | None = None,
+        threshold: float | None = None,
+        dropout_ratio: float = 0.1,
+        conv_cfg: Cfg | None = None,
+        norm_cfg: Cfg | None = None,
+        act_cfg: Cfg = RELU,
+        in_index: int | Sequence[int] = -1,
+        input_transform: InputTransform | None = None,
+        loss_decode: Cfg | Sequence[Cfg] = CROSS_ENTROPY,
+        ignore_index: int = IGNORE_INDEX,
+        sampler: Cfg | None = None,
+        align_corners: bool = False,
+        stream_loss: bool = True,
+        init_cfg: Cfg | list[Cfg] | None = SMALL_CLASSIFIER,
+    ) -> None:
+        super().__init__(init_cfg)
+        _check_inputs(in_channels, in_index, input_transform)
+        self.in_index = in_index
+        self.input_transform = input_transform
+        self.in_channels = (
+            sum(in_channels)  # type: ignore[arg-type]
+            if input_transform == "resize_concat"
+            else in_channels
+        )
+        self.channels = channels
+        self.num_classes = num_classes
+        self.out_channels = _out_channels(num_classes, out_channels)
+        self.threshold = 0.3 if self.out_channels == 1 and threshold is None else threshold
+        self.dropout_ratio = dropout_ratio
+        self.conv_cfg = conv_cfg
+        self.norm_cfg = norm_cfg
+        self.act_cfg = act_cfg
+        self.ignore_index = ignore_index
+        self.align_corners = align_corners
+        self.stream_loss = stream_loss
+        self.loss_decode = (
+            MODELS.build(loss_decode)
+            if isinstance(loss_decode, dict)
+            else nn.ModuleList(MODELS.build(loss) for loss in loss_decode)
+        )
+        self.sampler = (
+            TASK_UTILS.build(sampler, default_args={"context": self}) if sampler else None
+        )
+        self.conv_seg = nn.Conv2d(channels, self.out_channels, kernel_size=1)
+        self.dropout = nn.Dropout2d(dropout_ratio) if dropout_ratio > 0 else None
+
+    @abstractmethod
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Map the backbone's feature maps to logits (N, K, h, w)."""
+
+    def init_weights(self) -> None:
+        """Fill the parameters as ``init_cfg`` says."""
+        super().init_weights()
+        if self.init_cfg is not None:
+            return
+        for child in self.children():
+            if isinstance(child, ConvModule) or not hasattr(child, "init_weights"):
+                for module in child.modules():
+                    if isinstance(module, nn.Conv2d):
+                        module.reset_parameters()
+
+    def transform_inputs(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Choose this head's input from the backbone's outputs."""
+        if self.input_transform is None:
+            return inputs[self.in_index]  # type: ignore[index]
+        chosen = [inputs[i] for i in self.in_index]  # type: ignore[union-attr]
+        if self.input_transform == "multiple_select":
+            return chosen  # type: ignore[return-value]
+        size = (chosen[0].shape[2], chosen[0].shape[3])
+        return torch.cat([resize(x, size, align_corners=self.align_corners) for x in chosen], dim=1)
+
+    def places(self, number: int) -> set[int]:
+        """Return which of ``number`` feature maps this head looks at."""
+        chosen = [self.in_index] if isinstance(self.in_index, int) else self.in_index
+        return {i % number for i in chosen}
+
+    def cls_seg(self, features: Tensor) -> Tensor:
+        """Classify every position: (N, channels, h, w) to (N, K, h, w)."""
+        if self.dropout is not None:
+            features = self.dropout(features)
+        logits: Tensor = self.conv_seg(features)
+        return logits
+
+    def loss(self, inputs: Sequence[Tensor], data_samples: Sequence[SegDataSample]) -> Losses:
+        """Return the head's losses and ``acc_seg`` from features and labels."""
+        return self.loss_by_feat(self(inputs), data_samples)
+
+    def loss_by_feat(self, seg_logits: Tensor, data_samples: Sequence[SegDataSample]) -> Losses:
+        """Return losses by name and ``acc_seg`` (percent, shape (1,)) at the labels' resolution.
+
+        Args:
+            seg_logits: Logits (N, K, h, w).
+            data_samples: N samples with ``gt_sem_seg``, all of one size.
+        """
+        label = torch.cat([sample.gt_sem_seg.data for sample in data_samples]).long()
+        if self._streams():
+            return self._streamed_losses(seg_logits, label)
+        size = (label.shape[1], label.shape[2])
+        logits = resize(seg_logits, size, align_corners=self.align_corners)
+        weight = self.sampler.sample(logits, label.unsqueeze(1)) if self.sampler else None
+        losses: Losses = {}
+        for loss in self.loss_modules():
+            value = loss(logits, label, weight=weight, ignore_index=self.ignore_index)
+            losses[loss.loss_name] = losses.get(loss.loss_name, 0) + value
+        losses["acc_seg"] = accuracy(logits, label, self.ignore_index, self.threshold)
+        return losses
+
+    def _streams(self) -> bool:
+        """Whether every loss, and the sampler, can do without the upsampled logits."""
+        return (
+            self.stream_loss
+            and all(getattr(loss, "streams", False) for loss in self.loss_modules())
+            and (self.sampler is None or hasattr(self.sampler, "sample_upsampled"))
+        )
+
+    def _streamed_losses(self, logits: Tensor, label: Tensor) -> Losses:
+        weight, align_corners = None, self.align_corners
+        if self.sampler:
+            weight = self.sampler.sample_upsampled(logits, label, align_corners)
+        losses: Losses = {}
+        correct = label.new_zeros(())
+        for loss in self.loss_modules():
+            value, correct = loss.upsampled(
+                logits, label, weight, ignore_index=self.ignore_index, align_corners=align_corners
+            )
+            losses[loss.loss_name] = losses.get(loss.loss_name, 0) + value
+        losses["acc_seg"] = percentage(correct, (label != self.ignore_index).sum())
+        return losses
+
+    def loss_modules(self) -> list[Any]:
+        """Return the losses as a list."""
+        losses = self.loss_decode
+        return list(losses) if isinstance(losses, nn.ModuleList) else [losses]
+
+    def predict(self, inputs: Sequence[Tensor], size: Size) -> Tensor:
+        """Return logits (N, K, H, W) of the given size."""
+        return resize(self(inputs), size, align_corners=self.align_corners)
+
+
+def _check_inputs(
+    in_channels: int | Sequence[int],
+    in_index: int | Sequence[int],
+    input_transform: InputTransform | None,
+) -> None:
+    if input_transform not in (None, "resize_concat", "multiple_select"):
+        raise ConfigError(
+            f"head.input_transform: {input_transform!r} is not None, 'resize_concat' or "
+            "'multiple_select'"
+        )
+    if input_transform is None:
+        if not isinstance(in_channels, int) or not isinstance(in_index, int):
+            raise ConfigError(
+                f"head.in_channels, head.in_index: {in_channels}, {in_index} must be two numbers, "
+                "or two lists with an input_transform"
+            )
+    elif isinstance(in_channels, int) or isinstance(in_index, int):
+        raise ConfigError(
+            f"head.in_channels, head.in_index: {input_transform} needs two lists, "
+            f"not {in_channels}, {in_index}"
+        )
+    elif len(in_channels) != len(in_index):
+        raise ConfigError(
+            f"head.in_channels, head.in_index: {in_channels} and {in_index} differ in length"
+        )
+
+
+def _out_channels(num_classes: int, out_channels: int | None) -> int:
+    if out_channels is None:
+        if num_classes == 2:
+            warnings.warn(
+                "head.num_classes: for two classes, out_channels=1 with a threshold is an "
+                "alternative to two logits",
+                stacklevel=3,
+            )
+        return num_classes
+    if out_channels == num_classes or (out_channels == 1 and num_classes == 2):
+        return out_channels
+    raise ConfigError(
+        f"head.out_channels: {out_channels} is neither num_classes ({num_classes}) nor, for two "
+        "classes, 1"
+    )

@@ -1,0 +1,107 @@
+"""The plain head: a few convolutions in front of the classifier."""
+
+from collections.abc import Sequence
+
+import torch
+from mmcv.cnn import ConvModule
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
+from nlseg.errors import ConfigError
+from nlseg.models.heads.decode_head import BaseDecodeHead, DecodeHeadArgs
+from nlseg.registry import MODELS
+
+
+class FCNHeadArgs(DecodeHeadArgs, total=False):
+    """Arguments that NLHead and GCHead hand on; ``FCNHead`` says what they mean."""
+
+    kernel_size: int
+    concat_input: bool
+    dilation: int
+
+
+@MODELS.register_module()
+class FCNHead(BaseDecodeHead):
+    """Convolutions, then a convolution over input and result together, then the classifier.
+
+    Source: Long et al., Fully Convolutional Networks (1411.4038).
+
+    Args:
+        num_convs: Number of convolutions; 0 hands the input on.
+        kernel_size: Side of their kernels.
+        concat_input: Whether ``conv_cat`` looks at the head's input beside the result.
+        dilation: Dilation of the convolutions, not of ``conv_cat``.
+        **kwargs: See ``BaseDecodeHead``.
+
+    Raises:
+        ConfigError: For ``num_convs=0`` with different ``in_channels`` and ``channels``.
+    """
+
+    def __init__(
+        self,
+        num_convs: int = 2,
+        kernel_size: int = 3,
+        concat_input: bool = True,
+        dilation: int = 1,
+        **kwargs: Unpack[DecodeHeadArgs],
+    ) -> None:
+        super().__init__(**kwargs)  # type: ignore[misc]
+        if num_convs == 0 and self.in_channels != self.channels:
+            raise ConfigError(
+                f"head.num_convs: 0 needs in_channels ({self.in_channels}) equal to channels "
+                f"({self.channels})"
+            )
+        self.num_convs = num_convs
+        self.concat_input = concat_input
+        self.kernel_size = kernel_size
+        convs = [
+            self._conv(self.in_channels if i == 0 else self.channels, dilation)  # type: ignore[arg-type]
+            for i in range(num_convs)
+        ]
+        self.convs = nn.Sequential(*convs)
+        if concat_input:
+            self.conv_cat = self._conv(self.in_channels + self.channels, 1)  # type: ignore[operator]
+
+    def _conv(self, in_channels: int, dilation: int) -> ConvModule:
+        return ConvModule(
+            in_channels,
+            self.channels,
+            kernel_size=self.kernel_size,
+            padding=self.kernel_size // 2 * dilation,
+            dilation=dilation,
+            conv_cfg=self.conv_cfg,
+            norm_cfg=self.norm_cfg,
+            act_cfg=self.act_cfg,
+        )
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Map the backbone's feature maps to logits (N, K, h, w)."""
+        x = self.transform_inputs(inputs)
+        out = self.refine(x)
+        if self.concat_input:
+            out = self._see_both(x, out)
+        return self.cls_seg(out)
+
+    def refine(self, x: Tensor) -> Tensor:
+        """Map the input (N, C, h, w) to features (N, channels, h, w)."""
+        features: Tensor = self.convs(x)
+        return features
+
+    def _see_both(self, x: Tensor, features: Tensor) -> Tensor:
+        """Return ``conv_cat`` of input and features together, without joining the two maps.
+
+        A convolution of joined channels is the sum of one over each part: the same products in
+        another order, as fast, and one copy of the input less to hold.
+        """
+        block, conv = self.conv_cat, self.conv_cat.conv
+        if type(conv) is not nn.Conv2d:
+            joined: Tensor = block(torch.cat([x, features], dim=1))
+            return joined
+        weight_x, weight_features = conv.weight[:, : x.shape[1]], conv.weight[:, x.shape[1] :]
+        out: Tensor = conv._conv_forward(x, weight_x, conv.bias)
+        out = out + conv._conv_forward(features, weight_features, None)
+        if block.with_norm:
+            out = block.norm(out)
+        if block.with_activation:
+            out = block.activate(out)
+        return out

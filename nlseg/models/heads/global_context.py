@@ -1,0 +1,47 @@
+"""The head of GCNet."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor
+from typing_extensions import Unpack
+
+from nlseg.models.heads.fcn import FCNHead, FCNHeadArgs
+from nlseg.registry import MODELS
+
+
+@MODELS.register_module()
+class GCHead(FCNHead):
+    """Convolution, global context block, convolution, ``conv_cat``, classifier.
+
+    Source: Cao et al., GCNet (1904.11492), with the surrounding convolutions of mmsegmentation.
+
+    Args:
+        ratio: Width of the block's bottleneck as a share of ``channels``.
+        pooling_type: 'att' pools positions by learned weights, 'avg' by their mean.
+        fusion_types: 'channel_add', 'channel_mul' or both.
+        **kwargs: See ``FCNHead`` and ``BaseDecodeHead``.
+    """
+
+    def __init__(
+        self,
+        ratio: float = 1 / 4.0,
+        pooling_type: Literal["att", "avg"] = "att",
+        fusion_types: Sequence[Literal["channel_add", "channel_mul"]] = ("channel_add",),
+        **kwargs: Unpack[FCNHeadArgs],
+    ) -> None:
+        super().__init__(num_convs=2, **kwargs)
+        self.gc_block = MODELS.build(
+            {
+                "type": "ContextBlock",
+                "in_channels": self.channels,
+                "ratio": ratio,
+                "pooling_type": pooling_type,
+                "fusion_types": fusion_types,
+            }
+        )
+
+    def refine(self, x: Tensor) -> Tensor:
+        """Map the input (N, C, h, w) to features (N, channels, h, w)."""
+        features: Tensor = self.convs[1](self.gc_block(self.convs[0](x)))
+        return features

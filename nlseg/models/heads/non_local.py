@@ -1,0 +1,56 @@
+"""The head of the Non-local network."""
+
+from torch import Tensor
+from typing_extensions import Unpack
+
+from nlseg.models.heads.fcn import FCNHead, FCNHeadArgs
+from nlseg.registry import MODELS
+
+
+@MODELS.register_module()
+class NLHead(FCNHead):
+    """Convolution, non-local block, convolution, ``conv_cat`` over input and result, classifier.
+
+    Source: Wang et al., Non-local Neural Networks (1711.07971), with the surrounding convolutions
+    of mmsegmentation.
+
+    Args:
+        reduction: How many times narrower the block's embeddings are than ``channels``.
+        use_scale: Whether embedded-Gaussian scores are divided by the root of their width.
+        mode: How two positions are compared: 'embedded_gaussian', 'gaussian', 'dot_product' or
+            'concatenation'.
+        sub_sample: Whether only every second row and column is looked at.
+        zeros_init: Whether the block starts as the identity: its last norm starts at 0, else at 1
+            with ``init_cfg=None``.
+        **kwargs: See ``FCNHead`` and ``BaseDecodeHead``.
+    """
+
+    def __init__(
+        self,
+        reduction: int = 2,
+        use_scale: bool = True,
+        mode: str = "embedded_gaussian",
+        sub_sample: bool = False,
+        zeros_init: bool = True,
+        **kwargs: Unpack[FCNHeadArgs],
+    ) -> None:
+        super().__init__(num_convs=2, **kwargs)
+        self.nl_block = MODELS.build(
+            {
+                "type": "NonLocal2d",
+                "in_channels": self.channels,
+                "reduction": reduction,
+                "use_scale": use_scale,
+                "sub_sample": sub_sample,
+                "conv_cfg": self.conv_cfg,
+                "norm_cfg": self.norm_cfg,
+                "mode": mode,
+                "std": None if self.init_cfg is None else 0.01,
+                "zeros_init": zeros_init,
+            }
+        )
+
+    def refine(self, x: Tensor) -> Tensor:
+        """Map the input (N, C, h, w) to features (N, channels, h, w)."""
+        features: Tensor = self.convs[1](self.nl_block(self.convs[0](x)))
+        return features

@@ -1,0 +1,112 @@
+"""How images are cut, and how predictions find back to the original image: the test settings."""
+
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any, Literal, TypedDict
+
+from nlseg.errors import ConfigError
+from nlseg.ops.logit_rows import Resized, Restored, RowSource
+from nlseg.ops.resize import Size
+
+FLIPS = {"horizontal": (False, True), "vertical": (True, False), "diagonal": (True, True)}
+
+
+class InferenceCfg(TypedDict, total=False):
+    """Keys of ``test_cfg``; ``Inference`` says what they mean."""
+
+    mode: Literal["whole", "slide"]
+    crop_size: Size | None
+    stride: Size | None
+    window_batch: int
+    resize_once: bool
+    return_logits: bool
+
+
+@dataclass
+class Inference:
+    """How images are cut and logits resized in evaluation.
+
+    Args:
+        mode: 'whole' runs the network once on the image, 'slide' on overlapping windows.
+        crop_size: Height and width of a window in px.
+        stride: Steps between windows in px.
+        window_batch: How many windows run at once; same results to rounding.
+        resize_once: Resize the head's logits straight to the original size, as SSSegmentation does,
+            and not first to the size of the network's input. Has no effect on windows, and none on
+            images that the preprocessor padded.
+        return_logits: Keep the logits (K, H, W) of every image in ``seg_logits``. Off, a prediction
+            never holds more than a few rows of them.
+    """
+
+    mode: Literal["whole", "slide"] = "whole"
+    crop_size: Size | None = None
+    stride: Size | None = None
+    window_batch: int = 1
+    resize_once: bool = False
+    return_logits: bool = False
+
+    @classmethod
+    def from_cfg(cls, cfg: InferenceCfg) -> "Inference":
+        """Check a ``test_cfg`` and fill in defaults.
+
+        Raises:
+            ConfigError: For an unknown key or mode, a window that is missing a size, or a batch of
+                no windows.
+        """
+        known = [field.name for field in fields(cls)]
+        for key in cfg:
+            if key not in known:
+                near = get_close_matches(key, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ConfigError(f"model.test_cfg: {key!r} is not one of {known}{hint}")
+        settings = cls(**cfg)
+        if settings.mode not in ("whole", "slide"):
+            raise ConfigError(
+                f"model.test_cfg.mode: {settings.mode!r} is neither 'whole' nor 'slide'"
+            )
+        if settings.mode == "slide" and not (settings.crop_size and settings.stride):
+            raise ConfigError("model.test_cfg: mode 'slide' needs 'crop_size' and 'stride'")
+        if settings.window_batch < 1:
+            raise ConfigError(
+                f"model.test_cfg.window_batch: {settings.window_batch} is less than 1"
+            )
+        return settings
+
+
+def padding_of(metainfo: dict[str, Any]) -> tuple[int, int, int, int]:
+    """Return the preprocessor's padding of a sample: left, right, top and bottom in px."""
+    padding = metainfo.get("img_padding_size", metainfo.get("padding_size", (0, 0, 0, 0)))
+    left, right, top, bottom = padding
+    return left, right, top, bottom
+
+
+def to_original(source: RowSource, metainfo: dict[str, Any], align_corners: bool) -> RowSource:
+    """Undo padding, flip and resizing of one image's logits.
+
+    Args:
+        source: Logits of the network's input.
+        metainfo: The sample's ``img_padding_size`` or ``padding_size``, ``flip`` and
+            ``flip_direction``, and ``ori_shape``.
+        align_corners: See ``nlseg.ops.resize.resize``.
+
+    Raises:
+        ValueError: For a flip direction that does not exist.
+    """
+    flip = (False, False)
+    if metainfo.get("flip"):
+        direction = metainfo["flip_direction"]
+        if direction not in FLIPS:
+            raise ValueError(f"flip_direction: {direction!r} is not one of {list(FLIPS)}")
+        flip = FLIPS[direction]
+    padding = padding_of(metainfo)
+    if any(padding) or any(flip):
+        source = Restored(source, padding, flip)
+    height, width = metainfo.get("ori_shape", source.size)[:2]
+    return resized(source, (height, width), align_corners)
+
+
+def resized(source: RowSource, size: Size, align_corners: bool) -> RowSource:
+    """Return a source of the given size, the same one where it has that size."""
+    if source.size == size:
+        return source
+    return Resized(source, size, align_corners=align_corners)

@@ -1,0 +1,104 @@
+"""Samplers that choose which pixels a head learns from."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from nlseg.ops.pixel_loss import upsampled_cross_entropy
+from nlseg.registry import TASK_UTILS
+
+
+class SamplerContext(Protocol):
+    """What a sampler reads from the head that owns it."""
+
+    ignore_index: int
+
+    def loss_modules(self) -> Sequence[Any]:
+        """Return the head's losses."""
+
+
+@TASK_UTILS.register_module()
+class OHEMPixelSampler:
+    """Keep the hardest pixels (online hard example mining).
+
+    With a threshold, a pixel counts when the softmax probability of its true class is below it; the
+    threshold rises so that about ``min_kept`` pixels per image count. Without one, the pixels with
+    the largest losses count.
+
+    Source: Shrivastava et al., Training Region-based Object Detectors with Online Hard Example
+    Mining (1604.03540).
+
+    Args:
+        context: The head that owns the sampler.
+        thresh: Probability below which a pixel is hard.
+        min_kept: Pixels per image that count at least.
+    """
+
+    def __init__(
+        self, context: SamplerContext, thresh: float | None = None, min_kept: int = 100000
+    ) -> None:
+        self.context = context
+        self.thresh = thresh
+        self.min_kept = min_kept
+
+    @torch.no_grad()
+    def sample(self, seg_logit: Tensor, seg_label: Tensor) -> Tensor:
+        """Return the weight 0 or 1 of each pixel, (N, H, W).
+
+        Args:
+            seg_logit: Logits (N, K, H, W).
+            seg_label: Labels (N, 1, H, W).
+        """
+        label = seg_label.squeeze(1).long()
+        if self.thresh is not None:
+            inside = torch.where(label == self.context.ignore_index, 0, label)
+            probability = seg_logit.softmax(dim=1).gather(1, inside.unsqueeze(1)).squeeze(1)
+            return self._keep_improbable(probability, label)
+        total = torch.zeros_like(seg_logit[:, 0])
+        for loss in self.context.loss_modules():
+            value = loss(
+                seg_logit, label, ignore_index=self.context.ignore_index, reduction_override="none"
+            )
+            total = total + (value.sum(dim=1) if value.dim() > label.dim() else value)
+        return self._keep_largest(total, label)
+
+    @torch.no_grad()
+    def sample_upsampled(self, logits: Tensor, label: Tensor, align_corners: bool) -> Tensor:
+        """Return what ``sample`` returns, from logits that are never upsampled as a whole.
+
+        Args:
+            logits: Logits (N, K, h, w).
+            label: Labels (N, H, W).
+            align_corners: How logits are resized, see ``nlseg.ops.resize``.
+        """
+        ignore_index = self.context.ignore_index
+        _, cross_entropy, _ = upsampled_cross_entropy(
+            logits, label, ignore_index=ignore_index, align_corners=align_corners
+        )
+        if self.thresh is not None:
+            return self._keep_improbable(cross_entropy.neg().exp(), label)
+        total = torch.zeros_like(cross_entropy)
+        for loss in self.context.loss_modules():
+            weight = loss.pixel_weight(label, ignore_index)
+            value = cross_entropy if weight is None else cross_entropy * weight
+            total = total + loss.loss_weight * value
+        return self._keep_largest(total, label)
+
+    def _keep_improbable(self, probability: Tensor, label: Tensor) -> Tensor:
+        """Return the weights (N, H, W) from the true class's probability (N, H, W)."""
+        valid = label != self.context.ignore_index
+        ranked = probability.masked_fill(~valid, 2.0).flatten().sort().values
+        rank = (valid.sum() - 1).clamp(min=0, max=self.min_kept * label.shape[0])
+        least = ranked.gather(0, rank.view(1)).clamp(min=self.thresh)
+        return ((probability < least) & valid).to(probability.dtype)
+
+    def _keep_largest(self, loss: Tensor, label: Tensor) -> Tensor:
+        """Return the weights (N, H, W) from the loss of each pixel (N, H, W)."""
+        valid = label != self.context.ignore_index
+        kept = min(self.min_kept * label.shape[0], label.numel())
+        ranked = loss.masked_fill(~valid, float("-inf")).flatten()
+        weight = torch.zeros_like(ranked)
+        weight[ranked.topk(kept).indices] = 1.0
+        return weight.view_as(loss) * valid
