@@ -1,0 +1,257 @@
+"""A data set of images and label maps, described by folders, suffixes and class names."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from mmengine.dataset import BaseDataset
+
+from nlseg.datasets.bad_samples import BadSamplePolicy
+from nlseg.datasets.cached_files import attach_frames, cache_files
+from nlseg.datasets.frame_cache import FrameCache
+from nlseg.datasets.metainfo import describe_classes
+from nlseg.datasets.pairs import Source, find_pairs
+from nlseg.datasets.stream import sample_rng, seed_global_state
+from nlseg.datasets.transforms.compose import Compose
+from nlseg.errors import ConfigError, DataError
+from nlseg.registry import DATASETS
+from nlseg.structures import IGNORE_INDEX, SampleIndex
+
+Pipeline = Sequence[dict[str, Any] | Callable[[Any], Any]]
+
+
+@DATASETS.register_module()
+class BaseSegDataset(BaseDataset):
+    """Images with label maps of the same relative name in another folder.
+
+    Item n of the training stream is ``dataset[SampleIndex(index, n)]``: its random draws depend on
+    ``seed`` and n alone.
+
+    Args:
+        ann_file: Text file with one relative path without suffix a line. Empty: every image below
+            the image folder, sorted.
+        img_suffix: End of the image files' names; None for the class's ``IMG_SUFFIX``.
+        seg_map_suffix: End of the label files' names; None for the class's ``SEG_MAP_SUFFIX``.
+        metainfo: ``dict(classes=..., palette=...)``: names as a tuple, list or text file, and an
+            RGB colour for each.
+        data_root: Folder that the relative paths start from.
+        data_prefix: Folders ``img_path`` and ``seg_map_path``; without the latter there are no
+            labels.
+        filter_cfg: Kept for subclasses that override ``filter_data``.
+        indices: The first n (or last, if negative) images, or those of these numbers.
+        serialize_data: Hold the file list as one array, which worker processes share.
+        pipeline: Transforms from file names to ``dict(inputs, data_samples)``.
+        test_mode: Evaluation: no random generator, every image once.
+        lazy_init: Look for the files at first use only.
+        max_refetch: How many other images are tried in training when a pipeline gives None.
+        ignore_index: Label that neither trains nor counts.
+        reduce_zero_label: Label 0 is ignored and k becomes class k - 1; None for the class's
+            ``REDUCE_ZERO_LABEL``.
+        backend_args: Arguments of an mmengine file backend for files that are not local.
+        label_map: Class index for raw values of the label files, such as ``{255: 1}`` for masks
+            of 0 and 255; values that it does not name stay. None for the class's ``LABEL_MAP``.
+        palette_to_index: Label files are painted in colours: True for the palette's, or a list of
+            RGB colours, or a mapping from RGB tuples to class indices.
+        check_labels: Refuse label values outside the class range when a label file is loaded.
+        bad_samples: ``dict(policy="raise" | "skip" | "replace", limit=..., log=...)``: what
+            happens to a sample whose files cannot be used.
+        fuse: ``exact``, ``fast`` or ``off``: whether random resize, crop and flip are one step, see
+            ``transforms.Compose``.
+        cache: ``memmap`` keeps the decoded files in one file on disk, see ``frame_cache``.
+        cache_dir: Folder of that file; None for ``.nlseg_cache`` in the data root.
+        seed: Seed of the random draws; the training sampler hands over the run's.
+
+    Raises:
+        ConfigError: An argument is not usable.
+        DataError: Files are missing.
+    """
+
+    _fully_initialized: bool = False
+    METAINFO: ClassVar[dict[str, Any]] = {}
+    IMG_SUFFIX: ClassVar[str] = ".jpg"
+    SEG_MAP_SUFFIX: ClassVar[str] = ".png"
+    REDUCE_ZERO_LABEL: ClassVar[bool] = False
+    LABEL_MAP: ClassVar[dict[int, int] | None] = None
+
+    def __init__(
+        self,
+        ann_file: str = "",
+        img_suffix: str | None = None,
+        *,
+        seg_map_suffix: str | None = None,
+        metainfo: Mapping[str, Any] | None = None,
+        data_root: str | None = None,
+        data_prefix: Mapping[str, str] | None = None,
+        filter_cfg: Mapping[str, Any] | None = None,
+        indices: int | Sequence[int] | None = None,
+        serialize_data: bool = True,
+        pipeline: Pipeline = (),
+        test_mode: bool = False,
+        lazy_init: bool = False,
+        max_refetch: int = 1000,
+        ignore_index: int = IGNORE_INDEX,
+        reduce_zero_label: bool | None = None,
+        backend_args: Mapping[str, Any] | None = None,
+        label_map: Mapping[int, int] | None = None,
+        palette_to_index: Any = None,
+        check_labels: bool = True,
+        bad_samples: Mapping[str, Any] | None = None,
+        fuse: str = "exact",
+        cache: str | None = None,
+        cache_dir: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.ann_file = ann_file
+        self.img_suffix = self.IMG_SUFFIX if img_suffix is None else img_suffix
+        self.seg_map_suffix = self.SEG_MAP_SUFFIX if seg_map_suffix is None else seg_map_suffix
+        self.data_root = data_root
+        default_prefix = {"img_path": "", "seg_map_path": ""}
+        self.data_prefix = dict(default_prefix if data_prefix is None else data_prefix)
+        self.filter_cfg = copy.deepcopy(filter_cfg)
+        self._indices = indices
+        self.serialize_data = serialize_data
+        self.test_mode = test_mode
+        self.max_refetch = max_refetch
+        self.ignore_index = ignore_index
+        self.reduce_zero_label = (
+            self.REDUCE_ZERO_LABEL if reduce_zero_label is None else reduce_zero_label
+        )
+        self.backend_args = backend_args
+        self.check_labels = check_labels
+        self.bad_samples = BadSamplePolicy(**(bad_samples or {}))
+        self.seed = seed
+        self.data_list: list[dict[str, Any]] = []
+        self._join_prefix()
+        if label_map is None:
+            label_map = self.LABEL_MAP
+        self._metainfo = describe_classes(
+            self.METAINFO, metainfo, label_map, self.reduce_zero_label, type(self).__name__
+        )
+        self.label_map = self._metainfo["label_map"]
+        if self.test_mode and self._metainfo.get("classes") is None:
+            raise ConfigError(
+                f"{type(self).__name__}.metainfo.classes: not given; evaluation needs the names"
+            )
+        if palette_to_index is True:
+            palette_to_index = self._metainfo["palette"]
+        self.palette_to_index = palette_to_index
+        self.pipeline = Compose(pipeline, fuse)
+        if cache not in (None, "memmap"):
+            raise ConfigError(
+                f"{type(self).__name__}.cache: {cache!r} is neither None nor 'memmap'"
+            )
+        self.cache = cache
+        self.cache_dir = cache_dir
+        self.frames: FrameCache | None = None
+        if not lazy_init:
+            self.full_init()
+
+    def full_init(self) -> None:
+        """Look for the files; nothing happens the second time.
+
+        Raises:
+            DataError: Files are missing, or nothing is left after filtering.
+        """
+        if self._fully_initialized:
+            return
+        self.data_list = self.load_data_list()
+        self.data_list = self.filter_data()
+        if self._indices is not None:
+            self.data_list = self._get_unserialized_subset(self._indices)
+        if not self.data_list:
+            raise DataError(
+                f"{type(self).__name__}: 0 images left in {self.data_prefix.get('img_path')} after "
+                f"filter_cfg={self.filter_cfg} and indices={self._indices}"
+            )
+        if self.cache is not None:
+            self.frames = cache_files(
+                self.data_list,
+                self.pipeline.transforms,
+                self.cache_dir,
+                self.data_root,
+                self.palette_to_index,
+            )
+        if self.serialize_data:
+            self.data_bytes, self.data_address = self._serialize_data()
+        self._fully_initialized = True
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """List the samples: files and the rules for their labels.
+
+        Raises:
+            DataError: Files are missing.
+        """
+        source = Source(
+            images=self.data_prefix.get("img_path", ""),
+            labels=self.data_prefix.get("seg_map_path"),
+            image_suffix=self.img_suffix,
+            label_suffix=self.seg_map_suffix,
+            list_file=self.ann_file,
+            backend_args=self.backend_args,
+        )
+        return [self.describe(image, label) for image, label in find_pairs(source)]
+
+    def describe(self, image: str, label: str | None) -> dict[str, Any]:
+        """Make the entry of one sample in the list."""
+        entry: dict[str, Any] = {"img_path": image}
+        if label is not None:
+            entry["seg_map_path"] = label
+        entry["label_map"] = self.label_map
+        entry["reduce_zero_label"] = self.reduce_zero_label
+        entry["seg_fields"] = []
+        return entry
+
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """Return a fresh copy of the entry of image ``idx``, with the rules to check its labels."""
+        entry: dict[str, Any] = super().get_data_info(idx)
+        if self.palette_to_index is not None:
+            entry.setdefault("palette_to_index", self.palette_to_index)
+        if self.check_labels and self._metainfo.get("classes") is not None:
+            entry.setdefault("num_classes", len(self._metainfo["classes"]))
+            entry.setdefault("ignore_index", self.ignore_index)
+        return entry
+
+    def set_seed(self, seed: int) -> None:
+        """Set the seed that random draws depend on."""
+        self.seed = seed
+
+    def __getitem__(self, index: int | SampleIndex) -> Any:
+        """Return the sample of an image, in training the one with its number's draws.
+
+        Args:
+            index: Image, and number in the stream; a plain image's number is the image.
+
+        Raises:
+            DataError: The sample cannot be used and the policy is to say so.
+        """
+        if not self._fully_initialized:
+            self.full_init()
+        image, number = index if isinstance(index, SampleIndex) else (int(index), int(index))
+        if self.test_mode:
+            return self.bad_samples.load(self._required, image)
+        for attempt in range(1, self.max_refetch + 2):
+            seed_global_state(self.seed, number)
+            item = self.bad_samples.load(self.prepare_data, image, number)
+            if item is not None or (self.bad_samples.skips and self.bad_samples.last_was_bad):
+                return item
+            image = int(sample_rng(self.seed, number, attempt).randint(len(self)))
+        raise DataError(
+            f"{type(self).__name__}: no usable sample after {self.max_refetch + 1} tries "
+            "(max_refetch); the pipeline gives None, or too many files are bad"
+        )
+
+    def _required(self, image: int) -> Any:
+        item = self.prepare_data(image)
+        if item is None:
+            path = self.get_data_info(image)["img_path"]
+            raise DataError(f"{path}: the pipeline gives None; evaluation needs every image")
+        return item
+
+    def prepare_data(self, idx: int, number: int | None = None) -> Any:
+        """Run the pipeline on image ``idx`` with the draws of sample ``number``."""
+        sample = self.get_data_info(idx)
+        if number is not None:
+            sample["rng"] = sample_rng(self.seed, number)
+        if self.frames is not None:
+            attach_frames(self.frames, sample)
+        return self.pipeline(sample)

@@ -1,0 +1,228 @@
+"""Decoded images and label maps in one file on disk, read through memory mapping.
+
+The file holds the frames after each other, uint8, then a JSON index, then the index's length. It is
+built once, under a lock, beside its final name, and renamed when it is complete: another process
+sees all of it or nothing. A crop reads only the pages that its rows lie on.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from mmengine.logging import print_log
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from nlseg.errors import DataError
+
+_MAGIC = b"nlseg frames v1\n"
+_GIB = 1 << 30
+_ORIENTATION_TAG = 0x0112
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+
+
+class Source(NamedTuple):
+    """A file, how it is decoded, and how many channels that gives (0: no channel axis)."""
+
+    file: str
+    read: Callable[[str], NDArray[np.uint8]]
+    channels: int
+
+
+class Frame(NamedTuple):
+    """Where a decoded file is in the cache; ``offset`` -1 for one that could not be decoded."""
+
+    file: str
+    num_bytes: int
+    mtime_ns: int
+    shape: list[int]
+    offset: int
+
+
+class FrameCache:
+    """Decoded frames by the path of the file that they came from.
+
+    Args:
+        path: Cache file, complete and valid; see ``open_cache``.
+        frames: Its index.
+    """
+
+    def __init__(self, path: Path, frames: Sequence[Frame]) -> None:
+        self.path = path
+        self.frames = {frame.file: frame for frame in frames if frame.offset >= 0}
+        self._bytes: NDArray[np.uint8] | None = None
+
+    def get(self, file: str) -> NDArray[np.uint8] | None:
+        """Return a frame as a read-only view, or None for a file that could not be decoded."""
+        frame = self.frames.get(file)
+        if frame is None:
+            return None
+        if self._bytes is None:
+            self._bytes = np.asarray(np.memmap(self.path, np.uint8, "r"))
+        end = frame.offset + prod(frame.shape)
+        return self._bytes[frame.offset : end].reshape(frame.shape)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the mapping out, so that another process opens its own."""
+        return {**self.__dict__, "_bytes": None}
+
+
+def open_cache(folder: str, name: str, key: str, sources: Sequence[Source]) -> FrameCache:
+    """Open the cache of some files, building it first where it is missing or out of date.
+
+    Args:
+        folder: Where cache files live; made where it is not there.
+        name: Beginning of the cache file's name, for people.
+        key: Everything besides the files themselves that the frames depend on.
+        sources: The files.
+
+    Raises:
+        DataError: The folder cannot be written or its disk has too little room.
+    """
+    files = [source.file for source in sources]
+    digest = hashlib.sha256("\0".join([key, *files]).encode()).hexdigest()[:16]
+    path = Path(folder) / f"{name}-{digest}.frames"
+    frames = _read_valid(path, files)
+    if frames is None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _lock(path.with_suffix(".lock")):
+                # another process may have built it while this one waited
+                frames = _read_valid(path, files) or _build(path, sources)
+        except OSError as error:
+            raise DataError(
+                f"{folder}: cannot write the cache of decoded frames: {error.strerror or error}; "
+                "set cache_dir to a folder that can be written, or leave cache out"
+            ) from error
+    return FrameCache(path, frames)
+
+
+def _read_valid(path: Path, files: Sequence[str]) -> list[Frame] | None:
+    """Return the index of a cache file that fits the files as they are now, else None."""
+    try:
+        frames = _read_index(path)
+        stamps = [os.stat(file) for file in files]
+    except (OSError, ValueError, TypeError):
+        return None
+    known = [(frame.file, frame.num_bytes, frame.mtime_ns) for frame in frames]
+    now = [(f, s.st_size, s.st_mtime_ns) for f, s in zip(files, stamps, strict=True)]
+    return frames if known == now else None
+
+
+def _read_index(path: Path) -> list[Frame]:
+    with open(path, "rb") as file:
+        tail = 8 + len(_MAGIC)
+        file.seek(-tail, os.SEEK_END)
+        length = int.from_bytes(file.read(8), "little")
+        if file.read() != _MAGIC:
+            raise ValueError(f"{path} is no cache of frames")
+        file.seek(-tail - length, os.SEEK_END)
+        return [Frame(*entry) for entry in json.loads(file.read(length))]
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Let one process in at a time; the system takes the lock from a process that dies."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: several processes may build; the last rename wins
+        yield
+        return
+    with open(path, "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            print_log(f"{path}: no file locks here, every process builds its own", "current")
+        yield
+
+
+def _probe(file: str) -> tuple[int, int] | None:
+    """Return the (height, width) that a file decodes to, None for one that is broken."""
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION_TAG) in _TURNED
+    except (OSError, SyntaxError, ValueError):
+        return None
+    return (width, height) if turned else (height, width)
+
+
+def _lay_out(sources: Sequence[Source]) -> tuple[list[Frame], int]:
+    """Give every file its place; return the index and the bytes of all frames."""
+    frames, offset = [], 0
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        sizes = list(pool.map(_probe, (source.file for source in sources)))
+    for source, size in zip(sources, sizes, strict=True):
+        status = os.stat(source.file)
+        shape = [] if size is None else [*size, *([source.channels] if source.channels else [])]
+        place = offset if shape else -1
+        frames.append(Frame(source.file, status.st_size, status.st_mtime_ns, shape, place))
+        offset += prod(shape) if shape else 0
+    return frames, offset
+
+
+def _build(path: Path, sources: Sequence[Source]) -> list[Frame]:
+    frames, total = _lay_out(sources)
+    free = shutil.disk_usage(path.parent).free
+    if total > free:
+        raise DataError(
+            f"{path.parent}: the cache of {len(frames)} decoded frames needs "
+            f"{total / _GIB:.2f} GiB and {free / _GIB:.2f} GiB are free; set cache_dir to another "
+            "disk, or leave cache out"
+        )
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        written = _write_frames(temporary, sources, frames, total)
+        index = json.dumps(written).encode()
+        with open(temporary, "ab") as file:
+            file.write(index + len(index).to_bytes(8, "little") + _MAGIC)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return written
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make a file of a size whose blocks are there: a mapping cannot report a full disk."""
+    with open(path, "wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+
+
+def _write_frames(
+    path: Path, sources: Sequence[Source], frames: Sequence[Frame], total: int
+) -> list[Frame]:
+    _reserve(path, max(total, 1))
+    target = np.memmap(path, np.uint8, "r+", shape=(max(total, 1),))
+
+    def write(source: Source, frame: Frame) -> Frame:
+        if frame.offset < 0:
+            return frame
+        try:
+            array = source.read(source.file)
+        except DataError:
+            return frame._replace(offset=-1)  # told when the sample is used
+        if list(array.shape) != frame.shape or array.dtype != np.uint8:
+            return frame._replace(offset=-1)
+        target[frame.offset : frame.offset + array.size] = array.reshape(-1)
+        return frame
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        done = pool.map(write, sources, frames)
+        label = f"decoding into {path.parent.name}"
+        written = list(tqdm(done, label, len(frames), unit="file", disable=None))
+    target.flush()
+    return written

@@ -1,0 +1,84 @@
+"""Arrays to the tensors and data samples that a model takes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmengine.structures import PixelData
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nlseg.errors import ConfigError, DataError
+from nlseg.registry import TRANSFORMS
+from nlseg.structures import Sample, SegDataSample
+
+META_KEYS = (
+    "img_path",
+    "seg_map_path",
+    "ori_shape",
+    "img_shape",
+    "pad_shape",
+    "scale_factor",
+    "flip",
+    "flip_direction",
+    "reduce_zero_label",
+)
+
+
+def image_to_tensor(image: NDArray[Any]) -> Tensor:
+    """Turn an image (H, W[, C]) into a tensor (C, H, W) of the same type."""
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.dtype == np.uint8 and image.shape[2] == 3:
+        planes = np.empty((3, *image.shape[:2]), np.uint8)
+        cv2.split(image, list(planes))
+        return torch.from_numpy(planes)
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+@TRANSFORMS.register_module()
+class PackSegInputs(BaseTransform):
+    """Pack a sample as ``dict(inputs, data_samples)``.
+
+    Args:
+        meta_keys: Keys of the sample to keep as meta information; missing ones are left out.
+        label_dtype: ``int64``, or ``uint8`` for an eighth of the memory; losses need int64, so
+            with ``uint8`` whoever takes the batch converts it.
+
+    Raises:
+        ConfigError: ``label_dtype`` is neither.
+    """
+
+    def __init__(self, meta_keys: Sequence[str] = META_KEYS, *, label_dtype: str = "int64") -> None:
+        if label_dtype not in ("int64", "uint8"):
+            raise ConfigError(
+                f"PackSegInputs.label_dtype: {label_dtype!r} is neither int64 nor uint8"
+            )
+        self.meta_keys = tuple(meta_keys)
+        self.label_dtype = label_dtype
+
+    def transform(self, sample: Sample) -> dict[str, Any]:
+        """Return ``inputs`` (C, H, W) and a ``SegDataSample`` with ``gt_sem_seg`` (1, H, W).
+
+        Raises:
+            DataError: The label map has not one value per pixel.
+        """
+        packed: dict[str, Any] = {}
+        if "img" in sample:
+            packed["inputs"] = image_to_tensor(sample["img"])
+        data_sample = SegDataSample()
+        if "gt_seg_map" in sample:
+            label = sample["gt_seg_map"]
+            if label.ndim != 2:
+                raise DataError(
+                    f"{sample.get('seg_map_path')}: gt_seg_map has shape {label.shape}, "
+                    "one value per pixel is needed"
+                )
+            values = label[None].astype(self.label_dtype, order="C")
+            data_sample.gt_sem_seg = PixelData(data=torch.from_numpy(values))
+        data_sample.set_metainfo({key: sample[key] for key in self.meta_keys if key in sample})
+        packed["data_samples"] = data_sample
+        return packed
