@@ -1,0 +1,238 @@
+"""The metric of the published tables: IoU, Dice and F-score over a whole data set."""
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine import dist
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+from torch import Tensor
+
+from nlseg.errors import ConfigError, DataError
+from nlseg.evaluation.prediction_files import PredictionWriter
+from nlseg.evaluation.samples import sample_data, sample_value
+from nlseg.evaluation.scores import Scores, check_metric_names, class_scores, summarize
+from nlseg.evaluation.table import format_table
+from nlseg.ops.confusion import count_pairs
+from nlseg.registry import METRICS
+from nlseg.structures import IGNORE_INDEX
+
+
+@METRICS.register_module()
+class IoUMetric(BaseMetric):
+    """Count every image into one confusion matrix and score the sum.
+
+    The matrix stays on the device of the predictions and is summed over the processes once, at the
+    end. So the result does not depend on how the images were dealt to them, and no prediction is
+    kept or sent.
+
+    Args:
+        ignore_index: Label value that does not count.
+        iou_metrics: Any of mIoU, mDice, mFscore.
+        nan_to_num: Score of a class that has none (0/0), before averaging. Without it such classes
+            do not weigh in.
+        beta: Weight of recall against precision in the F-score.
+        collect_device: Accepted for the sake of existing configs; there is nothing to collect.
+        output_dir: Folder for the predictions as label PNGs. Labels are shifted back up by one
+            where the data set has ``reduce_zero_label``.
+        format_only: Only write the predictions; labels are not needed then.
+        prefix: Put before the names of the scores, ``<prefix>/mIoU``.
+        keep_results: Accepted for the sake of existing configs; what is written always stays.
+        img_root: Folder of all images; sub-folders below it are kept in ``output_dir``. Without it
+            the data set's ``metainfo['img_root']`` is taken where there is one.
+        per_class_file: JSON file for the per-class scores and the confusion matrix of the latest
+            evaluation.
+
+    Attributes:
+        per_class: Scores of every class in the latest evaluation, as fractions.
+        confusion: Counts (K + 1, K + 1) of the latest evaluation; see
+            :func:`nlseg.ops.confusion.count_pairs`.
+
+    Raises:
+        ConfigError: If a metric is unknown, or ``format_only`` comes without ``output_dir``.
+    """
+
+    def __init__(
+        self,
+        ignore_index: int = IGNORE_INDEX,
+        iou_metrics: str | Sequence[str] = ("mIoU",),
+        *,
+        nan_to_num: float | None = None,
+        beta: float = 1.0,
+        collect_device: str = "cpu",
+        output_dir: str | None = None,
+        format_only: bool = False,
+        prefix: str | None = None,
+        keep_results: bool = False,
+        img_root: str | None = None,
+        per_class_file: str | None = None,
+    ) -> None:
+        # BaseMetric warns where there is no prefix; the plain names are what is wanted here.
+        super().__init__(collect_device=collect_device, prefix=prefix or "-")
+        self.prefix = prefix
+        if format_only and output_dir is None:
+            raise ConfigError("IoUMetric: format_only=True writes files; say where by output_dir")
+        self.ignore_index = ignore_index
+        self.iou_metrics = check_metric_names(iou_metrics)
+        self.nan_to_num = nan_to_num
+        self.beta = beta
+        self.output_dir = output_dir
+        self.format_only = format_only
+        self.img_root = img_root
+        self.per_class_file = per_class_file
+        self.per_class: Scores = {}
+        self.confusion: Tensor | None = None
+        self._counts: Tensor | None = None
+        self._num_images = 0
+        self._writer = None if output_dir is None else PredictionWriter(output_dir)
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes, from the data set."""
+        meta = self.dataset_meta or {}
+        if not meta.get("classes"):
+            raise ConfigError(
+                "IoUMetric: the data set names no classes; give it metainfo=dict(classes=(...,))"
+            )
+        classes: Sequence[str] = meta["classes"]
+        return classes
+
+    def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:
+        """Count a batch.
+
+        Args:
+            data_batch: Not used.
+            data_samples: One element an image, as ``SegDataSample`` or the dict of one, with
+                ``pred_sem_seg`` (1, H, W) and, unless ``format_only``, ``gt_sem_seg`` (1, H, W).
+
+        Raises:
+            DataError: If an image has no label or one of another size.
+        """
+        for sample in data_samples:
+            pred = sample_data(sample, "pred_sem_seg")
+            if self._writer is not None:
+                self._write(self._writer, pred, sample)
+            if not self.format_only:
+                self._count(pred, sample)
+            self._num_images += 1
+
+    def _count(self, pred: Tensor, sample: Any) -> None:
+        place = sample_value(sample, "img_path", "an image without img_path")
+        if sample_value(sample, "gt_sem_seg") is None:
+            raise DataError(
+                f"{place}: there is no label to compare with; to write predictions only, set "
+                "format_only=True and output_dir in the evaluator"
+            )
+        label = sample_data(sample, "gt_sem_seg").to(pred.device, non_blocking=True)
+        if label.shape != pred.shape:
+            raise DataError(
+                f"{place}: the prediction is {tuple(pred.shape)}, the label {tuple(label.shape)}; "
+                "is the label loaded before Resize in the test pipeline?"
+            )
+        num_classes = len(self.classes)
+        counts = count_pairs(pred, label, num_classes, ignore_index=self.ignore_index)
+        self._counts = counts if self._counts is None else self._counts + counts
+
+    def _write(self, writer: PredictionWriter, pred: Tensor, sample: Any) -> None:
+        writer.img_root = self.img_root or (self.dataset_meta or {}).get("img_root")
+        shift = int(bool(sample_value(sample, "reduce_zero_label", False)))
+        label = pred.to("cpu", torch.int64).numpy() + shift
+        writer.write(label, str(sample_value(sample, "img_path", f"{self._num_images}.png")))
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Sum over the processes, score, start afresh.
+
+        Args:
+            size: Number of images in the data set.
+
+        Returns:
+            Scores in percent, on every process the same; nothing with ``format_only``.
+        """
+        num_images = torch.tensor(self._num_images)
+        dist.all_reduce(num_images)
+        counts, self._counts, self._num_images = self._counts, None, 0
+        if self._writer is not None:
+            self._writer.check_processes()
+        if self.format_only:
+            print_log(f"{int(num_images)} predictions are in {self.output_dir}", logger="current")
+            return {}
+        edge = len(self.classes) + 1
+        counts = torch.zeros(edge, edge, dtype=torch.int64) if counts is None else counts
+        dist.all_reduce(counts)
+        self.confusion = counts.cpu()
+        self._warn(int(num_images), size)
+        return self.compute_metrics([self.confusion])
+
+    def _warn(self, num_images: int, size: int) -> None:
+        if num_images != size:
+            print_log(
+                f"IoUMetric: {num_images} images were counted but the data set has {size}; a "
+                "sampler that fills up with repeated images makes scores inexact",
+                logger="current",
+                level=logging.WARNING,
+            )
+        strays = int(self.confusion[-1].sum()) if self.confusion is not None else 0
+        if strays:
+            print_log(
+                f"IoUMetric: {strays} label pixels are neither a class 0..{len(self.classes) - 1} "
+                f"nor the ignore index {self.ignore_index}; tools/check_data.py names them",
+                logger="current",
+                level=logging.WARNING,
+            )
+
+    def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
+        """Score the sum of counted pairs, print the table of classes, write the JSON file.
+
+        Args:
+            results: Counts (K + 1, K + 1) each.
+
+        Returns:
+            Scores in percent, rounded to two decimals.
+        """
+        counts = torch.stack(list(results)).sum(0)
+        self.per_class = class_scores(
+            counts,
+            len(self.classes),
+            metrics=self.iou_metrics,
+            beta=self.beta,
+            nan_to_num=self.nan_to_num,
+        )
+        summary = summarize(self.per_class)
+        print_log("per class results, %:\n" + self.table(), logger="current")
+        if self.per_class_file is not None and dist.is_main_process():
+            write_scores(Path(self.per_class_file), self.classes, self.per_class, counts)
+        prefix = f"{self.prefix}/" if self.prefix else ""
+        return {prefix + name: value for name, value in summary.items()}
+
+    def table(self) -> str:
+        """Return the scores of every class in percent, as text."""
+        columns = {name: values * 100 for name, values in self.per_class.items() if values.ndim}
+        rows = [
+            [name, *(float(values[i]) for values in columns.values())]
+            for i, name in enumerate(self.classes)
+        ]
+        return format_table(["class", *columns], rows)
+
+
+def write_scores(file: Path, classes: Sequence[str], scores: Scores, counts: Tensor) -> None:
+    """Write scores of every class in percent and the counts as JSON; a missing score is null."""
+    columns = {name: values * 100 for name, values in scores.items() if values.ndim}
+    content = {
+        "summary": {name: _number(value) for name, value in summarize(scores).items()},
+        "classes": [
+            {"name": name, **{key: _number(values[i]) for key, values in columns.items()}}
+            for i, name in enumerate(classes)
+        ],
+        "confusion": counts[: len(classes), : len(classes)].tolist(),
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else round(float(value), 4)

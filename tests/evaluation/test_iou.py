@@ -1,0 +1,171 @@
+import json
+import pathlib
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+from mmengine.structures import PixelData
+
+from nlseg.errors import ConfigError, DataError
+from nlseg.evaluation import IoUMetric, iou
+from nlseg.registry import METRICS
+from nlseg.structures import SegDataSample
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+CASES = json.loads((GOLDEN / "iou.json").read_text())
+
+
+def sample(pred, label=None, **meta):
+    out = SegDataSample(metainfo=meta)
+    out.pred_sem_seg = PixelData(data=torch.from_numpy(pred).long()[None])
+    if label is not None:
+        out.gt_sem_seg = PixelData(data=torch.from_numpy(label).long()[None])
+    return out
+
+
+def metric(num_classes, **kwargs):
+    built = METRICS.build({"type": "IoUMetric", **kwargs})
+    built.dataset_meta = {"classes": [f"class {i}" for i in range(num_classes)]}
+    return built
+
+
+def golden_images(name):
+    arrays = np.load(GOLDEN / "iou.npz")
+    end = "150" if name == "c150" else ""
+    return arrays["preds" + end], arrays["labels" + end], int(end or 19)
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    lines = []
+    monkeypatch.setattr(iou, "print_log", lambda line, **_: lines.append(line))
+    return lines
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_mmsegmentation(name):
+    preds, labels, num_classes = golden_images(name)
+    ours = metric(num_classes, **CASES[name]["kwargs"])
+    for pred, label in zip(preds, labels, strict=True):
+        ours.process(None, [sample(pred, label).to_dict()])
+    result = ours.evaluate(len(preds))
+    assert {key: np.float32(value) for key, value in result.items()} == {
+        key: np.float32(value) for key, value in CASES[name]["metrics"].items()
+    }
+    for key, values in CASES[name]["per_class"].items():
+        np.testing.assert_allclose(ours.per_class[key], values, rtol=2e-6)
+
+
+def test_starts_afresh_after_each_evaluation():
+    ours = metric(2)
+    ours.process(None, [sample(np.eye(2), 1 - np.eye(2))])
+    assert ours.evaluate(1)["mIoU"] == 0
+    ours.process(None, [sample(np.eye(2), np.eye(2))])
+    assert ours.evaluate(1)["mIoU"] == 100
+
+
+def test_repeated_images_are_noticed(logged):
+    ours = metric(2)
+    ours.process(None, [sample(np.eye(2), np.eye(2))] * 3)
+    ours.evaluate(2)
+    assert "3 images were counted but the data set has 2" in logged[0]
+
+
+def test_stray_labels_are_noticed(logged):
+    ours = metric(2)
+    ours.process(None, [sample(np.eye(2), np.array([[1, 34], [34, 1]]))])
+    ours.evaluate(1)
+    assert "2 label pixels are neither a class 0..1 nor the ignore index 255" in logged[0]
+
+
+def test_per_class_file(tmp_path):
+    ours = metric(2, per_class_file=str(tmp_path / "new" / "scores.json"), prefix="val")
+    ours.process(None, [sample(np.array([[0, 0, 0]]), np.array([[0, 0, 255]]))])
+    assert ours.evaluate(1) == {"val/aAcc": 100, "val/mIoU": 100, "val/mAcc": 100}
+    written = json.loads((tmp_path / "new" / "scores.json").read_text())
+    assert written["classes"][0] == {"name": "class 0", "IoU": 100, "Acc": 100}
+    assert written["classes"][1] == {"name": "class 1", "IoU": None, "Acc": None}
+    assert written["confusion"] == [[2, 0], [0, 0]]
+
+
+def test_format_only_writes_what_was_predicted(tmp_path):
+    ours = metric(150, format_only=True, output_dir=str(tmp_path))
+    pred = np.array([[0, 149], [7, 8]])
+    ours.process(None, [sample(pred, img_path="/data/a.jpg", reduce_zero_label=True)])
+    ours.process(None, [sample(pred, img_path="/data/b.jpg", reduce_zero_label=False)])
+    assert ours.evaluate(2) == {}
+    assert (cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED) == pred + 1).all()
+    assert (cv2.imread(str(tmp_path / "b.png"), cv2.IMREAD_UNCHANGED) == pred).all()
+
+
+def test_same_names_in_two_folders(tmp_path):
+    pred = np.eye(2)
+    flat = metric(2, format_only=True, output_dir=str(tmp_path / "flat"))
+    flat.process(None, [sample(pred, img_path="/data/x/a.jpg")])
+    with pytest.raises(DataError, match=r"/data/y/a.jpg: .*overwrite.*img_root"):
+        flat.process(None, [sample(pred, img_path="/data/y/a.jpg")])
+    deep = metric(2, format_only=True, output_dir=str(tmp_path / "deep"), img_root="/data")
+    deep.process(None, [sample(pred, img_path=f"/data/{d}/a.jpg") for d in "xy"])
+    assert (tmp_path / "deep/x/a.png").exists()
+    assert (tmp_path / "deep/y/a.png").exists()
+
+
+def test_image_without_label_is_refused():
+    with pytest.raises(DataError, match=r"a.jpg: there is no label.*format_only=True"):
+        metric(2).process(None, [sample(np.eye(2), img_path="a.jpg")])
+
+
+def test_label_of_another_size_is_refused():
+    with pytest.raises(DataError, match=r"a.jpg: the prediction is \(2, 2\), the label \(3, 3\)"):
+        metric(2).process(None, [sample(np.eye(2), np.eye(3), img_path="a.jpg")])
+
+
+def test_format_only_needs_a_place():
+    with pytest.raises(ConfigError, match="output_dir"):
+        IoUMetric(format_only=True)
+
+
+def test_unknown_argument_is_refused():
+    with pytest.raises(TypeError, match="iou_metric"):
+        METRICS.build({"type": "IoUMetric", "iou_metric": ["mIoU"]})
+    METRICS.build({"type": "IoUMetric", "keep_results": True, "collect_device": "gpu"})
+
+
+def seven_images():
+    rng = np.random.RandomState(0)
+    return rng.randint(0, 3, (7, 5, 6)), rng.choice([0, 1, 2, 255], (7, 5, 6))
+
+
+def run_rank(rank, world_size, folder):
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder}/store", rank=rank, world_size=world_size
+    )
+    ours = metric(3)
+    for pred, label in list(zip(*seven_images(), strict=True))[rank::world_size]:
+        ours.process(None, [sample(pred, label)])
+    result = ours.evaluate(7)
+    pathlib.Path(folder, f"{rank}.json").write_text(json.dumps([result, ours.confusion.tolist()]))
+    torch.distributed.destroy_process_group()
+
+
+def test_one_file_of_two_processes_is_noticed(tmp_path, monkeypatch):
+    ours = metric(2, format_only=True, output_dir=str(tmp_path))
+    ours.process(None, [sample(np.eye(2), img_path="/data/x/a.jpg")])
+    other = {tmp_path / "a.png": "/data/y/a.jpg"}
+    gather = "nlseg.evaluation.prediction_files.dist.all_gather_object"
+    monkeypatch.setattr(gather, lambda mine: [mine, other])
+    with pytest.raises(DataError, match=r"/data/y/a.jpg: .*overwrite"):
+        ours.evaluate(2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_seven_images_over_ranks_are_exact(world_size, tmp_path):
+    one = metric(3)
+    one.process(None, [sample(p, t) for p, t in zip(*seven_images(), strict=True)])
+    expected = [one.evaluate(7), one.confusion.tolist()]
+    mp.spawn(run_rank, (world_size, str(tmp_path)), nprocs=world_size)
+    for rank in range(world_size):
+        assert json.loads((tmp_path / f"{rank}.json").read_text()) == expected

@@ -1,0 +1,98 @@
+"""The pages, as text and in a real browser."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nlseg.visualization.browse_page import browse_page
+from nlseg.visualization.contact_sheet import Cell
+from nlseg.visualization.doctor_page import doctor_page
+from nlseg.visualization.thumbnail import STRAY, label_thumbnail, thumbnail
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def report(tmp_path):
+    Image.fromarray(np.full((60, 80, 3), 200, np.uint8)).save(tmp_path / "i.png")
+    Image.fromarray(np.full((60, 80), 7, np.uint8)).save(tmp_path / "l.png")
+    (tmp_path / "broken.png").write_text("no picture")
+    image, label = str(tmp_path / "i.png"), str(tmp_path / "l.png")
+    finding = {
+        "code": "stray-labels", "severity": "error", "split": "train",
+        "title": "Label values <outside>", "detail": "7 & more", "remedy": "a = {7: 255}",
+        "files": [label, str(tmp_path / "broken.png"), "not/there.png"], "count": 2,
+    }  # fmt: skip
+    entry = {"name": "a <b>", "colour": [9, 8, 7], "pixels": 5, "share": 1.0}
+    split = {
+        "name": "train", "key": "train_dataloader.dataset", "where": "c.py:3", "num_images": 1,
+        "num_labels": 1, "ignored_share": 0.25, "mean": [1.0, 2, 3], "std": [1.0, 2, 3],
+        "sizes": [[60, 80, 1]], "classes": [{**entry, "images": 1, "weight": 1.0}],
+        "values": [{"value": "0", "pixels": 5, "files": 1, "becomes": 0},
+                   {"value": "7", "pixels": 4800, "files": 1, "becomes": None},
+                   {"value": "255", "pixels": 3, "files": 1, "becomes": "ignored"}],
+    }  # fmt: skip
+    return {
+        "config": "c.py", "created": "now", "num_files": 2, "seconds": 0.5, "findings": [finding],
+        "splits": [split], "partners": {label: image, image: label}, "labels": [label],
+    }  # fmt: skip
+
+
+def browse():
+    rows = [[Cell(np.full((40, 80, 3), level, np.uint8), f'"><i>{level}')] * 5 for level in (0, 99)]
+    palette = np.array([[1, 2, 3], [200, 100, 0]], np.uint8)
+    return browse_page(rows, title="samples", classes=["x<y", "z"], palette=palette)
+
+
+def test_page_escapes_names_and_needs_no_other_file(tmp_path):
+    html = doctor_page(report(tmp_path))
+    assert "Label values &lt;outside&gt;" in html
+    assert "a &lt;b&gt;" in html
+    assert "<b>" not in html
+    assert html.count("<img") == html.count('src="data:image/jpeg;base64,') == 2
+    assert "http" not in html
+    assert "x&lt;y" in browse()
+    assert "<i>" not in browse()
+
+
+def test_stray_values_are_magenta(tmp_path):
+    Image.fromarray(np.array([[0, 7], [7, 1]], np.uint8)).save(tmp_path / "l.png")
+    shown = label_thumbnail(str(tmp_path / "l.png"), {0: (9, 8, 7), 7: STRAY}, height=2)
+    assert shown[0].tolist() == [[9, 8, 7], list(STRAY)]
+    assert shown[1, 0].tolist() == list(STRAY)
+    deep = Image.fromarray(np.array([[0, 1000]], np.uint16))
+    deep.save(tmp_path / "d.png")
+    shown = label_thumbnail(str(tmp_path / "d.png"), {1000: STRAY}, height=1)
+    assert shown[0, 1].tolist() == list(STRAY)
+
+
+def test_broken_files_get_a_box_with_words(tmp_path):
+    (tmp_path / "a.png").write_text("no picture")
+    assert thumbnail(str(tmp_path / "a.png"), 90).shape == (90, 120, 3)
+    assert label_thumbnail(str(tmp_path / "a.png"), height=90).shape == (90, 120, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+@pytest.mark.parametrize("width", [1180, 420])
+def test_pages_in_a_browser(width, tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api")
+    pages = {"doctor.html": doctor_page(report(tmp_path)), "browse.html": browse()}
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for name, html in pages.items():
+            (tmp_path / name).write_text(html)
+            tab = browser.new_page(viewport={"width": width, "height": 800})
+            complaints, requests = [], []
+            tab.on("console", lambda message, c=complaints: c.append(message.text))
+            tab.on("pageerror", lambda error, c=complaints: c.append(str(error)))
+            tab.on("request", lambda request, r=requests: r.append(request.url))
+            tab.goto(f"file://{tmp_path / name}")
+            assert complaints == []
+            assert [url for url in requests if not url.startswith("data:")] == [tab.url]
+            shown = tab.evaluate("[...document.images].map(image => image.naturalWidth)")
+            assert len(shown) == html.count("<img")
+            assert min(shown) > 0
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        browser.close()
