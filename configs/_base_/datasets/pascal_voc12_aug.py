@@ -1,0 +1,28 @@
+_base_ = './pascal_voc12.py'
+crop_size = (512, 512)
+# Padding happens here, before normalisation, so that the border is black and not the mean colour.
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='Pad', size=crop_size),
+    dict(type='PackSegInputs')
+]
+dataset_train = dict(
+    type='PascalVOCDataset',
+    data_root='data/VOCdevkit/VOC2012',
+    ann_file='ImageSets/Segmentation/train.txt',
+    data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
+    pipeline=train_pipeline)
+dataset_aug = dict(
+    type='PascalVOCDataset',
+    data_root='data/VOCdevkit/VOC2012',
+    ann_file='ImageSets/Segmentation/aug.txt',
+    data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassAug'),
+    pipeline=train_pipeline)
+train_dataloader = dict(
+    dataset=dict(
+        _delete_=True, type='ConcatDataset', datasets=[dataset_train, dataset_aug]))

@@ -1,0 +1,50 @@
+"""The top-level keys that a run reads, as opposed to the variables that a config file needs."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+RUN_KEYS = (
+    "model", "work_dir", "train_dataloader", "val_dataloader", "test_dataloader", "train_cfg",
+    "val_cfg", "test_cfg", "auto_scale_lr", "optim_wrapper", "param_scheduler", "val_evaluator",
+    "test_evaluator", "default_hooks", "custom_hooks", "data_preprocessor", "load_from", "resume",
+    "launcher", "env_cfg", "log_processor", "log_level", "visualizer", "default_scope",
+    "randomness", "experiment_name",
+)  # fmt: skip
+"""What mmengine's runner takes; a test holds this list to its signature."""
+
+TOOL_KEYS = (
+    "custom", "custom_imports", "runner_type", "tta_model", "tta_pipeline", "test_pipeline",
+    "compile", "cfg",
+)  # fmt: skip
+"""What the commands and the inference API read; ``custom`` holds whatever the user likes."""
+
+OWN_KEYS = (
+    "channels_last", "find_unused_parameters", "load_strict", "max_time", "non_finite", "tf32",
+    "time_limits",
+)  # fmt: skip
+"""What nlseg's runner reads beyond mmengine's."""
+
+KNOWN_KEYS = frozenset(RUN_KEYS + TOOL_KEYS + OWN_KEYS)
+
+
+VARIABLES = frozenset((
+    "backend_args", "crop_size", "data_root", "dataset_type", "img_ratios", "img_scale", "norm_cfg",
+    "num_classes", "optimizer", "train_pipeline", "val_pipeline", "vis_backends",
+))  # fmt: skip
+"""Variables that published configs have, which stay in a resolved config that is written out."""
+
+
+def nearest(name: str, choices: Iterable[object], *, cutoff: float = 0.6) -> str:
+    """Say which choice a name was probably meant to be.
+
+    Args:
+        name: What was written.
+        choices: What to choose from; only strings count.
+        cutoff: How near a choice has to be, in [0, 1].
+
+    Returns:
+        ``; did you mean 'x'?``, or nothing where no choice is near.
+    """
+    words = [word for word in choices if isinstance(word, str)]
+    found = get_close_matches(name, words, n=1, cutoff=cutoff)
+    return f"; did you mean {found[0]!r}?" if found else ""

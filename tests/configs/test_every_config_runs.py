@@ -1,0 +1,38 @@
+"""Every config builds, takes a training step, validates and tests, at reduced size."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from nlseg.engine.config import load_config
+from nlseg.engine.runner import Runner
+from tests.configs.shrink import CLASSES, shrink, write_data
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+EVERY = sorted(path for path in CONFIGS.glob("*/*.py") if path.parent.name != "_base_")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    roots = {kind: tmp_path_factory.mktemp(kind) for kind in CLASSES}
+    for kind, root in roots.items():
+        write_data(root, kind)
+    return roots
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", EVERY, ids=lambda path: path.stem)
+def test_config_trains_and_tests(path: Path, data: dict[str, Path], tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    config = load_config(path)
+    config = shrink(config, data[config.val_dataloader.dataset.type], tmp_path)
+    runner = Runner.build(config)
+    before = [parameter.detach().clone() for parameter in runner.model.parameters()]
+    runner.train()
+    moved = [not torch.equal(a, b) for a, b in zip(before, runner.model.parameters(), strict=True)]
+    assert sum(moved) > len(moved) / 2
+    scores = runner.test()
+    assert {"aAcc", "mIoU", "mAcc"} <= scores.keys()
+    assert not math.isnan(scores["aAcc"])

@@ -1,0 +1,48 @@
+"""Print a resolved config with the file and line that wrote each value."""
+
+import argparse
+import sys
+
+from nlseg.errors import UserError
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="config file")
+    parser.add_argument(
+        "--cfg-options", "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+        dest="overrides", help="overrides, as tools/train.py takes them",
+    )  # fmt: skip
+    parser.add_argument(
+        "--diff", metavar="OTHER", help="print what differs from another config file, or from the "
+        "config that a checkpoint was trained with: - theirs, + this",
+    )  # fmt: skip
+    parser.add_argument("--tree", action="store_true", help="print the files it inherits from")
+    parser.add_argument("--plain", action="store_true", help="leave the origins out")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+
+    from nlseg.engine.config.checks import check_config
+    from nlseg.engine.config.load import load_config, trace_of
+    from nlseg.engine.config.show import as_python, difference, read_any
+
+    config = load_config(args.config, args.overrides, check=False)
+    if args.tree:
+        print("\n".join(trace_of(config).files.lines()))
+    elif args.diff:
+        print("\n".join(difference(read_any(args.diff), config)) or "the configs are equal")
+    else:
+        print(as_python(config, origins=not args.plain), end="")
+        for problem in check_config(config, trace_of(config)):
+            print(f"warning: {problem}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
