@@ -1,0 +1,51 @@
+"""Count parameters and floating point operations of a config's network for one image.
+
+python tools/analysis_tools/get_flops.py CONFIG --shape 1024 2048
+"""
+
+import argparse
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="config file")
+    parser.add_argument(
+        "--shape", type=int, nargs="+", default=[1024, 2048], metavar="PX",
+        help="height and width of the image, or one number for both (default: 1024 2048)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="settings to override"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+
+    from nlseg.engine import command
+
+    command.run(lambda: count(args))
+
+
+def count(args: argparse.Namespace) -> None:
+    from nlseg.engine.complexity import measure_complexity
+    from nlseg.engine.config import load_config
+    from nlseg.errors import UserError
+
+    if len(args.shape) > 2:
+        raise UserError(f"--shape: {args.shape}; give one or two numbers")
+    height, width = args.shape * 2 if len(args.shape) == 1 else args.shape
+    found = measure_complexity(load_config(args.config, args.cfg_options), (height, width))
+    print(f"image            {height} x {width} px (height x width)")
+    print(f"multiply-adds    {found.multiply_adds / 1e9:.2f} G (one each; mmsegmentation's FLOPs)")
+    print(f"operations       {found.flops / 1e9:.2f} G (two for each multiply-add)")
+    for name, flops in found.parts.items():
+        print(f"  {name:<15}{flops / 1e9:.2f} G")
+    print(f"parameters       {found.parameters / 1e6:.2f} M")
+    print(f"  only training  {found.auxiliary / 1e6:.2f} M (auxiliary heads)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Look through the data sets of a config and say what is wrong with them and how to mend it.
+
+    python tools/check_data.py configs/nonlocal_net/nonlocal_r50-d8_4xb2-40k_cityscapes-512x1024.py
+
+Writes report.json and report.html, one page with pictures, below --out. Exits with 2 if something
+was found with which training or scores would be wrong.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="config file")
+    parser.add_argument(
+        "--stages", nargs="+", default=["train", "val", "test"], choices=["train", "val", "test"],
+        help="which data sets to look at (default: all)",
+    )  # fmt: skip
+    parser.add_argument("--out", help="folder of the report (default: work_dirs/check_data/NAME)")
+    parser.add_argument(
+        "--nproc", type=int, default=0, help="processes that read files (default: one a core)"
+    )
+    parser.add_argument(
+        "--no-cache", action="store_true", help="read every file again, even if it is unchanged"
+    )
+    parser.add_argument(
+        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="change config values"
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    # Not at the top: the processes that read files load this module, too, and need none of it.
+    from nlseg.engine.config import load_config
+    from nlseg.engine.data_doctor.examination import examine
+    from nlseg.engine.data_doctor.report import as_text, write_report
+    from nlseg.errors import UserError
+
+    folder = Path(args.out or Path("work_dirs/check_data") / Path(args.config).stem)
+    try:
+        examination = examine(
+            load_config(args.config, args.cfg_options),
+            stages=args.stages,
+            num_processes=args.nproc,
+            cache_file=None if args.no_cache else folder.parent / "facts.jsonl",
+            progress=sys.stderr.isatty(),
+        )
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(as_text(examination))
+    print("\n" + "\n".join(str(file) for file in write_report(examination, folder)))
+    return 2 if examination.num_errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
