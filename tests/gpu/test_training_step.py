@@ -1,0 +1,89 @@
+"""Training and evaluation on a GPU: nothing waits, memory stays linear, compiled code agrees."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+
+from nlseg.engine.benchmark.measure import Plan, peak_memory
+from nlseg.engine.benchmark.networks import BEST, PLAIN
+from nlseg.engine.benchmark.suite import Suite
+from nlseg.engine.compilation import compile_network
+from nlseg.engine.fast import apply, find_hardware, training_choices
+from nlseg.engine.runner import Runner
+from nlseg.registry import HOOKS
+from tests.engine.tiny_segmentor import labelled, tiny_run, tiny_segmentor
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+PLAN = Plan(device="cuda")
+GIB = 2**30
+
+
+@HOOKS.register_module(force=True)
+class RefuseToWait(Hook):
+    """Let every operation that waits for the device raise, in ordinary iterations."""
+
+    priority = "VERY_HIGH"
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        ordinary = 4 <= runner.iter < 8
+        torch.cuda.set_sync_debug_mode("error" if ordinary else "default")
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_an_ordinary_iteration_never_waits_for_the_device(tmp_path: Path, average: bool) -> None:
+    hooks: list[Any] = [{"type": "RefuseToWait"}]
+    if average:
+        hooks.append({"type": "EMAHook", "momentum": 0.01})
+    config = tiny_run(tmp_path, iters=10, custom_hooks=hooks)
+    apply(config, training_choices(find_hardware()))
+    try:
+        Runner.from_cfg(config).train()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_waiting_is_found() -> None:
+    number = torch.ones((), device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with pytest.raises(RuntimeError, match="synchroniz"):
+            number.item()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_compiled_network_predicts_the_same() -> None:
+    plain = tiny_segmentor().cuda().eval()
+    model = copy.deepcopy(plain)
+    compile_network(model, True)
+    for size in ((96, 128), (128, 160), (104, 200)):
+        image = torch.randn(1, 3, *size, device="cuda")
+        with torch.no_grad():
+            expected = plain(image, [labelled(size)], mode="predict")[0].pred_sem_seg.data
+            found = model(image, [labelled(size)], mode="predict")[0].pred_sem_seg.data
+        assert (found == expected).float().mean() > 0.99
+
+
+def test_a_prediction_on_the_gpu_is_that_of_the_cpu() -> None:
+    model = tiny_segmentor().eval()
+    image = torch.randn(1, 3, 96, 128)
+    with torch.no_grad():
+        expected = model(image, [labelled((96, 128))], mode="predict")[0].pred_sem_seg.data
+        model.cuda()
+        found = model(image.cuda(), [labelled((96, 128))], mode="predict")[0].pred_sem_seg.data
+    assert (found.cpu() == expected).float().mean() > 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [PLAIN, BEST])
+def test_several_scales_and_flips_of_a_whole_frame_fit_in_6_gib(way: str) -> None:
+    row = Suite("cuda").tta()[-1]
+    assert row.name.startswith("R-50 NLHead, 1x3x1024x2048")
+    assert peak_memory(lambda: row.build(way, "cuda"), PLAN) < 6 * GIB

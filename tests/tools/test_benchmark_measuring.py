@@ -1,0 +1,117 @@
+"""The measuring itself: known work takes what it is known to take."""
+
+import os
+import signal
+import sys
+import time
+from functools import partial
+
+import pytest
+import torch
+
+from nlseg.engine.benchmark import growth
+from nlseg.engine.benchmark.machine import describe_machine, matrix_rate
+from nlseg.engine.benchmark.measure import Plan, Result, Work, measure, median_ratio, peak_memory
+from nlseg.engine.benchmark.processes import in_new_process
+
+MIB = 2**20
+PLAN = Plan(threads=1, rounds=3, seconds=5.0, rate_side=64)
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux' /proc")
+
+
+def filling(mib: int) -> Work:
+    """Fill so much memory and let it go."""
+    return Work(partial(torch.ones, mib * MIB // 4), partial(torch.ones, 4))
+
+
+def waiting(seconds: float) -> Work:
+    return Work(partial(time.sleep, seconds), lambda: None)
+
+
+def multiplying(side: int) -> Work:
+    a = torch.ones(side, side)
+    return Work(partial(torch.mm, a, a), partial(torch.mm, a[:4, :4], a[:4, :4]))
+
+
+def failing() -> Work:
+    raise RuntimeError("no kernel for this\nmore lines")
+
+
+def dying() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def asking_for_too_much() -> None:
+    torch.empty(2**50)
+
+
+@linux
+@pytest.mark.parametrize("mib", [64, 192])
+def test_peak_memory_is_what_the_work_fills(mib: int) -> None:
+    outcome = in_new_process(partial(peak_memory, partial(filling, mib), PLAN), "cpu")
+    assert outcome.failure is None
+    # the kernel counts pages in batches, so a little may be missing
+    assert (mib - 1) * MIB <= outcome.value <= (mib + 4) * MIB
+
+
+def test_several_ways_are_measured_beside_each_other() -> None:
+    ways = {
+        "short": partial(waiting, 0.02), "long": partial(waiting, 0.06),
+        "product": partial(multiplying, 32), "broken": failing,
+    }  # fmt: skip
+    results = measure(ways, PLAN)
+    assert results["broken"].failure == "RuntimeError: no kernel for this"
+    assert results["broken"].times_s == []
+    assert results["product"].flops == 2 * 32**3
+    assert [len(results[name].times_s) for name in ("short", "long", "product")] == [3, 3, 3]
+    ratio = median_ratio(results["short"], results["long"])
+    assert ratio is not None
+    assert 0.2 < ratio < 0.9
+
+
+def test_a_process_that_dies_is_a_result_too() -> None:
+    assert in_new_process(dying, "cpu").failure == "killed (SIGKILL), out of memory"
+    assert in_new_process(partial(int, "7"), "cpu").value == 7
+
+
+def test_more_memory_than_there_is_is_refused_not_killed_for() -> None:
+    assert in_new_process(asking_for_too_much, "cpu").failure == "out of memory"
+
+
+def test_figures_by_hand() -> None:
+    result = Result(times_s=[1.0, 2.0, 4.0], flops=8, rate=16.0)
+    assert result.median_s == 2.0
+    assert result.spread == 0.75  # (4 - 1) / 2 / 2
+    assert result.share == 0.25  # 8 / 2 s of 16 a second
+    reference = Result(times_s=[2.0, 2.0, 2.0])
+    assert median_ratio(result, reference) == 1.0  # of 0.5, 1 and 2
+    assert median_ratio(Result(), reference) is None
+    assert Result().median_s is None
+
+
+def test_the_exponent_of_a_power_law() -> None:
+    sizes = [1.0, 2.0, 4.0, 8.0]
+    assert growth.exponent(sizes, [3 * n**1.5 for n in sizes]) == pytest.approx(1.5)
+    assert growth.exponent(sizes, [7.0] * 4) == pytest.approx(0)
+
+
+def test_two_growths_are_compared_at_the_larger_ones_largest_size() -> None:
+    square = growth.fit([(n, n**2 * 1e-3, n**2 * 10) for n in (8, 16, 32, 64)])
+    line = growth.fit([(n, n * 1e-2, n * 5) for n in (32, 64, 128, 256)])
+    assert square["time_exponent"] == pytest.approx(2)
+    assert line["memory_exponent"] == pytest.approx(1)
+    found = growth.compare(square, line)
+    assert found["positions"] == 256
+    assert found["extrapolated"] is True
+    assert found["time_ratio"] == pytest.approx(2.56 / 65.536)  # 256 / 100, 256**2 / 1000
+    assert found["memory_ratio"] == pytest.approx(1280 / 655360)
+    assert growth.compare(line, line)["extrapolated"] is False
+    assert growth.compare(growth.fit([]), line) == {}
+
+
+def test_the_rate_and_the_machine_are_described() -> None:
+    torch.set_num_threads(1)
+    assert matrix_rate("cpu", "fp32", 128) > 1e6
+    facts = describe_machine("cpu")
+    assert facts["torch"] == torch.__version__
+    assert facts["threads"] == 1
