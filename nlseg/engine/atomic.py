@@ -1,0 +1,67 @@
+"""Files that are whole or not there, whatever kills the process or fills the disk."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_TEMPORARY = ".nlseg-tmp"
+_CHUNK = 1 << 22
+
+
+def replace_file(
+    path: Path, write: Callable[[BinaryIO], Any], *, stale: Path | None = None
+) -> None:
+    """Write a file so that at any moment it is the old one or the new one, and survives a crash.
+
+    Args:
+        path: The final name.
+        write: Writes the content into an open file.
+        stale: A file about the old content, deleted right before the new one takes its place.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        if stale is not None:
+            stale.unlink(missing_ok=True)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable, where its file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a finished file a second name; copied with care where links do not exist."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}{_TEMPORARY}")
+    try:
+        os.link(source, temporary)
+        os.replace(temporary, target)
+        temporary.unlink(missing_ok=True)  # a rename between two names of one file keeps both
+        sync_folder(target.parent)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        with open(source, "rb") as origin:
+            replace_file(target, lambda file: shutil.copyfileobj(origin, file, _CHUNK))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete temporary files of a process that was killed while it wrote."""
+    for path in folder.glob(f".*{_TEMPORARY}"):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,284 @@
+"""When to save, what to keep, and which checkpoint is the best."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+
+from nlseg.engine import checkpoint as files
+from nlseg.engine import checkpoint_folder as folder_of
+from nlseg.engine import distributed
+from nlseg.engine.atomic import link_or_copy
+from nlseg.engine.best import BestScores
+from nlseg.engine.finite import NonFiniteError
+from nlseg.engine.publish import publish
+from nlseg.engine.saving import Saver, write_all
+from nlseg.engine.state import collect
+from nlseg.registry import HOOKS
+
+STOPGAP = "iter_{}.pth"
+
+
+@HOOKS.register_module()
+class CheckpointHook(Hook):
+    """Save checkpoints that survive a crash, keep the newest and the best.
+
+    A periodic save that fails (disk full) is an error in the log and training goes on; the save
+    at the end, or on a request to stop, must succeed. While gradients are accumulated, a save is
+    put off to the next optimizer step, where the state is complete.
+
+    Args:
+        interval: Epochs or iterations between checkpoints; -1 saves at the end only.
+        by_epoch: Whether to count epochs.
+        save_optimizer: Whether to save the optimizer, without which no run can go on.
+        save_param_scheduler: Whether to save the schedulers.
+        out_dir: Other folder; checkpoints go to a folder of the run folder's name in it.
+        max_keep_ckpts: How many to keep; -1 keeps all. The best ones do not count.
+        save_last: Whether to save at the end whatever the interval.
+        save_best: Score or scores whose best checkpoint is kept; 'auto' takes the first.
+        rule: 'greater' or 'less' is better, for each score or for all; None guesses by name.
+        filename_tmpl: Name with {} for the number; None for epoch_{}.pth or iter_{}.pth.
+        published_keys: Entries that a copy for others, written at the end, holds.
+        save_begin: First epoch or iteration to save at.
+        background: Write files while training goes on.
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(
+        self,
+        interval: int = -1,
+        by_epoch: bool = True,
+        *,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        out_dir: str | None = None,
+        max_keep_ckpts: int = -1,
+        save_last: bool = True,
+        save_best: str | Sequence[str] | None = None,
+        rule: str | Sequence[str] | None = None,
+        filename_tmpl: str | None = None,
+        published_keys: str | Sequence[str] | None = None,
+        save_begin: int = 0,
+        background: bool = False,
+    ) -> None:
+        self.interval, self.by_epoch, self.save_begin = interval, by_epoch, save_begin
+        self.save_optimizer, self.save_param_scheduler = save_optimizer, save_param_scheduler
+        self.out_dir, self.max_keep, self.save_last = out_dir, max_keep_ckpts, save_last
+        self.template = filename_tmpl or ("epoch_{}.pth" if by_epoch else "iter_{}.pth")
+        keys = [save_best] if isinstance(save_best, str) else list(save_best or [])
+        rules = [rule] if rule is None or isinstance(rule, str) else list(rule)
+        self.best = BestScores(keys, rules)
+        published = [published_keys] if isinstance(published_keys, str) else published_keys
+        self.published_keys = list(published or [])
+        self.saver = Saver(background)
+        self.folder = Path()
+        self.saved: tuple[int, Path] | None = None
+        self.put_off: int | None = None
+
+    def before_train(self, runner: Any) -> None:
+        """Find the folder, and take over the best scores of a run that is resumed."""
+        self.folder = Path(runner.work_dir)
+        if self.out_dir is not None:
+            self.folder = Path(self.out_dir) / self.folder.name
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self.best.kept = dict(runner.resumed.best)
+        if runner.resumed.path is not None:
+            self.saved = (runner.iter, runner.resumed.path)
+            self._tidy_up(runner.resumed.path, runner.resumed.progress)
+        if runner.resumed.scores and self.best.keys:
+            self._note_best(runner.resumed.scores, runner.resumed.progress)
+
+    def _tidy_up(self, path: Path, progress: int) -> None:
+        """Drop what a kill between a save and its deletions left behind."""
+        number = progress if path.name == self.template.format(progress) else None
+        ours = path.parent.resolve() == self.folder.resolve()
+        if distributed.is_main() and ours and self.max_keep > 0 and number is not None:
+            folder_of.prune(self.folder, self.template, keep=self.max_keep, current=number)
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Save after the iteration where that is due."""
+        done = runner.iter + 1
+        last = self.save_last and done == runner.max_iters
+        if self.put_off is not None:
+            number = self.put_off if self.by_epoch else done
+            self._save_or_put_off(runner, number, done, runner.epoch)
+        elif not self.by_epoch and (self._on_interval(done) or last):
+            self._save_or_put_off(runner, done, done, runner.epoch)
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """Save after the epoch where that is due."""
+        done = runner.epoch + 1
+        last = self.save_last and done == runner.max_epochs
+        if self.by_epoch and (self._on_interval(done) or last):
+            self._save_or_put_off(runner, done, runner.iter, done)
+
+    def _on_interval(self, done: int) -> bool:
+        since = done - self.save_begin
+        return self.interval > 0 and since >= 0 and since % self.interval == 0
+
+    def _save_or_put_off(self, runner: Any, number: int, iteration: int, epoch: int) -> None:
+        if runner.control.is_accumulating():
+            self.put_off = number
+            return
+        self.put_off = None
+        last = iteration == runner.max_iters
+        self.save(runner, self.template.format(number), number, iteration, epoch, must=last)
+
+    def save_now(self, runner: Any) -> Path | None:
+        """Save the state between two iterations, unless that has just been done.
+
+        Returns:
+            The checkpoint of this very state.
+        """
+        iteration = runner.iter
+        if self.saved is None or self.saved[0] != iteration:
+            name = STOPGAP if self.by_epoch else self.template
+            self.save(runner, name.format(iteration), None, iteration, runner.epoch, must=True)
+        self.finish(runner, must=True)
+        return self.saved[1] if self.saved else None
+
+    def save(
+        self, runner: Any, name: str, number: int | None, iteration: int, epoch: int, *, must: bool
+    ) -> None:
+        """Write a checkpoint, point at it, drop old ones.
+
+        Args:
+            runner: The runner.
+            name: File name.
+            number: What the template was filled with; None keeps the old ones.
+            iteration: Iterations trained.
+            epoch: Epochs trained.
+            must: Whether a failure ends training.
+        """
+        runner.control.watch("saving")
+        runner.control.settle_all()
+        path = self.folder / name
+        runner.logger.info(f"Saving checkpoint {name} at iteration {iteration}")
+        written = True
+        if distributed.is_main():
+            frozen = self.freeze(runner, iteration, epoch)
+            steps: list[Any] = [partial(files.save, frozen), folder_of.point_to]
+            if self.max_keep > 0 and number is not None:
+                steps.append(lambda path: self._prune(number, path))
+            written = self._submit(runner, write_all(*steps, path=path), must)
+        if self._wait_for_writer(written, must):
+            self.saved = (iteration, path)
+
+    def freeze(self, runner: Any, iteration: int, epoch: int) -> dict[str, Any]:
+        """Collect the state to save.
+
+        Raises:
+            NonFiniteError: Weights are not finite; such a state is never saved.
+        """
+        state = collect(
+            runner,
+            iteration=iteration,
+            epoch=epoch,
+            optimizer=self.save_optimizer,
+            schedule=self.save_param_scheduler,
+            extra={"best": self.best.kept},
+        )
+        floats = [value for value in state["state_dict"].values() if value.is_floating_point()]
+        if floats and not torch.stack(torch._foreach_norm(floats)).isfinite().all():
+            raise NonFiniteError(f"iteration {iteration}: weights are not finite; not saved")
+        return self.saver.freeze(state)
+
+    def _submit(self, runner: Any, job: Any, must: bool) -> bool:
+        try:
+            self.saver.run(job)
+        except OSError as error:
+            if must:
+                raise
+            runner.logger.error(f"{error}; training goes on")
+            return False
+        self.report(runner, must=False)
+        return True
+
+    def _wait_for_writer(self, written: bool, must: bool) -> bool:
+        """Let the other processes wait where the writer does, so that no time limit is met."""
+        if not self.saver.background or must:
+            return not distributed.any_of(not written)
+        return written
+
+    def _prune(self, number: int, path: Path) -> None:
+        folder_of.prune(self.folder, self.template, keep=self.max_keep, current=number)
+        if self.template != STOPGAP:
+            folder_of.prune(self.folder, STOPGAP, keep=0, current=1 << 62)
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Keep the best, and note the scores beside the checkpoint that was validated."""
+        if not metrics or runner.train_loop is None:
+            return
+        runner.control.watch("saving")
+        scores = {k: float(v) for k, v in metrics.items() if isinstance(v, (int, float))}
+        progress = runner.epoch if self.by_epoch else runner.iter
+        better = self._note_best(scores, progress) if self.best.keys else []
+        if distributed.is_main():
+            whole = self.saved[1] if self.saved and self.saved[0] == runner.iter else None
+            frozen = None
+            if better and whole is None:
+                frozen = self.freeze(runner, runner.iter, runner.epoch)
+            job = partial(self._keep_best, whole, frozen, better, scores)
+            self._submit(runner, job, must=False)
+        self._wait_for_writer(True, False)
+        for name, _ in better:
+            runner.logger.info(f"Best so far: {name}")
+
+    def _note_best(self, scores: dict[str, float], progress: int) -> list[tuple[str, str | None]]:
+        noted = []
+        for key in self.best.improved(scores):
+            name = f"best_{key}_{self.template.format(progress)}".replace("/", "_")
+            noted.append((name, self.best.keep(key, scores[key], name, progress)))
+        return noted
+
+    def _keep_best(
+        self,
+        whole: Path | None,
+        frozen: dict[str, Any] | None,
+        better: list[tuple[str, str | None]],
+        scores: dict[str, float],
+    ) -> None:
+        record = files.read_record(whole) if whole else None
+        for name, before in better:
+            path = self.folder / name
+            if frozen is not None:
+                files.write_record(path, replace(files.save(frozen, path), scores=scores))
+            elif whole is not None and record is not None:
+                link_or_copy(whole, path)
+                files.write_record(path, replace(record, file=name, scores=scores))
+            else:
+                raise files.SaveError(f"{path}: cannot be made, as {whole} was not written")
+            if before:
+                folder_of.remove(self.folder / before)
+        if whole is not None and record is not None:
+            files.write_record(whole, replace(record, scores=scores))
+
+    def report(self, runner: Any, *, must: bool) -> None:
+        """Tell of saves in the background that failed."""
+        for error in self.saver.failures(wait=must):
+            if must:
+                raise error
+            runner.logger.error(f"{error}; training goes on")
+
+    def finish(self, runner: Any, *, must: bool) -> None:
+        """Wait until everything is written."""
+        runner.control.watch("saving")
+        self.report(runner, must=must)
+        self._wait_for_writer(True, True)
+
+    def after_train(self, runner: Any) -> None:
+        """Finish writing; publish the last and the best checkpoints where that was asked for."""
+        self.finish(runner, must=True)
+        if self.published_keys and distributed.is_main():
+            names = {entry["file"] for entry in self.best.kept.values()}
+            last = [self.saved[1]] if self.saved and self.save_last else []
+            for path in [*last, *(self.folder / name for name in sorted(names))]:
+                published = publish(path, self.published_keys)
+                runner.logger.info(f"{path.name} is published as {published.name}")

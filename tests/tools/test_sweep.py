@@ -1,0 +1,165 @@
+"""tools/sweep.py: planning, going on with unfinished runs, scores."""
+
+import json
+import math
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from nlseg.engine import sweep, sweep_scores
+from nlseg.engine.config import load_config
+from nlseg.engine.sweep import Run
+from nlseg.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+QUICK = ROOT / "configs/quickstart/nonlocal_r18-d8_1xb4-300_synthetic-96x192.py"
+FAKE_TRAINING = """
+import json, pathlib, sys
+config, folder = sys.argv[1:3]
+text = pathlib.Path(config).read_text()
+if "lr=0.5," in text and "seed=1," in text and not pathlib.Path(folder, "again").exists():
+    pathlib.Path(folder, "again").touch()
+    sys.exit(1)
+score = (10 if "lr=0.5," in text else 20) + text.count("seed=1,")
+lines = [{"kind": "val", "step": 5, "mIoU": 99.0}, {"kind": "val", "step": 9, "mIoU": score}]
+pathlib.Path(folder, "scalars.jsonl").write_text("".join(json.dumps(e) + "\\n" for e in lines))
+"""
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *args: object) -> int:
+    monkeypatch.setattr("sys.argv", ["sweep.py", *map(str, args)])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "tools/sweep.py"), run_name="__main__")
+    return int(end.value.code or 0)
+
+
+def test_grid_is_split_at_outer_commas() -> None:
+    grid = sweep.parse_grid(["lr=0.01,0.005", "crop_size=(64,128),(96,192)"])
+    assert grid == {"lr": ["0.01", "0.005"], "crop_size": ["(64,128)", "(96,192)"]}
+    with pytest.raises(ConfigError, match="each key once"):
+        sweep.parse_grid(["lr=1", "lr=2"])
+    with pytest.raises(ConfigError, match="each key once"):
+        sweep.parse_grid(["lr="])
+
+
+def test_runs_are_named_by_what_they_change(tmp_path: Path) -> None:
+    grid = {"optim_wrapper.optimizer.lr": ["0.1", "0.2"], "model.decode_head.mode": ["gaussian"]}
+    runs = sweep.plan(grid, [0, 1], tmp_path)
+    assert [run.folder.name for run in runs] == [
+        "lr=0.1_mode=gaussian_seed=0",
+        "lr=0.1_mode=gaussian_seed=1",
+        "lr=0.2_mode=gaussian_seed=0",
+        "lr=0.2_mode=gaussian_seed=1",
+    ]
+    assert runs[1].overrides() == [
+        "optim_wrapper.optimizer.lr=0.1",
+        "model.decode_head.mode=gaussian",
+        "randomness.seed=1",
+        f"work_dir={tmp_path}/lr=0.1_mode=gaussian_seed=1",
+    ]
+
+
+def test_short_names_tell_keys_apart() -> None:
+    keys = ["model.decode_head.channels", "model.auxiliary_head.channels", "lr"]
+    assert list(sweep.short_names(keys).values()) == [
+        "decode_head.channels",
+        "auxiliary_head.channels",
+        "lr",
+    ]
+
+
+def test_configs_are_resolved_and_other_values_are_refused(tmp_path: Path) -> None:
+    run = Run((("lr", "0.5"),), 3, tmp_path / "run")
+    sweep.write_config(QUICK, run, ["max_iters=60"])
+    config = load_config(run.config)
+    assert config.optim_wrapper.optimizer.lr == 0.5
+    assert config.randomness.seed == 3
+    assert config.param_scheduler[0].end == 60
+    assert config.work_dir == str(run.folder)
+    sweep.write_config(QUICK, run, ["max_iters=60"])
+    with pytest.raises(ConfigError, match=r"holds a run of other values(.|\n)*max_iters = 50"):
+        sweep.write_config(QUICK, run, ["max_iters=50"])
+
+
+def scored(folder: Path, *scores: float) -> None:
+    folder.mkdir(parents=True)
+    lines = [{"kind": "val", "step": step, "mIoU": score} for step, score in enumerate(scores)]
+    (folder / "scalars.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / sweep.FINISHED).touch()
+
+
+def test_mean_spread_and_confidence_by_hand(tmp_path: Path) -> None:
+    runs = sweep.plan({"lr": ["1", "2"]}, [0, 1, 2], tmp_path)
+    for run, score in zip(runs, (10.0, 12.0, 14.0), strict=False):
+        scored(run.folder, 50.0, score)
+    one, two = sweep_scores.summarize(runs, "mIoU")
+    assert (one.mean, one.spread) == (12.0, 2.0)
+    assert one.confidence == pytest.approx(4.303 * 2 / math.sqrt(3))
+    assert two.scores == ()
+    assert two.unfinished == 3
+    assert math.isnan(two.mean)
+    assert sweep_scores.summarize(runs, "mIoU", best=True)[0].mean == 50.0
+    table = sweep_scores.as_table([one, two], "mIoU").splitlines()
+    assert table[0].split() == ["setting", "runs", "mIoU", "spread", "95", "%", "confidence"]
+    assert table[1].split() == ["lr=1", "3", "12.00", "2.00", "+-", "4.97"]
+    assert table[2].startswith("lr=2     0 of 3  nan")
+
+
+def test_quantiles_are_student_s() -> None:
+    for degrees, quantile in enumerate(sweep_scores.T_QUANTILES, 1):
+        assert quantile == pytest.approx(stats.t.ppf(0.975, degrees), abs=6e-4)
+
+
+def test_commands_for_a_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    template = "srun train {config} --to {folder}"
+    args = [QUICK, "--grid", "lr=0.5,0.25", "--out", tmp_path, "--print", "--command", template]
+    assert call(monkeypatch, *args) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    folder = tmp_path / "lr=0.5_seed=0"
+    assert shlex.split(first) == [
+        "srun", "train", str(folder / "config.py"), "--to", str(folder), "&&", "touch",
+        str(folder / "finished"),
+    ]  # fmt: skip
+    (folder / "finished").touch()
+    call(monkeypatch, *args)
+    assert capsys.readouterr().out.splitlines() == [second]
+
+
+def test_sweep_runs_goes_on_and_compares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(FAKE_TRAINING)
+    out = tmp_path / "out"
+    args = [QUICK, "--grid", "lr=0.5,0.25", "--repeat", 2, "--out", out]
+    args += ["--command", f"{sys.executable} {script} {{config}} {{folder}}"]
+    assert call(monkeypatch, *args) == 1  # one run fails the first time
+    printed = capfd.readouterr().out
+    assert "[4/4] lr=0.25_seed=1" in printed
+    assert "lr=0.5   1 of 2  10.00" in printed
+    assert call(monkeypatch, *args) == 0
+    printed = capfd.readouterr().out
+    assert printed.splitlines()[0] == "[1/1] lr=0.5_seed=1"
+    rows = (out / "scores.csv").read_text().splitlines()
+    assert rows[0] == "lr,mean,spread,confidence,scores"
+    assert rows[1].startswith("0.5,10.5,")
+    assert rows[2].endswith(",20.0 21.0")
+    assert (out / "scores.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plot_of_words_and_of_numbers(tmp_path: Path) -> None:
+    rows = [
+        sweep_scores.Row((("mode", "gaussian"),), (1.0, 2.0), 0),
+        sweep_scores.Row((("mode", "dot_product"),), (3.0,), 0),
+    ]
+    sweep_scores.plot(rows, "mIoU", tmp_path / "words.png")
+    assert sweep_scores._places(rows) == ([0.0, 1.0], ["mode=gaussian", "mode=dot_product"])
+    numbers = [sweep_scores.Row((("lr", text),), (1.0,), 0) for text in ("0.5", "1")]
+    assert sweep_scores._places(numbers) == ([0.5, 1.0], [])
+    assert (tmp_path / "words.png").stat().st_size > 1000

@@ -1,0 +1,136 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nlseg.engine.scalars import read_scalars
+from tests import tiny_data
+from tests.engine.processes import environment
+
+ROOT = Path(__file__).parents[2]
+CONFIG = str(ROOT / "configs/quickstart/nonlocal_r18-d8_1xb4-300_synthetic-96x192.py")
+pytestmark = pytest.mark.slow
+
+
+def run(tool: str, *arguments: str, code: int = 0) -> str:
+    command = [sys.executable, str(ROOT / "tools" / tool), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
+    assert result.returncode == code, result.stdout[-3000:] + result.stderr[-3000:]
+    return result.stdout + result.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    tiny_data.cityscapes(folder / "data")
+    run("train.py", CONFIG, "--work-dir", str(folder / "work"), "--cfg-options", *options(folder))
+    return folder
+
+
+def options(folder: Path, iters: int = 2) -> list[str]:
+    return [
+        f"data_root={folder / 'data'}", f"train_cfg.max_iters={iters}", "train_cfg.val_interval=2",
+        "default_hooks.logger.interval=1", "default_hooks.checkpoint.interval=2",
+        "train_dataloader.batch_size=1", "train_dataloader.num_workers=0",
+        "train_dataloader.persistent_workers=False", "val_dataloader.num_workers=0",
+        "val_dataloader.persistent_workers=False", "test_dataloader.num_workers=0",
+        "test_dataloader.persistent_workers=False",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("tool", ["train.py", "test.py"])
+def test_help_imports_no_torch(tool: str) -> None:
+    command = [sys.executable, "-X", "importtime", str(ROOT / "tools" / tool), "--help"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0
+    assert "--launcher" in result.stdout
+    modules = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert not modules & {"torch", "numpy", "mmengine"}
+
+
+def test_training_leaves_checkpoint_curves_and_config(trained: Path) -> None:
+    work = trained / "work"
+    assert (work / "last_checkpoint").read_text() == "iter_2.pth"
+    assert (work / Path(CONFIG).name).is_file()
+    lines = read_scalars(work / "scalars.jsonl")
+    assert [(line["kind"], line["step"]) for line in lines] == [
+        ("train", 1),
+        ("train", 2),
+        ("val", 2),
+    ]
+    assert {"loss", "decode.loss_ce", "aux.loss_ce", "lr", "time", "data_time", "memory"} <= set(
+        lines[0]
+    )
+
+
+def test_resumed_training_goes_on(trained: Path) -> None:
+    output = run(
+        "train.py", CONFIG, "--work-dir", str(trained / "work"), "--resume", "--amp",
+        "--cfg-options", *options(trained, iters=3),
+    )  # fmt: skip
+    assert "resumed" in output
+    assert "max_iters" in output  # in the table of what has changed
+    assert (trained / "work/iter_3.pth").is_file()
+
+
+def test_test_with_views_predictions_and_pictures_together(trained: Path) -> None:
+    output = run(
+        "test.py", CONFIG, str(trained / "work/iter_2.pth"), "--work-dir", str(trained / "test"),
+        "--tta", "--out", str(trained / "out"), "--show-dir", str(trained / "show"),
+        "--cfg-options", *options(trained),
+    )  # fmt: skip
+    assert "mIoU" in output
+    for folder in ("out", "show"):
+        assert len(list((trained / folder).rglob("*.png"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train.py", "nowhere.py"], "error: nowhere.py"),
+        (["train.py", CONFIG, "--cfg-options", "data_root=nowhere"], "nowhere"),
+        (["test.py", CONFIG, "nowhere.pth"], "error: nowhere.pth: is not there"),
+        (["train.py", CONFIG, "--launcher", "pytorch"], "the environment has no RANK"),
+    ],
+)
+def test_users_mistake_ends_with_2_and_no_traceback(
+    trained: Path, arguments: list[str], message: str
+) -> None:
+    tool, *rest = arguments
+    if "--cfg-options" not in rest:
+        rest += ["--cfg-options", *options(trained)]
+    output = run(tool, *rest, "--work-dir", str(trained / "other"), code=2)
+    assert message in output
+    assert "Traceback" not in output
+
+
+def test_weights_of_another_network_are_refused_with_a_list(trained: Path) -> None:
+    output = run(
+        "test.py", CONFIG, str(trained / "work/iter_2.pth"), "--work-dir", str(trained / "other"),
+        "--cfg-options", *options(trained), "model.decode_head.channels=48", code=2,
+    )  # fmt: skip
+    assert "wrong shape" in output
+    assert "decode_head" in output
+
+
+def test_second_start_in_a_folder_is_refused_politely(trained: Path) -> None:
+    import fcntl
+
+    folder = trained / "locked"
+    folder.mkdir()
+    with open(folder / ".lock", "w") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        lock.write(f"process {os.getpid()} on here")
+        lock.flush()
+        output = run(
+            "train.py",
+            CONFIG,
+            "--work-dir",
+            str(folder),
+            "--cfg-options",
+            *options(trained),
+            code=2,
+        )
+    assert f"process {os.getpid()} on here trains in this folder" in output
