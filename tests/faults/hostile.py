@@ -1,0 +1,218 @@
+"""Files that try to run code when they are loaded, one for each known route."""
+
+import io
+import json
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nlseg.engine.weight_files import read_checkpoint
+from nlseg.errors import CheckpointError
+from tests.faults.forked import Outcome
+
+Maker = Callable[[Path, Path], None]
+
+
+class Call:
+    """Pickles as a call of a global with arguments."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return self.function, self.arguments
+
+
+def _system(mark: Path) -> Call:
+    import os
+
+    return Call(os.system, f"touch {mark}")
+
+
+def reduce_system(path: Path, mark: Path) -> None:
+    torch.save({"state_dict": {}, "x": _system(mark)}, path)
+
+
+def reduce_eval(path: Path, mark: Path) -> None:
+    torch.save({"state_dict": {}, "x": Call(eval, f"open({str(mark)!r}, 'w')")}, path)
+
+
+def reduce_popen(path: Path, mark: Path) -> None:
+    import subprocess
+
+    torch.save({"state_dict": {}, "x": Call(subprocess.Popen, ["touch", str(mark)])}, path)
+
+
+def legacy_format(path: Path, mark: Path) -> None:
+    torch.save({"x": _system(mark)}, path, _use_new_zipfile_serialization=False)
+
+
+def bare_pickle(path: Path, mark: Path) -> None:
+    path.write_bytes(pickle.dumps({"x": _system(mark)}))
+
+
+def _archive(path: Path, data: bytes, **more: bytes) -> None:
+    """Write a PyTorch archive around a hand-made pickle."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("archive/data.pkl", data)
+        archive.writestr("archive/version", b"3\n")
+        archive.writestr("archive/byteorder", b"little")
+        for name, content in more.items():
+            archive.writestr(f"archive/{name}", content)
+
+
+def _text(value: str) -> bytes:
+    data = value.encode()
+    return b"X" + struct.pack("<I", len(data)) + data
+
+
+def getattr_chain(path: Path, mark: Path) -> None:
+    # getattr(mmengine.Config, "fromstring")("...", ".py"): only names that are let through quietly
+    code = f"open({str(mark)!r}, 'w')"
+    chain = b"cbuiltins\ngetattr\n(cmmengine.config\nConfig\n" + _text("fromstring") + b"tR"
+    _archive(path, b"\x80\x02" + chain + b"(" + _text(code) + _text(".py") + b"tR.")
+
+
+def nested_global(path: Path, mark: Path) -> None:
+    # protocol 4 resolves dotted names: torch.serialization -> os -> system
+    data = _text("torch.serialization") + _text("os.system") + b"\x93"
+    _archive(path, b"\x80\x04" + data + b"(" + _text(f"touch {mark}") + b"tR.")
+
+
+def quiet_package_function(path: Path, mark: Path) -> None:
+    # a function of a package whose names are let through; it must not be called
+    data = b"cmmengine.utils\nimport_modules_from_strings\n(" + _text("antigravity") + b"tR"
+    call = b"cnumpy.testing._private.utils\nruncstring\n(" + _text(f"open({str(mark)!r},'w')")
+    _archive(path, b"\x80\x02(" + data + call + b"}tRcos\nsystem\n(" + _text("true") + b"tRt.")
+
+
+def tensor_subclass(path: Path, mark: Path) -> None:
+    function = b"ctorch._tensor\n_rebuild_from_type_v2\n(cos\nsystem\ncbuiltins\nobject\n("
+    _archive(path, b"\x80\x02" + function + _text(f"touch {mark}") + b"t}tR.")
+
+
+def setitem_on_global(path: Path, mark: Path) -> None:
+    # BUILD with a state that would replace attributes of a class
+    data = b"cbuiltins\n__import__\n(" + _text("os") + b"tR}" + _text("name") + b"Nsb."
+    _archive(path, b"\x80\x02" + data)
+
+
+def extension_code(path: Path, mark: Path) -> None:
+    _archive(path, b"\x80\x02\x82\x01.")
+
+
+def persistent_id(path: Path, mark: Path) -> None:
+    data = b"(" + _text("storage") + b"cos\nsystem\n" + _text("0") + _text("cpu") + b"K\x01tQ."
+    _archive(path, b"\x80\x02" + data)
+
+
+def tensor_beyond_its_storage(path: Path, mark: Path) -> None:
+    storage = b"(" + _text("storage") + b"ctorch\nFloatStorage\n" + _text("0") + _text("cpu")
+    shape = b"K\x00(M\xff\xfft(K\x01t\x89"
+    extra = b"cnumpy\ndtype\n(" + _text("f4") + b"tR"  # so that PyTorch's own reader refuses it
+    data = b"(ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x04tQ" + shape + b"}tR"
+    _archive(path, b"\x80\x02" + data + extra + b"t.", **{"data/0": b"\0" * 16})
+
+
+def zip_bomb(path: Path, mark: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}.")
+        archive.writestr("archive/version", b"3\n")
+        archive.writestr("archive/data/0", b"\0" * (64 << 20))
+
+
+def overlapping_entries(path: Path, mark: Path) -> None:
+    """Let several directory entries name the same bytes, so that little becomes much."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}.")
+        archive.writestr("archive/data/0", b"\0" * 4096)
+        first = archive.filelist[1]
+        for number in range(1, 200):
+            entry = zipfile.ZipInfo(f"archive/data/{number}")
+            entry.header_offset, entry.CRC = first.header_offset, first.CRC
+            entry.file_size = entry.compress_size = first.file_size
+            archive.filelist.append(entry)
+        archive._didModify = True
+    path.write_bytes(buffer.getvalue())
+
+
+def no_archive_at_all(path: Path, mark: Path) -> None:
+    path.write_bytes(b"#!/bin/sh\ntouch " + str(mark).encode())
+
+
+REFUSED: dict[str, Maker] = {
+    maker.__name__: maker
+    for maker in (
+        reduce_system, reduce_eval, reduce_popen, legacy_format, bare_pickle, getattr_chain,
+        nested_global, quiet_package_function, tensor_subclass, setitem_on_global,
+        extension_code, persistent_id, tensor_beyond_its_storage, zip_bomb, overlapping_entries,
+        no_archive_at_all,
+    )
+}  # fmt: skip
+
+
+def config_in_meta(path: Path, mark: Path) -> None:
+    """Hide code where mmengine evaluates it on resuming; the file itself is plain."""
+    code = f"open({str(mark)!r}, 'w')\n"
+    torch.save({"meta": {"config": code, "cfg": code, "iter": 1}, "state_dict": {}}, path)
+
+
+def safetensors_with_code(path: Path, mark: Path) -> None:
+    """Put a pickle where a safetensors header belongs."""
+    data = pickle.dumps({"x": _system(mark)})
+    path.write_bytes(struct.pack("<Q", len(data)) + data)
+
+
+def safetensors_header_bomb(path: Path, mark: Path) -> None:
+    path.write_bytes(struct.pack("<Q", 1 << 62) + b"{}")
+
+
+def safetensors_nested_header(path: Path, mark: Path) -> None:
+    text = (b'{"a":' * 50_000) + b"1" + b"}" * 50_000
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+
+
+def safetensors_overlap(path: Path, mark: Path) -> None:
+    entry = {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}
+    text = json.dumps({str(number): entry for number in range(9)}).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"\0" * 8)
+
+
+SAFETENSORS: dict[str, Maker] = {
+    maker.__name__: maker
+    for maker in (
+        safetensors_with_code, safetensors_header_bomb, safetensors_nested_header,
+        safetensors_overlap,
+    )
+}  # fmt: skip
+
+YAML = {
+    "apply": "x: !!python/object/apply:os.system ['touch {mark}']\n",
+    "new": "x: !!python/object/new:os.system ['touch {mark}']\n",
+    "name": "x: !!python/name:os.system\n",
+    "module": "x: !!python/module:antigravity\n",
+}
+
+
+def refused(folder: Path) -> Outcome:
+    """Load every hostile file, and count those that were refused without running code."""
+    outcome = Outcome("hostile checkpoint or safetensors file")
+    folder.mkdir(parents=True, exist_ok=True)
+    makers = [(m, ".pth") for m in REFUSED.values()]
+    makers += [(m, ".safetensors") for m in SAFETENSORS.values()]
+    for maker, suffix in makers:
+        path, mark = folder / f"{maker.__name__}{suffix}", folder / f"{maker.__name__}.mark"
+        maker(path, mark)
+        outcome.injected += 1
+        try:
+            read_checkpoint(path)
+            outcome.notes.append(f"{maker.__name__} was not refused")
+        except CheckpointError:
+            outcome.survived += not mark.exists()
+    return outcome

@@ -1,0 +1,177 @@
+"""Harm one of several processes that torchrun started."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from mmengine.hooks import Hook
+
+from nlseg.engine.launcher import restart_count
+from nlseg.registry import HOOKS
+from tests.engine.processes import ROOT, environment
+from tests.engine.runs import assert_same, final
+from tests.faults.forked import Outcome
+from tests.faults.kills import ITERS, LAST, hard_config
+
+IMPORTS = {"imports": ["tests.engine.toy", "tests.engine.runs", "tests.faults.ranks"]}
+LIMIT_S = 240
+
+
+@HOOKS.register_module(force=True)
+class HarmRank(Hook):
+    """Send signals to single processes.
+
+    Args:
+        plan: For each fault the count of restarts, the rank, the iteration and the signal.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, plan: list[list[int]]) -> None:
+        self.plan = plan
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        for restart, rank, iteration, number in self.plan:
+            if (restart, rank, iteration) == (restart_count(), runner.rank, runner.iter):
+                os.kill(os.getpid(), number)
+
+
+@HOOKS.register_module(force=True)
+class Progress(Hook):
+    """Write the iteration to a file, for whoever waits for it."""
+
+    def after_train_iter(self, runner: Any, *_: Any, **__: Any) -> None:
+        if runner.rank == 0:
+            Path(runner.work_dir, "progress").write_text(str(runner.iter + 1))
+
+
+def write_config(folder: Path, **changes: Any) -> Path:
+    """Write the config file of a hard run of two processes of 2 samples each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = hard_config(folder / "work", **{"train_dataloader.batch_size": 2, **changes})
+    config.custom_imports = IMPORTS
+    path = folder / "config.py"
+    config.dump(path)
+    return path
+
+
+def torchrun(config: Path, *arguments: str, restarts: int = 0, **env: str) -> subprocess.Popen[str]:
+    """Start two processes through tools/dist_train.sh."""
+    more = {"MAX_RESTARTS": str(restarts), "GRACE_S": "20", **env}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return subprocess.Popen(
+        ["bash", str(ROOT / "tools/dist_train.sh"), str(config), "2", *arguments],
+        env=environment(PATH=path, **more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Wait for a job and return its exit code and output; kills what hangs."""
+    try:
+        output = process.communicate(timeout=LIMIT_S)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output = process.communicate()[0] + "\n(hung, was killed)"
+    return process.returncode, output
+
+
+def undisturbed(folder: Path) -> Path:
+    """Train once with two processes and return the run folder."""
+    code, output = finish(torchrun(write_config(folder)))
+    assert code == 0, output[-3000:]
+    return folder / "work"
+
+
+def lose_workers(folder: Path, reference: Path, times: int = 3) -> Outcome:
+    """Kill one process after the other; torchrun starts all again each time."""
+    outcome = Outcome("worker of torchrun killed", injected=times)
+    gap = ITERS // (times + 1)
+    plan = [[n, n % 2, gap * (n + 1), int(signal.SIGKILL)] for n in range(times)]
+    config = write_config(folder, custom_hooks=[*_average(), {"type": "HarmRank", "plan": plan}])
+    code, output = finish(torchrun(config, restarts=times))
+    return _judge(outcome, code, output, folder, reference)
+
+
+def freeze_rank(folder: Path, reference: Path) -> Outcome:
+    """Stop one process; the others' time limit ends the group and torchrun starts it again."""
+    outcome = Outcome("rank frozen", injected=1)
+    hooks = [*_average(), {"type": "HarmRank", "plan": [[0, 1, 10, int(signal.SIGSTOP)]]}]
+    config = write_config(folder, custom_hooks=hooks, time_limits={"iteration": 15.0})
+    code, output = finish(torchrun(config, restarts=1, GRACE_S="1"))
+    stacks = folder / "work/faults/stacks_rank_0.txt"
+    if "iteration took longer than 15 s" not in output or not stacks.is_file():
+        outcome.notes.append("no stacks were written")
+        return outcome
+    return _judge(outcome, code, output, folder, reference)
+
+
+def ask_torchrun_to_stop(folder: Path, reference: Path, iteration: int, number: int) -> Outcome:
+    """Send the launcher a signal at some iteration, and go on."""
+    outcome = Outcome(f"{signal.Signals(number).name} to the launcher", injected=1)
+    config = write_config(folder, custom_hooks=[*_average(), {"type": "Progress"}])
+    process = torchrun(config)
+    end = time.monotonic() + LIMIT_S
+    progress = folder / "work/progress"
+    while time.monotonic() < end and process.poll() is None:
+        if progress.is_file() and int(progress.read_text() or 0) >= iteration:
+            break
+        time.sleep(0.01)
+    process.send_signal(number)
+    code, output = finish(process)
+    if code != 143:
+        outcome.notes.append(f"exit code {code} instead of 143: {output[-500:]}")
+        return outcome
+    code, output = finish(torchrun(config, "--resume"))
+    return _judge(outcome, code, output, folder, reference)
+
+
+def meet_nan(folder: Path, policy: str) -> tuple[int, str, list[dict[str, Any]]]:
+    """Give rank 1 of 2 a sample that is not a number.
+
+    Returns:
+        Exit code, output and the ranks' reports.
+    """
+    # iteration 6 takes samples 20..23, rank 1 the last two of them
+    config = write_config(
+        folder,
+        **{"train_dataloader.dataset.poison": (22,), "non_finite": {"policy": policy, "limit": 1}},
+    )
+    code, output = finish(torchrun(config))
+    reports = sorted((folder / "work/faults").glob("non_finite_*.json"))
+    return code, output, [json.loads(path.read_text()) for path in reports]
+
+
+def _average() -> list[dict[str, Any]]:
+    return [{"type": "EMAHook", "momentum": 0.1}]
+
+
+def _judge(outcome: Outcome, code: int, output: str, folder: Path, reference: Path) -> Outcome:
+    try:
+        assert code == 0, f"exit code {code}: {output[-2000:]}"
+        assert_same(final(reference, LAST), final(folder / "work", LAST))
+        outcome.survived = outcome.injected
+    except AssertionError as error:
+        outcome.notes.append(str(error))
+    return outcome
+
+
+def nan_outcome(folder: Path, policy: str) -> Outcome:
+    """Judge how two processes took a sample on rank 1 that is not a number."""
+    outcome = Outcome(f"NaN on rank 1 of 2, policy {policy}", injected=1)
+    code, output, reports = meet_nan(folder, policy)
+    name = "iter_3.pth" if policy == "stop" else LAST
+    whole = all(w.isfinite().all() for w in final(folder / "work", name)["state_dict"].values())
+    if code == (1 if policy == "stop" else 0) and len(reports) == 2 and whole:
+        outcome.survived = 1
+    else:
+        outcome.notes.append(f"exit code {code}: {output[-500:]}")
+    return outcome

@@ -1,0 +1,73 @@
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from nlseg.engine.config import load_config
+from nlseg.engine.weight_files import guard_mmengine, read_checkpoint
+from nlseg.errors import CheckpointError, ConfigError
+from tests.faults import hostile
+
+
+@pytest.mark.parametrize("name", hostile.REFUSED)
+def test_hostile_checkpoint_is_refused_with_its_reason(tmp_path: Path, name: str) -> None:
+    path, mark = tmp_path / "a.pth", tmp_path / "mark"
+    hostile.REFUSED[name](path, mark)
+    with pytest.raises(CheckpointError, match=r"a\.pth: is (refused|damaged|broken|a zip)"):
+        read_checkpoint(path)
+    assert not mark.exists()
+    assert "antigravity" not in sys.modules
+
+
+@pytest.mark.parametrize("name", hostile.SAFETENSORS)
+def test_hostile_safetensors_is_refused(tmp_path: Path, name: str) -> None:
+    path, mark = tmp_path / "a.safetensors", tmp_path / "mark"
+    hostile.SAFETENSORS[name](path, mark)
+    with pytest.raises(CheckpointError, match="is refused, not a whole safetensors file"):
+        read_checkpoint(path)
+    assert not mark.exists()
+
+
+def test_refusal_names_the_global(tmp_path: Path) -> None:
+    for maker in (hostile.reduce_system, hostile.legacy_format):
+        maker(tmp_path / "a.pth", tmp_path / "mark")
+        with pytest.raises(CheckpointError, match=r"asks for \w+\.system"):
+            read_checkpoint(tmp_path / "a.pth")
+
+
+def test_the_files_are_hostile_indeed(tmp_path: Path) -> None:
+    for maker in (hostile.reduce_system, hostile.legacy_format):
+        mark = tmp_path / maker.__name__
+        maker(tmp_path / "a.pth", mark)
+        torch.load(tmp_path / "a.pth", weights_only=False)
+        assert mark.exists()
+
+
+def test_config_in_a_checkpoint_is_never_evaluated(tmp_path: Path) -> None:
+    path, mark = tmp_path / "a.pth", tmp_path / "mark"
+    hostile.config_in_meta(path, mark)
+    assert read_checkpoint(path)["meta"]["iter"] == 1
+    assert not mark.exists()
+
+
+def test_mmengines_own_loading_is_guarded(tmp_path: Path) -> None:
+    path, mark = tmp_path / "a.pth", tmp_path / "mark"
+    hostile.reduce_system(path, mark)
+    guard_mmengine()
+    with pytest.raises(CheckpointError, match="asks for"):
+        CheckpointLoader.load_checkpoint(str(path), map_location="cpu")
+    with pytest.raises(CheckpointError, match="only https"):
+        CheckpointLoader.load_checkpoint("http://example.org/a.pth")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", hostile.YAML)
+def test_yaml_config_is_data_only(tmp_path: Path, name: str) -> None:
+    path, mark = tmp_path / "a.yaml", tmp_path / "mark"
+    path.write_text(hostile.YAML[name].format(mark=mark))
+    with pytest.raises(ConfigError):
+        load_config(path)
+    assert not mark.exists()
+    assert "antigravity" not in sys.modules

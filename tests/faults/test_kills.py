@@ -1,0 +1,102 @@
+import random
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from nlseg.engine import checkpoint_folder
+from tests.engine.runs import assert_same, final
+from tests.faults.forked import Child, resumed, train_forked
+from tests.faults.kills import (
+    LAST,
+    damage_and_go_on,
+    hard_config,
+    kill_and_go_on,
+    undisturbed,
+)  # fmt: skip
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return undisturbed(tmp_path_factory.mktemp("reference"))
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["inline", "background"])
+def test_killed_run_loses_nothing(tmp_path: Path, reference: Path, background: bool) -> None:
+    changes = {"default_hooks.checkpoint.background": background}
+    outcome = kill_and_go_on(tmp_path, reference, 8, random.Random(background), **changes)
+    assert outcome.notes == []
+    assert outcome.injected >= 2  # how many fall into the run depends on the machine
+    assert outcome.lost == 0
+
+
+@pytest.mark.parametrize(
+    "harm", ["truncated", "zero bytes", "one bit flipped", "gone", "unreadable record"]
+)
+def test_damaged_checkpoint_costs_only_time(tmp_path: Path, reference: Path, harm: str) -> None:
+    assert damage_and_go_on(tmp_path, reference, harm).lost == 0
+
+
+def test_disk_full_costs_only_time(tmp_path: Path, reference: Path) -> None:
+    config = hard_config(tmp_path)
+    child = Child(config)
+    child.wait_for_beats(10)
+    child.signal(signal.SIGTERM)
+    assert child.wait() == 143
+    before = checkpoint_folder.newest(tmp_path)[0]
+    assert before is not None
+    data = before.read_bytes()
+
+    def fill_disk() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    assert train_forked(resumed(config), fill_disk) == 1  # all periodic saves and the last fail
+    log = (tmp_path / "child.log").read_text()
+    assert "cannot be written: File too large" in log
+    assert "MiB are needed" in log
+    assert checkpoint_folder.newest(tmp_path)[0] == before
+    assert before.read_bytes() == data
+    assert not list(tmp_path.glob(".*tmp"))
+    assert train_forked(resumed(config)) == 0
+    assert_same(final(reference, LAST), final(tmp_path, LAST))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_signal_saves_and_leaves_with_143(
+    tmp_path: Path, reference: Path, number: signal.Signals
+) -> None:
+    config = hard_config(tmp_path, workers=1)
+    child = Child(config)
+    child.wait_for_beats(12 + int(number))
+    child.signal(number)
+    assert child.wait() == 143
+    assert train_forked(resumed(config)) == 0
+    assert_same(final(reference, LAST), final(tmp_path, LAST))
+
+
+def test_second_signal_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nlseg.engine import preemption
+
+    monkeypatch.setattr(preemption, "_ONE_EVENT_S", 0.0)
+    config = hard_config(tmp_path, **{"train_dataloader.dataset.sleep_at": 20})
+    child = Child(config)
+    child.wait_for_beats(5)
+    child.signal(signal.SIGTERM)
+    time.sleep(1.0)
+    child.signal(signal.SIGTERM)
+    assert child.wait() == 128 + signal.SIGTERM
+
+
+def test_limit_of_time_saves_and_leaves(tmp_path: Path, reference: Path) -> None:
+    config = hard_config(tmp_path, max_time="0")
+    assert train_forked(config) == 143
+    assert checkpoint_folder.newest(tmp_path)[0] == tmp_path / "iter_2.pth"
+    config.max_time = None
+    assert train_forked(resumed(config)) == 0
+    assert_same(final(reference, LAST), final(tmp_path, LAST))
