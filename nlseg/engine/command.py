@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from nlseg.engine import distributed
 from nlseg.engine.config import load_config
 from nlseg.errors import ConfigError, UserError
 
@@ -14,9 +15,16 @@ USER_ERROR = 2
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command; a user's mistake is told once, without a traceback, with exit code 2."""
+    """Run a command; a user's mistake is told once, without a traceback, with exit code 2.
+
+    The process group is left before the interpreter ends: its threads would abort the process.
+    """
     try:
         main()
+        distributed.stop()
+    except SystemExit:
+        distributed.stop()
+        raise
     except UserError as error:
         sys.stdout.flush()
         sys.stderr.write(f"error: {error}\n")
