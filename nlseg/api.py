@@ -15,9 +15,9 @@ from torch import nn
 import nlseg.datasets
 import nlseg.models  # noqa: F401 - registers what configs name
 from nlseg.engine.config import load_config
-from nlseg.engine.normalization import revert_sync_batchnorm
-from nlseg.engine.weight_files import guard_mmengine, read_checkpoint
-from nlseg.engine.weights import load_strictly, weights_in
+from nlseg.engine.training.normalization import revert_sync_batchnorm
+from nlseg.engine.weights.files import guard_mmengine, read_checkpoint
+from nlseg.engine.weights.fitting import load_strictly, weights_in
 from nlseg.errors import ConfigError, DataError
 from nlseg.registry import DATASETS, MODELS, SCOPE
 from nlseg.structures import SegDataSample

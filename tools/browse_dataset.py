@@ -41,7 +41,7 @@ def browse(args: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from nlseg.engine.browsing import Browser
+    from nlseg.engine.analysis.browsing import Browser
     from nlseg.engine.config import load_config
     from nlseg.visualization.browse_page import browse_page
     from nlseg.visualization.contact_sheet import contact_sheet

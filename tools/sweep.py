@@ -47,7 +47,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
 
-    from nlseg.engine import sweep, sweep_scores
+    from nlseg.engine.analysis import sweep, sweep_scores
 
     folder = args.out or Path("work_dirs/sweeps") / args.config.stem
     seeds = range(args.first_seed, args.first_seed + args.repeat)

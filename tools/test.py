@@ -42,8 +42,8 @@ def main() -> None:
 
 def test(args: argparse.Namespace) -> None:
     from nlseg.engine.command import evaluation_config
-    from nlseg.engine.fast import use_fast_testing
     from nlseg.engine.runner import Runner
+    from nlseg.engine.training.fast import use_fast_testing
 
     cfg = evaluation_config(
         args.config,

@@ -62,11 +62,11 @@ def main() -> None:
 
 
 def train(args: argparse.Namespace) -> None:
-    from nlseg.engine.auto_batch import enable_rate_scaling, fit_batch_size
     from nlseg.engine.command import training_config
-    from nlseg.engine.dry_run import dry_run, report
-    from nlseg.engine.fast import use_fast_training
+    from nlseg.engine.planning.auto_batch import enable_rate_scaling, fit_batch_size
+    from nlseg.engine.planning.dry_run import dry_run, report
     from nlseg.engine.runner import Runner
+    from nlseg.engine.training.fast import use_fast_training
 
     cfg = training_config(
         args.config,

@@ -7,8 +7,8 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from nlseg.engine import distributed
 from nlseg.engine.config import load_config
+from nlseg.engine.processes import distributed
 from nlseg.errors import ConfigError, UserError
 
 USER_ERROR = 2

@@ -23,24 +23,25 @@ from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 from torch.utils.data import DataLoader
 
-from nlseg.engine import checkpoint, distributed, resume, start
-from nlseg.engine.compilation import compile_network
-from nlseg.engine.control import Control
-from nlseg.engine.hardware import (
+from nlseg.engine.checkpoints import checkpoint, resume, start
+from nlseg.engine.checkpoints.state import collect
+from nlseg.engine.logs.history import make_message_hub
+from nlseg.engine.processes import distributed
+from nlseg.engine.processes.preemption import Preempted
+from nlseg.engine.processes.run_folder import FolderLock
+from nlseg.engine.training.compilation import compile_network
+from nlseg.engine.training.control import Control
+from nlseg.engine.training.hardware import (
     apply_speed_settings,
     check_cuda_build,
     describe_environment,
     prefer_fused,
 )
-from nlseg.engine.history import make_message_hub
-from nlseg.engine.loaders import clean_loader_config, log_bad_samples, shut_down
-from nlseg.engine.normalization import revert_sync_batchnorm
-from nlseg.engine.optim import OptimWrapper
-from nlseg.engine.preemption import Preempted
-from nlseg.engine.randomness import be_deterministic, seed_run
-from nlseg.engine.run_folder import FolderLock
-from nlseg.engine.state import collect
-from nlseg.engine.weight_files import guard_mmengine
+from nlseg.engine.training.loaders import clean_loader_config, log_bad_samples, shut_down
+from nlseg.engine.training.normalization import revert_sync_batchnorm
+from nlseg.engine.training.optim import OptimWrapper
+from nlseg.engine.training.randomness import be_deterministic, seed_run
+from nlseg.engine.weights.files import guard_mmengine
 from nlseg.registry import RUNNERS
 
 _DEFAULT_HOOKS = {

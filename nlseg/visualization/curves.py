@@ -45,7 +45,7 @@ def plot_curves(
     """Draw one chart below the other, one a scalar, with a line for every run.
 
     Args:
-        runs: Name of a run -> its scalars, as ``nlseg.engine.scalars.read_scalars`` returns them.
+        runs: Name of a run -> its scalars, as ``engine.logs.scalars.read_scalars`` returns them.
         out_file: Picture file to write.
         keys: The scalars.
         title: Of the first chart.

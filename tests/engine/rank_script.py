@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from nlseg.engine import distributed
+from nlseg.engine.processes import distributed
 from tests.engine.runs import train
 from tests.engine.toy import toy_config
 

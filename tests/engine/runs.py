@@ -9,9 +9,9 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from nlseg.engine.preemption import Preempted
+from nlseg.engine.logs.scalars import read_scalars
+from nlseg.engine.processes.preemption import Preempted
 from nlseg.engine.runner import Runner
-from nlseg.engine.scalars import read_scalars
 from nlseg.registry import HOOKS
 
 TIMES = ("time", "data_time", "memory")

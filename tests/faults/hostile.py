@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from nlseg.engine.weight_files import read_checkpoint
+from nlseg.engine.weights.files import read_checkpoint
 from nlseg.errors import CheckpointError
 from tests.faults.forked import Outcome
 

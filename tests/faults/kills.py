@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from nlseg.engine import checkpoint_folder
+from nlseg.engine.checkpoints import folder as checkpoint_folder
 from tests.engine.runs import assert_same, curves, final
 from tests.engine.toy import toy_config
 from tests.faults.forked import Child, Outcome, kill_at_random, resumed, train_forked

@@ -11,9 +11,9 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
-from nlseg.engine.launcher import restart_count
+from nlseg.engine.processes.launcher import restart_count
 from nlseg.registry import HOOKS
-from tests.engine.processes import ROOT, environment
+from tests.engine.real_processes import ROOT, environment
 from tests.engine.runs import assert_same, final
 from tests.faults.forked import Outcome
 from tests.faults.kills import ITERS, LAST, hard_config

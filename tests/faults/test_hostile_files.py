@@ -6,7 +6,7 @@ import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from nlseg.engine.config import load_config
-from nlseg.engine.weight_files import guard_mmengine, read_checkpoint
+from nlseg.engine.weights.files import guard_mmengine, read_checkpoint
 from nlseg.errors import CheckpointError, ConfigError
 from tests.faults import hostile
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from nlseg.engine import checkpoint, checkpoint_folder
+from nlseg.engine.checkpoints import checkpoint
+from nlseg.engine.checkpoints import folder as checkpoint_folder
 from nlseg.engine.hooks import checkpoint as hook
 from tests.faults.forked import resumed, train_forked
 from tests.faults.kills import assert_ended_alike, hard_config, undisturbed

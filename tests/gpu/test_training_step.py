@@ -11,9 +11,9 @@ from mmengine.hooks import Hook
 from nlseg.engine.benchmark.measure import Plan, peak_memory
 from nlseg.engine.benchmark.networks import BEST, PLAIN
 from nlseg.engine.benchmark.suite import Suite
-from nlseg.engine.compilation import compile_network
-from nlseg.engine.fast import apply, find_hardware, training_choices
 from nlseg.engine.runner import Runner
+from nlseg.engine.training.compilation import compile_network
+from nlseg.engine.training.fast import apply, find_hardware, training_choices
 from nlseg.registry import HOOKS
 from tests.engine.tiny_segmentor import labelled, tiny_run, tiny_segmentor
 

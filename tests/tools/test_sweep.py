@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from nlseg.engine import sweep, sweep_scores
+from nlseg.engine.analysis import sweep, sweep_scores
+from nlseg.engine.analysis.sweep import Run
 from nlseg.engine.config import load_config
-from nlseg.engine.sweep import Run
 from nlseg.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def analyze(args: argparse.Namespace) -> None:
-    from nlseg.engine.run_log import read_runs, summary
+    from nlseg.engine.logs.run_log import read_runs, summary
     from nlseg.visualization.curves import plot_curves
 
     runs = read_runs(args.logs, args.legend)

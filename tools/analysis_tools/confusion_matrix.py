@@ -54,7 +54,11 @@ def draw(args: argparse.Namespace) -> None:
 def count(args: argparse.Namespace, config: Any) -> Any:
     from tqdm import tqdm
 
-    from nlseg.engine.confusion_report import count_folder, counts_of_test, read_kept_counts
+    from nlseg.engine.analysis.confusion_report import (
+        count_folder,
+        counts_of_test,
+        read_kept_counts,
+    )
 
     source = Path(args.predictions)
     if source.is_dir():

@@ -30,8 +30,8 @@ def main() -> None:
 
 
 def count(args: argparse.Namespace) -> None:
-    from nlseg.engine.complexity import measure_complexity
     from nlseg.engine.config import load_config
+    from nlseg.engine.planning.complexity import measure_complexity
     from nlseg.errors import UserError
 
     if len(args.shape) > 2:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nlseg.engine.benchmark import customary
 from nlseg.engine.benchmark.measure import Work
-from nlseg.engine.fast import find_hardware
+from nlseg.engine.training.fast import find_hardware
 from nlseg.ops.global_context import ContextBlock
 from nlseg.ops.non_local import NonLocal2d
 

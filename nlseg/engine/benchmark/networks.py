@@ -14,8 +14,8 @@ from nlseg.engine.benchmark import customary
 from nlseg.engine.benchmark.measure import Work
 from nlseg.engine.benchmark.peer import check_peer, peer_attribute
 from nlseg.engine.benchmark.pixels import noise_labels
-from nlseg.engine.compilation import compile_network
-from nlseg.engine.fast import Hardware, find_hardware
+from nlseg.engine.training.compilation import compile_network
+from nlseg.engine.training.fast import Hardware, find_hardware
 from nlseg.registry import MODELS, SCOPE
 from nlseg.structures import SegDataSample
 

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nlseg.engine.atomic import replace_file
 from nlseg.engine.benchmark.measure import Result, median_ratio
 from nlseg.engine.benchmark.suite import Row
+from nlseg.engine.checkpoints.atomic import replace_file
 
 Section = dict[str, Any]
 Results = dict[str, dict[str, Section]]

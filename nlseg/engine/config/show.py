@@ -9,7 +9,7 @@ from mmengine.config import Config
 from nlseg.engine.config.literals import parse_assignments
 from nlseg.engine.config.load import load_config, trace_of
 from nlseg.engine.config.origin import KeyPath, Trace, dotted, leaves
-from nlseg.engine.weight_files import read_checkpoint
+from nlseg.engine.weights.files import read_checkpoint
 from nlseg.errors import ConfigError
 
 CHECKPOINTS = (".pth", ".pt", ".safetensors")

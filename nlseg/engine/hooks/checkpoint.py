@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 
-from nlseg.engine import checkpoint as files
-from nlseg.engine import checkpoint_folder as folder_of
-from nlseg.engine import distributed
-from nlseg.engine.atomic import link_or_copy
-from nlseg.engine.best import BestScores
-from nlseg.engine.finite import NonFiniteError
-from nlseg.engine.publish import publish
-from nlseg.engine.saving import Saver, write_all
-from nlseg.engine.state import collect
+from nlseg.engine.checkpoints import checkpoint as files
+from nlseg.engine.checkpoints import folder as folder_of
+from nlseg.engine.checkpoints.atomic import link_or_copy
+from nlseg.engine.checkpoints.best import BestScores
+from nlseg.engine.checkpoints.publish import publish
+from nlseg.engine.checkpoints.saving import Saver, write_all
+from nlseg.engine.checkpoints.state import collect
+from nlseg.engine.processes import distributed
+from nlseg.engine.training.finite import NonFiniteError
 from nlseg.registry import HOOKS
 
 STOPGAP = "iter_{}.pth"

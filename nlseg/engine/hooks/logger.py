@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from mmengine.hooks import LoggerHook as MMLoggerHook
 
-from nlseg.engine import distributed
-from nlseg.engine.scalars import ScalarLog
+from nlseg.engine.logs.scalars import ScalarLog
+from nlseg.engine.processes import distributed
 from nlseg.registry import HOOKS
 
 

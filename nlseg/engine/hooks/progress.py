@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from nlseg.engine import distributed
+from nlseg.engine.processes import distributed
 from nlseg.registry import HOOKS
 
 

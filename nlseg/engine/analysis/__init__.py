@@ -1,0 +1,1 @@
+"""Looking at data, predictions and many runs."""

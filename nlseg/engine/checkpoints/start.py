@@ -1,0 +1,76 @@
+"""What a run starts with: a checkpoint to go on from, weights to begin with, or nothing."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nlseg.engine.checkpoints import resume
+from nlseg.engine.processes import distributed
+from nlseg.engine.processes.launcher import restart_count
+from nlseg.engine.processes.run_folder import set_aside
+from nlseg.engine.weights.files import read_checkpoint
+from nlseg.engine.weights.fitting import load_strictly, load_what_fits, weights_in
+
+
+def choose_start(runner: Any) -> None:
+    """Decide what training goes on from, before anything that depends on the seed is built.
+
+    A run that torchrun or Slurm has started again goes on by itself.
+    """
+    folder = Path(runner.work_dir)
+    path = None
+    if runner._resume and runner._load_from is not None:
+        path = Path(runner._load_from)
+        resume.check(path)
+    elif runner._resume or restart_count() > 0:
+        path = resume.find(folder, runner.logger.warning)
+    if path is None:
+        _begin_anew(runner, folder)
+        return
+    runner._resume = True
+    runner.resumed = resume.read(path)
+    seed = runner.resumed.content["meta"].get("seed")
+    if runner._randomness_cfg.get("seed") is None and seed is not None:
+        runner.set_randomness(**{**runner._randomness_cfg, "seed": int(seed)})
+
+
+def _begin_anew(runner: Any, folder: Path) -> None:
+    if runner._resume:
+        runner.logger.warning(f"{folder}: no checkpoint to resume; training begins anew")
+    elif distributed.is_main() and (aside := set_aside(folder)):
+        runner.logger.warning(f"files of an earlier run were moved to {aside}")
+    runner._resume = False
+    distributed.barrier()
+
+
+def load_weights(
+    runner: Any, source: str, *, strict: bool, revise_keys: Sequence[tuple[str, str]] = ()
+) -> dict[str, Any]:
+    """Load weights into a runner's model and say what was used.
+
+    Args:
+        runner: The runner.
+        source: File, https address or published name.
+        strict: Whether every weight must fit.
+        revise_keys: Pairs (pattern, replacement) applied to the file's keys.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        CheckpointError: The file cannot be read, or does not fit.
+    """
+    content = read_checkpoint(source)
+    weights = weights_in(content, source)
+    for pattern, replacement in revise_keys:
+        weights = {re.sub(pattern, replacement, key): w for key, w in weights.items()}
+    content["state_dict"] = weights
+    runner.call_hook("after_load_checkpoint", checkpoint=content)
+    model = distributed.unwrap(runner.model)
+    if strict:
+        load_strictly(model, weights, source)
+        runner.logger.info(f"{source}: all {len(weights)} weights were loaded")
+    else:
+        runner.logger.info(load_what_fits(model, weights, source))
+    return content

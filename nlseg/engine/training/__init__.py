@@ -1,0 +1,1 @@
+"""What happens in training: loops, steps, loaders, precision, compilation, bad numbers."""

@@ -1,0 +1,1 @@
+"""Weights from elsewhere: fetched, read without running code, fitted to a model."""
