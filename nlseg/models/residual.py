@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from nlseg.models.norm_recompute import instead_of
 from nlseg.registry import MODELS
 
 Style = Literal["pytorch", "caffe"]
@@ -40,6 +41,7 @@ class ResidualBlock(nn.Module):
         convs: The convolutions in order.
         downsample: Shortcut where shape or stride change; the identity where None.
         with_cp: Keep only the input for the backward pass and compute the rest again.
+        recompute_norms: Compute inner norms and ReLUs again in the backward pass.
         conv_cfg: Kind of convolution, ``nn.Conv2d`` where None.
         norm_cfg: Kind of norm.
         plugins: Dicts with ``cfg`` (the plugin's config, with an optional ``postfix`` of its name)
@@ -55,12 +57,14 @@ class ResidualBlock(nn.Module):
         *,
         downsample: nn.Sequential | None,
         with_cp: bool,
+        recompute_norms: bool,
         conv_cfg: Cfg | None,
         norm_cfg: Cfg,
         plugins: Sequence[Cfg],
     ) -> None:
         super().__init__()
         self.with_cp = with_cp
+        self.recompute_norms = recompute_norms and not with_cp
         self.norm_names: list[str] = []
         channels = [in_channels, *(conv.out_channels for conv in convs)]
         for i, conv in enumerate(convs, 1):
@@ -106,13 +110,21 @@ class ResidualBlock(nn.Module):
         return result
 
     def _branch_and_sum(self, x: Tensor) -> Tensor:
-        out = x
+        out, last = x, len(self.norm_names)
+        kept: AbstractContextManager[Any] = nullcontext()
         for i, (norm_name, plugin_names) in enumerate(
             zip(self.norm_names, self.plugin_names, strict=True), 1
         ):
-            out = getattr(self, norm_name)(getattr(self, f"conv{i}")(out))
-            if i < len(self.norm_names):
-                out = self.relu(out)
+            with kept:
+                before = getattr(self, f"conv{i}")(out)
+            norm = getattr(self, norm_name)
+            out = norm(before)
+            replaced = self.recompute_norms and i < last and not plugin_names
+            kept = instead_of(out, before, norm) if replaced else nullcontext()
+            del before
+            if i < last:
+                with kept:
+                    out = self.relu(out)
             for name in plugin_names:
                 out = getattr(self, name)(out)
         out += x if self.downsample is None else self.downsample(x)
@@ -140,6 +152,7 @@ class BasicBlock(ResidualBlock):
         style: Has no effect here.
         downsample: See ``ResidualBlock``.
         with_cp: See ``ResidualBlock``.
+        recompute_norms: See ``ResidualBlock``.
         conv_cfg: See ``ResidualBlock``.
         norm_cfg: See ``ResidualBlock``.
         plugins: See ``ResidualBlock``.
@@ -155,6 +168,7 @@ class BasicBlock(ResidualBlock):
         style: Style,
         downsample: nn.Sequential | None,
         with_cp: bool,
+        recompute_norms: bool,
         conv_cfg: Cfg | None,
         norm_cfg: Cfg,
         plugins: Sequence[Cfg],
@@ -164,6 +178,7 @@ class BasicBlock(ResidualBlock):
             (ConvSpec(channels, 3, stride, dilation), ConvSpec(channels, 3)),
             downsample=downsample,
             with_cp=with_cp,
+            recompute_norms=recompute_norms,
             conv_cfg=conv_cfg,
             norm_cfg=norm_cfg,
             plugins=plugins,
@@ -181,6 +196,7 @@ class Bottleneck(ResidualBlock):
         style: Where the stride sits.
         downsample: See ``ResidualBlock``.
         with_cp: See ``ResidualBlock``.
+        recompute_norms: See ``ResidualBlock``.
         conv_cfg: See ``ResidualBlock``.
         norm_cfg: See ``ResidualBlock``.
         plugins: See ``ResidualBlock``.
@@ -198,6 +214,7 @@ class Bottleneck(ResidualBlock):
         style: Style,
         downsample: nn.Sequential | None,
         with_cp: bool,
+        recompute_norms: bool,
         conv_cfg: Cfg | None,
         norm_cfg: Cfg,
         plugins: Sequence[Cfg],
@@ -212,6 +229,7 @@ class Bottleneck(ResidualBlock):
             ),
             downsample=downsample,
             with_cp=with_cp,
+            recompute_norms=recompute_norms,
             conv_cfg=conv_cfg,
             norm_cfg=norm_cfg,
             plugins=plugins,

@@ -12,6 +12,7 @@ from typing_extensions import Unpack
 from nlseg.models.residual import BasicBlock, Bottleneck, Cfg, ResidualBlock, Style
 from nlseg.models.resnet_args import (
     ARCHITECTURES,
+    Depth,
     Plugin,
     ResNetArgs,
     block_dilations,
@@ -54,6 +55,9 @@ class ResNet(BaseModule):
         multi_grid: Dilation of each block of the last stage.
         contract_dilation: The first block of a dilated stage has half the stage's dilation.
         with_cp: Activation checkpointing: about the memory of one block, a third more time.
+        recompute_norms: Compute norms and ReLUs inside the blocks again in the backward pass, with
+            the same bits, rather than keep them. Has no effect with ``with_cp``, and none on
+            synchronized norms or in compiled networks.
         zero_init_residual: The last norm of each block starts at 0, when no weights are loaded.
         pretrained: File or URL of weights to start from; short for an ``init_cfg``.
         init_cfg: How ``init_weights`` fills the parameters, e.g.
@@ -66,7 +70,7 @@ class ResNet(BaseModule):
 
     def __init__(
         self,
-        depth: int,
+        depth: Depth,
         in_channels: int = 3,
         stem_channels: int = 64,
         base_channels: int = 64,
@@ -85,6 +89,7 @@ class ResNet(BaseModule):
         multi_grid: Sequence[int] | None = None,
         contract_dilation: bool = False,
         with_cp: bool = False,
+        recompute_norms: bool = True,
         zero_init_residual: bool = True,
         pretrained: str | None = None,
         init_cfg: Cfg | list[Cfg] | None = None,
@@ -114,6 +119,7 @@ class ResNet(BaseModule):
                 dilations=block_dilations(depths[i], dilations[i], grid, contract_dilation),
                 style=style,
                 with_cp=with_cp,
+                recompute_norms=recompute_norms,
                 plugins=[p for p in plugins or () if p.get("stages", (True,) * num_stages)[i]],
             )
             channels = base_channels * 2**i * block.expansion
@@ -157,6 +163,7 @@ class ResNet(BaseModule):
         dilations: Sequence[int],
         style: Style,
         with_cp: bool,
+        recompute_norms: bool,
         plugins: Sequence[Any],
     ) -> nn.Sequential:
         out_channels = channels * block.expansion
@@ -174,6 +181,7 @@ class ResNet(BaseModule):
                     if changes
                     else None,
                     with_cp=with_cp,
+                    recompute_norms=recompute_norms,
                     conv_cfg=self.conv_cfg,
                     norm_cfg=self.norm_cfg,
                     plugins=plugins,
@@ -249,7 +257,7 @@ class ResNetV1c(ResNet):
         **kwargs: See ``ResNet``.
     """
 
-    def __init__(self, depth: int, **kwargs: Unpack[ResNetArgs]) -> None:
+    def __init__(self, depth: Depth, **kwargs: Unpack[ResNetArgs]) -> None:
         super().__init__(depth, deep_stem=True, avg_down=False, **kwargs)
 
 
@@ -262,5 +270,5 @@ class ResNetV1d(ResNet):
         **kwargs: See ``ResNet``.
     """
 
-    def __init__(self, depth: int, **kwargs: Unpack[ResNetArgs]) -> None:
+    def __init__(self, depth: Depth, **kwargs: Unpack[ResNetArgs]) -> None:
         super().__init__(depth, deep_stem=True, avg_down=True, **kwargs)

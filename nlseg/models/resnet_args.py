@@ -9,6 +9,7 @@ from typing_extensions import NotRequired
 from nlseg.errors import ConfigError
 from nlseg.models.residual import BasicBlock, Bottleneck, Cfg, Style
 
+Depth = Literal[18, 34, 50, 101, 152]
 ARCHITECTURES: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),
     34: (BasicBlock, (3, 4, 6, 3)),
@@ -49,6 +50,7 @@ class ResNetArgs(TypedDict, total=False):
     multi_grid: Sequence[int] | None
     contract_dilation: bool
     with_cp: bool
+    recompute_norms: bool
     zero_init_residual: bool
     pretrained: str | None
     init_cfg: Cfg | list[Cfg] | None

@@ -1,11 +1,12 @@
 """Test-time augmentation: the mean class probability over several views of an image."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from mmengine.model import BaseTTAModel
 from mmengine.structures import PixelData
-from torch import nn
+from torch import Tensor, nn
 
 from nlseg.ops.logit_rows import Averaged, Held, RowSource, label_map
 from nlseg.registry import MODELS
@@ -52,19 +53,18 @@ class SegTTAModel(BaseTTAModel):
             {"inputs": list(inputs), "data_samples": list(samples)}
             for inputs, samples in zip(data["inputs"], data["data_samples"], strict=True)
         ]
-        samples: list[SegDataSample] = views[0]["data_samples"]
-        sources: list[list[RowSource]] = [[] for _ in samples]
-        for view in self._joined(views):
-            batch = self.module.data_preprocessor(view, False)
+        first, number = views[0]["data_samples"], len(views[0]["data_samples"])
+        batches = self._joined(views)
+        sources: list[list[RowSource]] = [[] for _ in batches]
+        # the largest first: what it frees holds all others, where memory is not given back
+        for place in sorted(range(len(batches)), key=lambda i: -_pixels(batches[i]["inputs"])):
+            batch = self.module.data_preprocessor(batches[place], False)
             metainfos = [sample.metainfo for sample in batch["data_samples"]]
-            if not sources[0]:
-                samples = batch["data_samples"][: len(samples)]
-            for i, source in enumerate(self.module.logit_rows(batch["inputs"], metainfos)):
-                sources[i % len(samples)].append(source)
-        return [
-            self._labelled(sample, views_of_sample)
-            for sample, views_of_sample in zip(samples, sources, strict=True)
-        ]
+            sources[place] = self.module.logit_rows(batch["inputs"], metainfos)
+            if place == 0:
+                first = batch["data_samples"][:number]
+        in_order = list(chain.from_iterable(sources))
+        return [self._labelled(sample, in_order[i::number]) for i, sample in enumerate(first)]
 
     def _joined(self, views: Sequence[View]) -> list[View]:
         """Join consecutive views of one size into batches of at most ``max_pixels``."""
@@ -73,8 +73,8 @@ class SegTTAModel(BaseTTAModel):
             shapes = {image.shape for image in view["inputs"]}
             last = joined[-1]["inputs"] if joined else []
             both = [*last, *view["inputs"]]
-            pixels = sum(image[0].numel() for image in both)
-            if last and {image.shape for image in last} == shapes and pixels <= self.max_pixels:
+            same = {image.shape for image in last} == shapes
+            if last and same and _pixels(both) <= self.max_pixels:
                 samples = [*joined[-1]["data_samples"], *view["data_samples"]]
                 joined[-1] = {"inputs": both, "data_samples": samples}
             else:
@@ -94,3 +94,7 @@ class SegTTAModel(BaseTTAModel):
         label = label_map(Averaged(views), self.module.decode_head.threshold)
         sample.pred_sem_seg = PixelData(data=label)
         return sample
+
+
+def _pixels(images: Sequence[Tensor]) -> int:
+    return sum(image[0].numel() for image in images)

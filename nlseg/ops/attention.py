@@ -1,5 +1,6 @@
 """Softmax attention in linear memory: the map of all pairs of positions is never held."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.backends.cuda import (
@@ -27,10 +28,10 @@ def softmax_attention(
 
     On CUDA a fused kernel of PyTorch computes it: flash or cudnn in half precision, the
     memory-efficient one in float32, on a V100, and for more than 256 channels. Where none takes
-    the inputs (float64), and on every other device, tiles do. Scores and softmax are never
-    narrower than float32.
+    the inputs (float64), in the determinism mode, as their gradients add up in any order, and on
+    every other device, tiles do. Scores and softmax are never narrower than float32.
     """
-    if query_NLD.is_cuda:
+    if query_NLD.is_cuda and not torch.are_deterministic_algorithms_enabled():
         heads = as_head(query_NLD), as_head(key_NSD), as_head(value_NSE)
         if fused_kernel_takes(*heads):
             return fused_attention(*heads, scale)[:, 0, :, : value_NSE.shape[2]]

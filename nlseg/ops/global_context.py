@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Literal, get_args
 
 import torch
 from mmengine.model import constant_init, kaiming_init
@@ -12,8 +13,10 @@ from nlseg.registry import MODELS
 
 # Shape suffixes: N batch, C channels, P bottleneck planes, H and W height and width, L = H * W.
 
-POOLING_TYPES = ("att", "avg")
-FUSION_TYPES = ("channel_add", "channel_mul")
+PoolingType = Literal["att", "avg"]
+FusionType = Literal["channel_add", "channel_mul"]
+POOLING_TYPES: tuple[str, ...] = get_args(PoolingType)
+FUSION_TYPES: tuple[str, ...] = get_args(FusionType)
 
 
 @MODELS.register_module()
@@ -42,8 +45,8 @@ class ContextBlock(nn.Module):
         self,
         in_channels: int,
         ratio: float,
-        pooling_type: str = "att",
-        fusion_types: Sequence[str] = ("channel_add",),
+        pooling_type: PoolingType = "att",
+        fusion_types: Sequence[FusionType] = ("channel_add",),
     ) -> None:
         super().__init__()
         _check_choices(pooling_type, fusion_types)

@@ -66,40 +66,70 @@ class Resized:
         self.align_corners = align_corners
         axis = axis_matrix(source.size[0], size[0], align_corners, torch.device("cpu"))
         self._first, self._last = axis.first, axis.last
-        self._weight_first = [axis.weight[i, k].item() for i, k in enumerate(axis.first)]
-        self._weight_last = [axis.weight[i, k].item() for i, k in enumerate(axis.last)]
-        self._wide: dict[int, Tensor] = {}
+        every = torch.arange(size[0])
+        first, last = torch.tensor(axis.first), torch.tensor(axis.last)
+        self._weight_first = axis.weight[every, first]
+        self._weight_last = axis.weight[every, last] * (last > first)
+        self._wide: Tensor | None = None
+        self._wide_top = 0
 
     def rows(self, top: int, bottom: int) -> Tensor:
         """Return rows [top, bottom), (bottom - top, W, K)."""
-        self._widen(self._first[top], self._last[bottom - 1] + 1)
-        shape = (bottom - top, self.size[1], self.channels)
-        out = torch.empty(shape, dtype=torch.float32, device=self.device)
-        for i in range(top, bottom):
-            first, last = self._first[i], self._last[i]
-            row = out[i - top]
-            if first == last:
-                row.copy_(self._wide[first])
-            else:
-                # in this order interpolate() rounds on CPUs
-                torch.mul(self._wide[last], self._weight_last[i], out=row)
-                row.add_(self._wide[first], alpha=self._weight_first[i])
-        return out
+        wide = self._widen(self._first[top], self._last[bottom - 1] + 1)
+        first = [i - self._wide_top for i in self._first[top:bottom]]
+        last = [i - self._wide_top for i in self._last[top:bottom]]
+        weights = self._weight_first[top:bottom], self._weight_last[top:bottom]
+        return (blend_rows if wide.is_cpu else blend_block)(wide, (first, last), weights)
 
-    def _widen(self, top: int, bottom: int) -> None:
+    def _widen(self, top: int, bottom: int) -> Tensor:
         """Hold the source's rows [top, bottom) at the new width, and no others."""
-        missing = [i for i in range(top, bottom) if i not in self._wide]
-        if missing:
-            rows = self.source.rows(missing[0], missing[-1] + 1)
-            wide = F.interpolate(
+        held = self._wide
+        if held is None or not self._wide_top <= top <= self._wide_top + len(held):
+            held, self._wide_top = None, top
+        kept = None if held is None else held[top - self._wide_top :]
+        start = top if kept is None else top + len(kept)
+        if start < bottom:
+            rows = self.source.rows(start, bottom)
+            new = F.interpolate(
                 rows.unsqueeze(0).permute(0, 3, 1, 2),  # channels last
                 (rows.shape[0], self.size[1]),
                 mode="bilinear",
                 align_corners=self.align_corners,
-            )
-            new = wide.permute(0, 2, 3, 1)[0]
-            self._wide.update({missing[0] + i: new[i] for i in range(len(new))})
-        self._wide = {i: row for i, row in self._wide.items() if top <= i < bottom}
+            )[0].permute(1, 2, 0)
+            kept = new if kept is None or not len(kept) else torch.cat((kept, new))
+        assert kept is not None
+        self._wide, self._wide_top = kept, top
+        return kept
+
+
+def blend_rows(
+    wide: Tensor, places: tuple[list[int], list[int]], weights: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Blend rows one after the other, which caches like, in the order of ``interpolate`` on CPUs.
+
+    Args:
+        wide: Rows (h, W, K).
+        places: For each of H new rows, the first and the last row it is made of.
+        weights: Their weights, each (H,) on the CPU; the last one's is 0 where they are the same.
+    """
+    firsts, lasts = (weight.tolist() for weight in weights)
+    out = wide.new_empty(len(firsts), *wide.shape[1:])
+    for row, first, last, of_first, of_last in zip(out, *places, firsts, lasts, strict=True):
+        if first == last:
+            row.copy_(wide[first])
+        else:
+            torch.mul(wide[last], of_last, out=row)
+            row.add_(wide[first], alpha=of_first)
+    return out
+
+
+def blend_block(
+    wide: Tensor, places: tuple[list[int], list[int]], weights: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Blend all rows at once, in few operations; see ``blend_rows``."""
+    first, last = (torch.tensor(place).to(wide.device) for place in places)
+    of_first, of_last = (weight.to(wide.device)[:, None, None] for weight in weights)
+    return (wide[last] * of_last).addcmul_(wide[first], of_first)
 
 
 class Restored:

@@ -1,7 +1,7 @@
 """The non-local block: every position of a feature map looks at every other."""
 
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from mmcv.cnn import ConvModule
@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from nlseg.errors import ConfigError
 from nlseg.ops.attention import softmax_attention
+from nlseg.ops.product import products
 from nlseg.ops.relu_attention import relu_attention
 from nlseg.registry import MODELS
 
 # Shape suffixes: N batch, C channels, D channels in which positions are compared, E channels of the
 # values, H and W height and width, L = H * W positions that ask, S positions that answer.
 
-MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
+Mode = Literal["gaussian", "embedded_gaussian", "dot_product", "concatenation"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 @MODELS.register_module()
@@ -63,7 +65,7 @@ class NonLocal2d(nn.Module):
         reduction: int = 2,
         use_scale: bool = True,
         norm_cfg: dict[str, Any] | None = None,
-        mode: str = "embedded_gaussian",
+        mode: Mode = "embedded_gaussian",
         std: float | None = 0.01,
         zeros_init: bool = True,
         memory_efficient: bool = True,
@@ -117,18 +119,23 @@ class NonLocal2d(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Return the input plus its context, same shape (N, C, H, W)."""
-        rows_NCHW = x_NCHW.contiguous(memory_format=torch.channels_last)
-        query_NLD, key_NSD = to_rows(self.theta(rows_NCHW)), to_rows(self.phi(rows_NCHW))
+        if self.mode == "dot_product" and self.memory_efficient:
+            context_NLE = self.attend_by_association(x_NCHW)
+        else:
+            attend = self.attend if self.memory_efficient else self.attend_plainly
+            context_NLE = attend(*self.embed(x_NCHW))
+        change_NCHW: Tensor = self.conv_out(to_map(context_NLE, x_NCHW.shape[2:]))
+        if change_NCHW.dtype == x_NCHW.dtype:
+            return change_NCHW.add_(x_NCHW)
+        return x_NCHW + change_NCHW
+
+    def embed(self, x_NCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return query (N, L, D), key (N, S, D) and value (N, S, E); D is 1 for concatenation."""
+        x_NCHW = x_NCHW.contiguous(memory_format=torch.channels_last)
+        query_NLD, key_NSD = to_rows(self.theta(x_NCHW)), to_rows(self.phi(x_NCHW))
         if self.mode == "concatenation":
             query_NLD, key_NSD = self.project(query_NLD, key_NSD)
-        value_NSE = to_rows(self.g(rows_NCHW))
-        del rows_NCHW
-        attend = self.attend if self.memory_efficient else self.attend_plainly
-        context_NEHW = to_map(attend(query_NLD, key_NSD, value_NSE), x_NCHW.shape[2:])
-        del query_NLD, key_NSD, value_NSE
-        change_NCHW: Tensor = self.conv_out(context_NEHW)
-        del context_NEHW
-        return x_NCHW + change_NCHW
+        return query_NLD, key_NSD, to_rows(self.g(x_NCHW))
 
     def project(self, query_NLD: Tensor, key_NSD: Tensor) -> tuple[Tensor, Tensor]:
         """Return the terms (N, L, 1) and (N, S, 1) whose sum is w . [theta_i, phi_j]."""
@@ -139,11 +146,19 @@ class NonLocal2d(nn.Module):
         """Return the context (N, L, E), in memory linear in L and S."""
         if self.mode == "concatenation":
             return relu_attention(query_NLD[..., 0], key_NSD[..., 0], value_NSE.mT).mT
-        if self.mode == "dot_product":
-            # (query @ key^T / S) @ value the other way round; the roots keep float16 in range
-            root = key_NSD.shape[1] ** -0.5
-            return torch.bmm(query_NLD, (key_NSD * root).mT @ value_NSE * root)
         return softmax_attention(query_NLD, key_NSD, value_NSE, self.scale)
+
+    def attend_by_association(self, x_NCHW: Tensor) -> Tensor:
+        """Return the context (N, L, E) of ``dot_product``: query @ (key^T @ value) / S."""
+        x_NCHW = x_NCHW.contiguous(memory_format=torch.channels_last)
+        key_NSD, value_NSE = to_rows(self.phi(x_NCHW)), to_rows(self.g(x_NCHW))
+        zero, share = key_NSD.new_zeros(1, 1, 1), 1 / key_NSD.shape[1]
+        # the division is part of the product, so that float16 stays in range
+        weight_NED = torch.baddbmm(zero, value_NSE.mT, key_NSD, beta=0, alpha=share)
+        del key_NSD, value_NSE
+        query_NLD = to_rows(self.theta(x_NCHW))
+        del x_NCHW
+        return products(query_NLD, weight_NED)
 
     def attend_plainly(self, query_NLD: Tensor, key_NSD: Tensor, value_NSE: Tensor) -> Tensor:
         """Return the context (N, L, E) by way of the map of all weights: the reference path."""
@@ -162,5 +177,6 @@ def to_rows(map_NDHW: Tensor) -> Tensor:
 
 
 def to_map(rows_NLD: Tensor, size_HW: torch.Size) -> Tensor:
-    """View one row per position as a map, shape (N, D, H, W), channels last in memory."""
-    return rows_NLD.reshape(len(rows_NLD), *size_HW, -1).permute(0, 3, 1, 2)
+    """Make a map (N, D, H, W) of one row per position, channels last in memory."""
+    map_NDHW = rows_NLD.reshape(len(rows_NLD), *size_HW, -1).permute(0, 3, 1, 2)
+    return map_NDHW.contiguous(memory_format=torch.channels_last)

@@ -115,7 +115,8 @@ def _block(
     factor_BW = valid_BW.to(log_p_BWK.dtype) if weight_BW is None else weight_BW * valid_BW
     if grad_hWK is not None:
         grad_BWK = log_p_BWK.exp_().mul_(factor_BW.unsqueeze(2))
-        grad_BWK.scatter_add_(2, inside_BW1, -factor_BW.unsqueeze(2))
+        at_label_BW1 = grad_BWK.gather(2, inside_BW1) - factor_BW.unsqueeze(2)
+        grad_BWK.scatter_(2, inside_BW1, at_label_BW1)
         grad_hWK[first:last].flatten(1).addmm_(blend_BS.T, grad_BWK.flatten(1))
     return (each_BW * factor_BW).sum(), correct
 

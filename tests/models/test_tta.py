@@ -62,9 +62,23 @@ def test_views_of_one_size_run_together_as_far_as_allowed():
         model = MODELS.build({"type": "SegTTAModel", "module": segmentor, "max_pixels": max_pixels})
         with torch.no_grad():
             labels.append(model.test_step(views())[0].pred_sem_seg.data)
-    assert batches == [1] * 12 + [2] * 6 + [2] * 3 + [1] * 6
+    # the largest batch first: pairs of the three small scales, the others alone
+    assert batches == [1] * 12 + [2] * 6 + [1, 1, 1, 1, 2, 1, 1, 2, 2]
     assert torch.equal(labels[0], labels[1])
     assert torch.equal(labels[0], labels[2])
+
+
+def test_two_images_at_once_get_what_each_gets_alone():
+    model = MODELS.build({"type": "SegTTAModel", "module": rec.build("NL").eval()})
+    one, other = views(), views()
+    other["inputs"] = [[image.flip(1)] for (image,) in other["inputs"]]
+    with torch.no_grad():
+        alone = [model.test_step(data)[0].pred_sem_seg.data for data in (one, other)]
+        pairs = {key: [[*a, *b] for a, b in zip(one[key], other[key], strict=True)] for key in one}
+        together = [sample.pred_sem_seg.data for sample in model.test_step(pairs)]
+    assert not torch.equal(*alone)
+    for want, got in zip(alone, together, strict=True):
+        assert (want != got).float().mean() < 1e-3  # rounding, where two classes tie
 
 
 def test_a_model_is_built_from_dicts():

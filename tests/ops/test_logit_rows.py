@@ -54,6 +54,25 @@ def test_padding_flip_and_second_resize_are_undone_in_this_order(flip):
     assert torch.allclose(whole_map(source), want, atol=1e-6)
 
 
+def test_rows_at_once_are_the_rows_one_by_one():
+    wide = torch.randn(4, 5, 3)
+    places = [0, 0, 1, 3], [0, 1, 2, 3]
+    weights = torch.tensor([1.0, 0.25, 0.75, 1.0]), torch.tensor([0.0, 0.75, 0.25, 0.0])
+    want = torch.stack(
+        [wide[0], wide[0] / 4 + wide[1] * 3 / 4, wide[1] * 3 / 4 + wide[2] / 4, wide[3]]
+    )
+    for blend in (logit_rows.blend_rows, logit_rows.blend_block):
+        torch.testing.assert_close(blend(wide, places, weights), want, rtol=0, atol=1e-6)
+
+
+def test_rows_may_be_read_in_any_order():
+    logits = torch.randn(3, 6, 5)
+    want = upsample(logits, (24, 20), False).permute(1, 2, 0)
+    source = Resized(Held(logits), (24, 20), align_corners=False)
+    for top, bottom in [(20, 24), (0, 3), (3, 4), (2, 9), (23, 24), (9, 12), (0, 24)]:
+        torch.testing.assert_close(source.rows(top, bottom), want[top:bottom], rtol=0, atol=1e-6)
+
+
 def test_equal_logits_give_the_first_class():
     assert not label_map(Resized(Held(torch.zeros(4, 2, 2)), (9, 9), align_corners=False)).any()
 

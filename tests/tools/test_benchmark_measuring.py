@@ -11,7 +11,15 @@ import torch
 
 from nlseg.engine.benchmark import growth
 from nlseg.engine.benchmark.machine import describe_machine, matrix_rate
-from nlseg.engine.benchmark.measure import Plan, Result, Work, measure, median_ratio, peak_memory
+from nlseg.engine.benchmark.measure import (
+    Plan,
+    Result,
+    Work,
+    measure,
+    median_ratio,
+    peak_memory,
+    time_in_turns,
+)
 from nlseg.engine.benchmark.processes import in_new_process
 
 MIB = 2**20
@@ -67,6 +75,16 @@ def test_several_ways_are_measured_beside_each_other() -> None:
     ratio = median_ratio(results["short"], results["long"])
     assert ratio is not None
     assert 0.2 < ratio < 0.9
+
+
+@pytest.mark.parametrize(("long_s", "runs"), [(0.0, 2), (60.0, 3)])
+def test_long_work_is_timed_while_its_operations_are_counted(long_s: float, runs: int) -> None:
+    started: list[float] = []
+    work = Work(lambda: started.append(time.perf_counter()), lambda: None)
+    plan = Plan(threads=1, rounds=2, rate_side=64, long_s=long_s)
+    results = time_in_turns({"one": lambda: work}, plan)
+    assert len(results["one"].times_s) == 2
+    assert len(started) == runs
 
 
 def test_a_process_that_dies_is_a_result_too() -> None:

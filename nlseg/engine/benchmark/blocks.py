@@ -11,7 +11,7 @@ from nlseg.engine.benchmark import customary
 from nlseg.engine.benchmark.measure import Work
 from nlseg.engine.training.fast import find_hardware
 from nlseg.ops.global_context import ContextBlock
-from nlseg.ops.non_local import NonLocal2d
+from nlseg.ops.non_local import Mode, NonLocal2d
 
 _WARM = (8, 16)
 
@@ -20,7 +20,7 @@ def non_local(
     way: str,
     device: str,
     *,
-    mode: str,
+    mode: Mode,
     size: tuple[int, int],
     batch: int = 1,
     channels: int = 512,

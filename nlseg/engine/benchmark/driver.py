@@ -56,14 +56,19 @@ def run(sections: Sequence[str], request: Request) -> Results:
     found = results.read(request.folder)
     machine = device_name(request.plan.device)
     for name in sections:
-        section = _measure_section(name, request)
+
+        def keep(section: Section, name: str = name) -> None:
+            results.merge(found, machine, name, section, partly=True)
+            results.write(request.folder, found)
+
+        section = _measure_section(name, request, keep)
         results.merge(found, machine, name, section, partly=bool(request.match))
         print_section(name, section)
         write_files(request.folder, found)
     return found
 
 
-def _measure_section(name: str, request: Request) -> Section:
+def _measure_section(name: str, request: Request, keep: Callable[[Section], None]) -> Section:
     section: Section = {
         "date": datetime.date.today().isoformat(),
         "command": request.command,
@@ -73,24 +78,27 @@ def _measure_section(name: str, request: Request) -> Section:
         "data": lambda r: loading.measure_loading(r.data_root, quick=r.suite.quick),
         "start": lambda r: starting.measure_starting(1 if r.suite.quick else r.plan.rounds),
     }
+    prepare(request.plan)
+    section["machine"] = describe_machine(request.plan.device)
     if name in special:
         section.update(special[name](request))
     else:
-        section["rows"] = _measure_rows(name, request)
+        section["rows"] = _measure_rows(name, request, lambda rows: keep({**section, "rows": rows}))
         if name in _GROWING:
             section["growth"] = _measure_growth(name, request)
-    prepare(request.plan)
-    section["machine"] = describe_machine(request.plan.device)
     return section
 
 
-def _measure_rows(name: str, request: Request) -> list[dict[str, Any]]:
+def _measure_rows(
+    name: str, request: Request, keep: Callable[[list[dict[str, Any]]], None]
+) -> list[dict[str, Any]]:
     rows: list[Row] = [r for r in getattr(request.suite, name)() if request.match in r.name]
     records = []
     for row in (bar := tqdm(rows, desc=name, leave=False, disable=None)):
         bar.set_postfix_str(row.name)
         ways = {way: partial(row.build, way, request.plan.device) for way in row.ways}
         records.append(results.row_record(row, measure(ways, request.plan)))
+        keep(list(records))  # a section takes long: what is measured is not lost
     return records
 
 

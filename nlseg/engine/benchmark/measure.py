@@ -89,6 +89,8 @@ class Plan:
         rounds: Most times that every way is run.
         seconds: After so long no further round begins; two are always run.
         rate_side: Side of the matrices whose product tells the hardware's rate.
+        long_s: Where every way takes longer than this, the run that counts operations is timed,
+            too, as the first round.
     """
 
     device: str = "cpu"
@@ -96,6 +98,7 @@ class Plan:
     rounds: int = 7
     seconds: float = 60.0
     rate_side: int | None = None
+    long_s: float = 10.0
 
 
 def measure(ways: Mapping[str, Builder], plan: Plan) -> dict[str, Result]:
@@ -152,13 +155,19 @@ def time_in_turns(ways: Mapping[str, Builder], plan: Plan) -> dict[str, Result]:
     works = {name: builder() for name, builder in ways.items()}
     before = _rates(works, plan)
     results = {}
+    deadline = time.perf_counter() + plan.seconds
     for name, work in works.items():
         work.warm()
         with FlopCounterMode(display=False) as counter:
-            work.run()
-        results[name] = Result(flops=counter.get_total_flops(), precision=work.precision)
-    deadline = time.perf_counter() + plan.seconds
-    for turn in range(plan.rounds):
+            seconds = _time(work.run, plan.device)
+        flops = counter.get_total_flops()
+        results[name] = Result([seconds], flops=flops, precision=work.precision)
+    first = 1
+    if any(result.times_s[0] < plan.long_s for result in results.values()):
+        first, deadline = 0, time.perf_counter() + plan.seconds
+        for result in results.values():
+            result.times_s.clear()
+    for turn in range(first, plan.rounds):
         if turn >= 2 and time.perf_counter() > deadline:
             break
         names = list(works) if turn % 2 == 0 else list(works)[::-1]

@@ -16,6 +16,7 @@ from nlseg.engine.benchmark.peer import check_peer, peer_attribute
 from nlseg.engine.benchmark.pixels import noise_labels
 from nlseg.engine.training.compilation import compile_network
 from nlseg.engine.training.fast import Hardware, find_hardware
+from nlseg.models import fuse_conv_bn
 from nlseg.registry import MODELS, SCOPE
 from nlseg.structures import SegDataSample
 
@@ -144,7 +145,7 @@ def inference(way: str, device: str, *, network: Network, size: Size) -> Work:
         network: What predicts.
         size: Height and width of the image.
     """
-    model, half = _ready(network, way, device)
+    model, half = _ready(network, way, device, testing=True)
     model.eval()
     settings = dict(network.test_cfg)
 
@@ -175,7 +176,7 @@ def augmented(way: str, device: str, *, network: Network, size: Size) -> Work:
         network: What predicts.
         size: Height and width of the image.
     """
-    model, half = _ready(network, way, device)
+    model, half = _ready(network, way, device, testing=True)
     model.eval()
     wrapped = model if way == CUSTOMARY else _wrap_for_augmentation(model, way)
 
@@ -209,26 +210,30 @@ def _wrap_for_augmentation(model: nn.Module, way: str) -> Any:
         return MODELS.build({"type": "SegTTAModel", "module": model})
 
 
-def _ready(network: Network, way: str, device: str) -> tuple[Any, str | None]:
+def _ready(
+    network: Network, way: str, device: str, *, testing: bool = False
+) -> tuple[Any, str | None]:
     """Build a network, in the best setting that the hardware has where that is asked for."""
     model = network.build(way, device)
     torch.manual_seed(1)  # building draws, too, and not in every way the same
     if way not in (BEST, COMPILED):
         return model, None
     hardware = find_hardware()
+    model.to(memory_format=torch.channels_last)
     if hardware.kind == "cuda":
-        use_gpu_settings(model, hardware)
+        use_gpu_settings(hardware)
+    if testing:
+        fuse_conv_bn(model)
     if way == COMPILED:
         compile_network(model, True)
     return model, hardware.half
 
 
-def use_gpu_settings(model: nn.Module, hardware: Hardware) -> None:
+def use_gpu_settings(hardware: Hardware) -> None:
     """Set what the preset sets on a GPU."""
     torch.backends.cudnn.benchmark = True
     if hardware.capability >= (8, 0):
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _autocast(device: str, half: str | None) -> Any:

@@ -7,9 +7,10 @@ from typing import Any
 
 from nlseg.engine.benchmark import blocks, networks, pixels
 from nlseg.engine.benchmark.networks import BEST, COMPILED, CUSTOMARY, PEER, PLAIN, Network
+from nlseg.ops.non_local import Mode
 
 Size = tuple[int, int]
-MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
+MODES: tuple[Mode, ...] = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Suite:
         return [*rows, self._row(f"global context, forward, 1x512x{size[0]}x{size[1]}", build)]
 
     def _block(
-        self, mode: str, size: Size, target: Target, *, batch: int = 1, back: bool = False
+        self, mode: Mode, size: Size, target: Target, *, batch: int = 1, back: bool = False
     ) -> Row:
         size = self._size(*size)
         work = "forward and backward" if back else "forward"

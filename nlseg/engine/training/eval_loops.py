@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from nlseg.engine.processes import distributed
 from nlseg.engine.training.half import HalfName, check_half, half_precision
 from nlseg.engine.training.loaders import batch_size_of
+from nlseg.models import fuse_conv_bn
 from nlseg.registry import LOOPS
 
 _CHECK_EVERY = 10
@@ -78,6 +79,8 @@ class TestLoop(MMTestLoop):
         evaluator: The evaluator or its config.
         fp16: Predict under autocast.
         dtype: 'float16' or 'bfloat16' for it; PyTorch's choice for the device when not given.
+        fold_norms: Fold batch norms into the convolutions in front of them before the test. The
+            model cannot train afterwards.
     """
 
     def __init__(
@@ -87,9 +90,18 @@ class TestLoop(MMTestLoop):
         evaluator: Evaluator | dict | Sequence,
         fp16: bool = False,
         dtype: HalfName | None = None,
+        fold_norms: bool = False,
     ) -> None:
         super().__init__(runner, dataloader, evaluator, fp16)
         self.dtype = check_half(dtype)
+        self.fold_norms = fold_norms
+
+    def run(self) -> dict[str, float]:
+        """Predict all images and return the scores."""
+        if self.fold_norms:
+            fuse_conv_bn(self.runner.model)
+        scores: dict[str, float] = super().run()
+        return scores
 
     def run_iter(self, idx: int, data_batch: Sequence[dict]) -> None:
         """Predict and score one batch."""

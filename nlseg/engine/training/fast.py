@@ -81,7 +81,7 @@ def training_choices(hardware: Hardware) -> list[Choice]:
     """Return what training should use on this hardware."""
     choices = _precision_of_training(hardware)
     if hardware.kind == "cpu":
-        return choices
+        return choices + _formats(hardware)
     gpu = [
         Choice("env_cfg.cudnn_benchmark", True, "crops have one size, so the search pays"),
         Choice("optim_wrapper.optimizer.fused", True, "one kernel; NaN checks never wait"),
@@ -93,11 +93,12 @@ def training_choices(hardware: Hardware) -> list[Choice]:
 
 def testing_choices(hardware: Hardware) -> list[Choice]:
     """Return what evaluation should use on this hardware."""
-    choices: list[Choice] = []
+    reason = "one pass over each map fewer; equal to rounding"
+    choices = [Choice("test_cfg.fold_norms", True, reason)]
     if hardware.half is not None:
         choices.append(Choice("test_cfg.fp16", True, f"{_because(hardware)}; scores may round"))
         choices.append(Choice("test_cfg.dtype", hardware.half, "the type for it"))
-    return choices + (_formats(hardware) if hardware.kind == "cuda" else [])
+    return choices + _formats(hardware)
 
 
 def _precision_of_training(hardware: Hardware) -> list[Choice]:
@@ -119,10 +120,12 @@ def _because(hardware: Hardware) -> str:
 
 
 def _formats(hardware: Hardware) -> list[Choice]:
-    """Choose memory format and TF32 of a GPU."""
+    """Choose memory format and TF32."""
     choices = []
-    if hardware.half is not None:
-        reason = "what its half precision convolutions take"
+    on_cpu = hardware.kind == "cpu"
+    if on_cpu or hardware.half is not None:
+        half = "what its half precision convolutions take"
+        reason = "convolutions then take maps as they are" if on_cpu else half
         choices.append(Choice("channels_last", True, reason))
         choices.append(Choice("model.data_preprocessor.channels_last", True, reason))
     if hardware.capability >= AMPERE:

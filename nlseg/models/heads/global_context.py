@@ -1,12 +1,12 @@
 """The head of GCNet."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from torch import Tensor
 from typing_extensions import Unpack
 
 from nlseg.models.heads.fcn import FCNHead, FCNHeadArgs
+from nlseg.ops.global_context import FusionType, PoolingType
 from nlseg.registry import MODELS
 
 
@@ -26,8 +26,8 @@ class GCHead(FCNHead):
     def __init__(
         self,
         ratio: float = 1 / 4.0,
-        pooling_type: Literal["att", "avg"] = "att",
-        fusion_types: Sequence[Literal["channel_add", "channel_mul"]] = ("channel_add",),
+        pooling_type: PoolingType = "att",
+        fusion_types: Sequence[FusionType] = ("channel_add",),
         **kwargs: Unpack[FCNHeadArgs],
     ) -> None:
         super().__init__(num_convs=2, **kwargs)

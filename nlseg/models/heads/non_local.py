@@ -4,6 +4,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from nlseg.models.heads.fcn import FCNHead, FCNHeadArgs
+from nlseg.ops.non_local import Mode
 from nlseg.registry import MODELS
 
 
@@ -29,7 +30,7 @@ class NLHead(FCNHead):
         self,
         reduction: int = 2,
         use_scale: bool = True,
-        mode: str = "embedded_gaussian",
+        mode: Mode = "embedded_gaussian",
         sub_sample: bool = False,
         zeros_init: bool = True,
         **kwargs: Unpack[FCNHeadArgs],

@@ -49,12 +49,14 @@ def test_the_half_precision_that_the_hardware_has(hardware: Hardware, dtype: str
     assert chosen(choices_for_testing(hardware)).get("test_cfg.dtype") == dtype
 
 
-def test_tf32_from_ampere_on_and_channels_last_with_half_precision() -> None:
+def test_tf32_from_ampere_on_and_channels_last_where_it_pays() -> None:
     assert "tf32" not in chosen(training_choices(V100))
     assert chosen(training_choices(A100))["tf32"] is True
     assert chosen(training_choices(V100))["channels_last"] is True
     assert "channels_last" not in chosen(training_choices(PASCAL))
-    assert "channels_last" not in chosen(training_choices(EPYC))
+    assert chosen(training_choices(OLD_CPU)) == {
+        "channels_last": True, "model.data_preprocessor.channels_last": True,
+    }  # fmt: skip
 
 
 def test_a_real_config_gets_the_keys_and_is_still_valid() -> None:
