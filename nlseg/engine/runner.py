@@ -20,15 +20,20 @@ from mmengine.optim import OptimWrapper as MMOptimWrapper
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMRunner
 from mmengine.utils.dl_utils import set_multi_processing
+from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
 from nlseg.engine.checkpoints import checkpoint, resume, start
 from nlseg.engine.checkpoints.state import collect
+from nlseg.engine.evaluation_data import every_image_once
+from nlseg.engine.evaluation_files import choose_files
+from nlseg.engine.logs.back_ends import forgive_back_ends
 from nlseg.engine.logs.history import make_message_hub
+from nlseg.engine.logs.secrets import hide_secrets
 from nlseg.engine.processes import distributed
 from nlseg.engine.processes.preemption import Preempted
-from nlseg.engine.processes.run_folder import FolderLock
+from nlseg.engine.processes.run_folder import FolderLock, check_writable
 from nlseg.engine.training.compilation import compile_network
 from nlseg.engine.training.control import Control
 from nlseg.engine.training.hardware import (
@@ -37,10 +42,11 @@ from nlseg.engine.training.hardware import (
     describe_environment,
     prefer_fused,
 )
-from nlseg.engine.training.loaders import clean_loader_config, log_bad_samples, shut_down
+from nlseg.engine.training.loaders import clean_loader_config, log_bad_samples
 from nlseg.engine.training.normalization import revert_sync_batchnorm
 from nlseg.engine.training.optim import OptimWrapper
 from nlseg.engine.training.randomness import be_deterministic, seed_run
+from nlseg.engine.training.workers import shut_down
 from nlseg.engine.weights.files import guard_mmengine
 from nlseg.registry import RUNNERS
 
@@ -66,7 +72,12 @@ class Runner(MMRunner):
 
     @classmethod
     def build(cls, cfg: Config) -> "Runner":
-        """Build the runner that a config asks for, by its ``runner_type`` where it has one."""
+        """Build the runner that a config asks for, by its ``runner_type`` where it has one.
+
+        Raises:
+            UserError: The run folder cannot be written to.
+        """
+        check_writable(Path(cfg.work_dir))
         kind = cfg.get("runner_type")
         if kind is None:
             plain: Runner = cls.from_cfg(cfg)
@@ -93,8 +104,9 @@ class Runner(MMRunner):
         self._timestamp = time.strftime("%Y%m%d_%H%M%S", time.localtime(started))
         self.resumed = resume.Resumed()
         self.lock = FolderLock(Path(self.work_dir))
+        self.lock_warning = None
         if self._train_loop is not None and distributed.is_main():
-            self.lock.acquire()
+            self.lock_warning = self.lock.acquire()
 
     def set_randomness(
         self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False
@@ -113,13 +125,31 @@ class Runner(MMRunner):
 
     def _log_env(self, env_cfg: Mapping[str, Any]) -> None:
         self.logger.info(describe_environment(self.seed, self.world_size, self.launcher))
-        self.config_text = self.cfg.pretty_text if self.cfg._cfg_dict else ""
+        self.config_text = hide_secrets(self.cfg.pretty_text) if self.cfg._cfg_dict else ""
         if self.config_text:
             self.logger.info(f"Config:\n{self.config_text}")
+
+    def dump_config(self) -> None:
+        """Write the resolved config into the run folder, but never over the file it comes from.
+
+        That of a test goes beside its log, so that the training's stays.
+        """
+        if not distributed.is_main():
+            return
+        source = Path(self.cfg.filename or f"{self.timestamp}.py")
+        folder = Path(self.log_dir if self._train_loop is None else self.work_dir)
+        if source.resolve() != (folder / source.name).resolve():
+            self.cfg.dump(folder / source.name)
 
     def build_message_hub(self, message_hub: dict | None = None) -> MessageHub:
         """Make the hub that keeps windows only."""
         return make_message_hub(self._experiment_name)
+
+    def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
+        """Build the visualizer, whose back ends cannot end a run."""
+        built: Visualizer = super().build_visualizer(visualizer)
+        forgive_back_ends(built, self.logger.warning)
+        return built
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Bring the model to its device and, with several processes, wrap it."""
@@ -156,15 +186,20 @@ class Runner(MMRunner):
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build the validation loop."""
-        return super().build_val_loop(
+        built = super().build_val_loop(
             {"type": "ValLoop", **loop} if isinstance(loop, dict) else loop
         )
+        every_image_once(built.dataloader.dataset)
+        return built
 
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """Build the test loop."""
-        return super().build_test_loop(
+        """Build the test loop, which leaves scores of every class beside its log."""
+        built = super().build_test_loop(
             {"type": "TestLoop", **loop} if isinstance(loop, dict) else loop
         )
+        every_image_once(built.dataloader.dataset)
+        choose_files(built.evaluator.metrics, built.dataloader.dataset, Path(self.log_dir))
+        return built
 
     def register_default_hooks(self, hooks: Mapping[str, Hook | dict | None] | None = None) -> None:
         """Register the default hooks, changed by the config's; None takes one away."""
@@ -203,6 +238,8 @@ class Runner(MMRunner):
         """
         self.scheduler_config = copy.deepcopy(self.param_schedulers)
         self.control = Control(self)
+        if self.lock_warning is not None:
+            self.logger.warning(self.lock_warning)
         start.choose_start(self)
         try:
             with self.control:

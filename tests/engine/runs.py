@@ -19,21 +19,31 @@ TIMES = ("time", "data_time", "memory")
 
 @HOOKS.register_module(force=True)
 class SignalAt(Hook):
-    """Send this process a signal in iteration ``at`` (from 0), or in a validation."""
+    """Send this process, or only that of one rank, a signal in iteration ``at`` (from 0), or in
+    the validation after so many iterations."""
 
     priority = "VERY_HIGH"
 
-    def __init__(self, at: int, validation: bool = False, number: int = signal.SIGTERM) -> None:
-        self.at, self.validation, self.number = at, validation, number
+    def __init__(
+        self,
+        at: int,
+        validation: bool = False,
+        number: int = signal.SIGTERM,
+        rank: int | None = None,
+    ) -> None:
+        self.at, self.validation, self.number, self.rank = at, validation, number, rank
+
+    def is_meant(self, runner: Any) -> bool:
+        return runner.iter == self.at and self.rank in (None, runner.rank)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        if runner.iter == self.at and not self.validation:
+        if self.is_meant(runner) and not self.validation:
             os.kill(os.getpid(), self.number)
 
     def after_val_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        if runner.iter == self.at and self.validation and batch_idx == 0:
+        if self.is_meant(runner) and self.validation and batch_idx == 0:
             os.kill(os.getpid(), self.number)
 
 
@@ -44,13 +54,14 @@ def train(config: Any) -> Runner:
     return runner
 
 
-def interrupt(config: Any, at: int, *, validation: bool = False) -> None:
-    """Train until a signal stops the run."""
+def interrupt(config: Any, at: int, *, validation: bool = False, rank: int | None = None) -> None:
+    """Train until a signal, to one rank or all, stops the run."""
     config = config.copy()
     config.experiment_name += "_interrupted"
     config.custom_hooks = [
-        *config.get("custom_hooks", []), {"type": "SignalAt", "at": at, "validation": validation}
-    ]  # fmt: skip
+        *config.get("custom_hooks", []),
+        {"type": "SignalAt", "at": at, "validation": validation, "rank": rank},
+    ]
     with pytest.raises(Preempted) as stopped:
         train(config)
     assert stopped.value.code == 143

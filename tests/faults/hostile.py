@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import struct
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -142,6 +143,21 @@ def overlapping_entries(path: Path, mark: Path) -> None:
     path.write_bytes(buffer.getvalue())
 
 
+def torchscript_program(path: Path, mark: Path) -> None:
+    """Write what PyTorch before 2.6 takes for TorchScript, even when asked for weights only."""
+    _archive(path, b"\x80\x02}.", **{"constants.pkl": b"\x80\x02).", "code/a.py": b"x = 1\n"})
+
+
+def legacy_tar(path: Path, mark: Path) -> None:
+    """Put a call into the pickle of PyTorch's oldest format."""
+    parts = {"storages": pickle.dumps(0), "tensors": pickle.dumps(0)}
+    with tarfile.open(path, "w") as archive:
+        for name, data in {**parts, "pickle": pickle.dumps(_system(mark))}.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+
+
 def no_archive_at_all(path: Path, mark: Path) -> None:
     path.write_bytes(b"#!/bin/sh\ntouch " + str(mark).encode())
 
@@ -152,7 +168,7 @@ REFUSED: dict[str, Maker] = {
         reduce_system, reduce_eval, reduce_popen, legacy_format, bare_pickle, getattr_chain,
         nested_global, quiet_package_function, tensor_subclass, setitem_on_global,
         extension_code, persistent_id, tensor_beyond_its_storage, zip_bomb, overlapping_entries,
-        no_archive_at_all,
+        torchscript_program, legacy_tar, no_archive_at_all,
     )
 }  # fmt: skip
 

@@ -1,5 +1,6 @@
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,6 +29,15 @@ def test_hostile_safetensors_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(CheckpointError, match="is refused, not a whole safetensors file"):
         read_checkpoint(path)
     assert not mark.exists()
+
+
+def test_torchscript_is_never_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Any] = []
+    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: loaded.append(1))
+    hostile.torchscript_program(tmp_path / "a.pth", tmp_path / "mark")
+    with pytest.raises(CheckpointError, match="is a TorchScript program, not weights"):
+        read_checkpoint(tmp_path / "a.pth")
+    assert not loaded
 
 
 def test_refusal_names_the_global(tmp_path: Path) -> None:

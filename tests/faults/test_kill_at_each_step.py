@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from nlseg.engine.checkpoints import checkpoint
+from nlseg.engine.checkpoints import checkpoint, keeping
 from nlseg.engine.checkpoints import folder as checkpoint_folder
-from nlseg.engine.hooks import checkpoint as hook
 from tests.faults.forked import resumed, train_forked
 from tests.faults.kills import assert_ended_alike, hard_config, undisturbed
 
@@ -22,7 +21,7 @@ STEPS = {
     "record": (checkpoint, "write_record"),
     "pointer": (checkpoint_folder, "point_to"),
     "old one is deleted": (checkpoint_folder, "prune"),
-    "best one": (hook, "link_or_copy"),
+    "best one": (keeping, "link_or_copy"),
     "old best one is deleted": (checkpoint_folder, "remove"),
 }
 

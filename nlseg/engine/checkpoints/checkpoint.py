@@ -160,7 +160,8 @@ def plain(value: Any) -> Any:  # noqa: PLR0911 - one return for each kind
     """Turn nested values into what ``torch.load(weights_only=True)`` reads.
 
     Tensors come to the host without their graph; numpy scalars and arrays become numbers and
-    tensors; an object of any other class becomes its ``repr``.
+    tensors; sets, which PyTorch before 2.5 refuses to read, become sorted lists; an object of any
+    other class becomes its ``repr``.
     """
     if isinstance(value, Tensor):
         return _own_tensor(value)
@@ -168,8 +169,10 @@ def plain(value: Any) -> Any:  # noqa: PLR0911 - one return for each kind
         return value
     if isinstance(value, Mapping):
         return {plain(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        kind = type(value) if type(value) in (list, tuple, set) else tuple
+    if isinstance(value, (set, frozenset)):
+        return sorted((plain(item) for item in value), key=repr)
+    if isinstance(value, (list, tuple)):
+        kind = list if type(value) is list else tuple
         return kind(plain(item) for item in value)
     if isinstance(value, np.generic):
         return value.item()

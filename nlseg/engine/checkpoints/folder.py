@@ -26,6 +26,16 @@ def damage(path: Path) -> str | None:
     return None if sha256_of(path) == record.sha256 else "does not match its SHA-256"
 
 
+def broken_entry(path: Path) -> str | None:
+    """Say which part of a file does not match the checksum that PyTorch wrote with it, if any."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, OSError) as error:
+        return f"is damaged: {error}"
+    return None if broken is None else f"is damaged: {broken} does not match its checksum"
+
+
 def point_to(path: Path) -> None:
     """Make ``last_checkpoint`` name this file, without its folder."""
     replace_file(path.with_name(POINTER), lambda file: file.write(path.name.encode()))
@@ -98,11 +108,8 @@ def reads_whole(path: Path) -> bool:
     is compared.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:
-                return False
-        return "optimizer" in read_checkpoint(path)
-    except (zipfile.BadZipFile, CheckpointError, OSError):
+        return broken_entry(path) is None and "optimizer" in read_checkpoint(path)
+    except CheckpointError:
         return False
 
 

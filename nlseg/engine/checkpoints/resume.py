@@ -2,6 +2,7 @@
 
 import math
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,17 +58,19 @@ def find(folder: Path, warn: Callable[[str], None]) -> Path | None:
 
 
 def check(path: Path) -> None:
-    """Refuse a checkpoint that differs from the JSON beside it, where there is one.
+    """Refuse a file that differs from the JSON beside it or, without one, from its own checksums.
 
     Raises:
-        CheckpointError: Size or hash differ.
+        CheckpointError: It does.
     """
-    reason = ""
-    if distributed.is_main() and read_record(path) is not None:
-        reason = checkpoint_folder.damage(path) or ""
-    reason = distributed.broadcast_text(reason)
-    if reason:
-        raise CheckpointError(f"{path}: {reason}; see what else is in {path.parent}")
+    reason = None
+    if distributed.is_main() and path.is_file():
+        if read_record(path) is not None:
+            reason = checkpoint_folder.damage(path)
+        elif zipfile.is_zipfile(path):
+            reason = checkpoint_folder.broken_entry(path)
+    if text := distributed.broadcast_text(reason or ""):
+        raise CheckpointError(f"{path}: {text}; see what else is in {path.parent}")
 
 
 def read(path: Path) -> Resumed:
@@ -78,7 +81,7 @@ def read(path: Path) -> Resumed:
     """
     content = read_checkpoint(path)
     meta = content.get("meta", {})
-    if "optimizer" not in content or "iter" not in meta:
+    if "optimizer" not in content or not isinstance(meta, Mapping) or "iter" not in meta:
         raise CheckpointError(
             f"{path}: holds weights but no optimizer, so no run can go on from it; to start a new "
             "run from these weights use load_from instead of resume"

@@ -1,8 +1,7 @@
 """Write checkpoints at once or behind training's back, always one after the other."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from nlseg.engine.checkpoints.checkpoint import plain
 
-Job = Callable[[], None]
+Job = Callable[[], Any]
 
 
 class Saver:
@@ -24,8 +23,26 @@ class Saver:
     def __init__(self, background: bool = False) -> None:
         self.background = background
         self._pool = ThreadPoolExecutor(1, "saving") if background else None
-        self._jobs: list[Future[None]] = []
+        self._jobs: list[Future[Any]] = []
         self._memory: dict[str, Tensor] = {}
+
+    def prepare(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take the memory for copies while training goes on, so that the first is quick, too.
+
+        Args:
+            checkpoint: Of the same form as those that are to be saved.
+        """
+        if self.background and not self._memory:
+            wanted = [(name, v.shape, v.dtype, v.is_cuda) for name, v in _tensors("", checkpoint)]
+            self.run(lambda: [self._take(*one) for one in wanted])
+
+    def _take(self, name: str, shape: torch.Size, dtype: torch.dtype, pinned: bool) -> Tensor:
+        """Return the memory of a name, which the system gives only when it is written to."""
+        kept = self._memory.get(name)
+        if kept is None or kept.shape != shape or kept.dtype != dtype:
+            kept = torch.empty(shape, dtype=dtype, pin_memory=pinned).zero_()
+            self._memory[name] = kept
+        return kept
 
     def freeze(self, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         """Return a checkpoint as plain values that training can no longer change.
@@ -43,11 +60,7 @@ class Saver:
 
     def _copy(self, name: str, value: Any) -> Any:
         if isinstance(value, Tensor):
-            kept = self._memory.get(name)
-            if kept is None or kept.shape != value.shape or kept.dtype != value.dtype:
-                pinned = value.is_cuda
-                kept = torch.empty(value.shape, dtype=value.dtype, pin_memory=pinned)
-                self._memory[name] = kept
+            kept = self._take(name, value.shape, value.dtype, value.is_cuda)
             return kept.copy_(value.detach(), non_blocking=True)
         if isinstance(value, Mapping):
             return {key: self._copy(f"{name}/{key}", item) for key, item in value.items()}
@@ -93,11 +106,11 @@ class Saver:
             self._pool.shutdown(wait=True)
 
 
-def write_all(*steps: Callable[[Path], Any], path: Path) -> Job:
-    """Make one job of several steps on a file; a step that fails leaves out those after it."""
-
-    def job() -> None:
-        for step in steps:
-            step(path)
-
-    return job
+def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """Walk over all tensors in nested containers with the name of their place."""
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, (Mapping, list, tuple)):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, item in items:
+            yield from _tensors(f"{name}/{key}", item)

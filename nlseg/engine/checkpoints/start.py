@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from nlseg.engine.checkpoints import resume
+from nlseg.engine.checkpoints.folder import point_to
+from nlseg.engine.hooks.checkpoint import CheckpointHook
 from nlseg.engine.processes import distributed
 from nlseg.engine.processes.launcher import restart_count
 from nlseg.engine.processes.run_folder import set_aside
+from nlseg.engine.weights.downloads import is_remote
 from nlseg.engine.weights.files import read_checkpoint
 from nlseg.engine.weights.fitting import load_strictly, load_what_fits, weights_in
 
@@ -16,30 +19,60 @@ from nlseg.engine.weights.fitting import load_strictly, load_what_fits, weights_
 def choose_start(runner: Any) -> None:
     """Decide what training goes on from, before anything that depends on the seed is built.
 
-    A run that torchrun or Slurm has started again goes on by itself.
+    A run that torchrun or Slurm has started again goes on by itself, from what it has saved since
+    rather than from the file that it was first told to go on from.
     """
-    folder = Path(runner.work_dir)
+    folder = checkpoint_place(runner)
+    given = Path(runner._load_from) if runner._resume and runner._load_from else None
     path = None
-    if runner._resume and runner._load_from is not None:
-        path = Path(runner._load_from)
-        resume.check(path)
-    elif runner._resume or restart_count() > 0:
+    if restart_count() > 0 or (runner._resume and given is None):
         path = resume.find(folder, runner.logger.warning)
-    if path is None:
+    if path is None and given is None:
         _begin_anew(runner, folder)
         return
     runner._resume = True
-    runner.resumed = resume.read(path)
+    if path is not None:
+        runner.resumed = resume.read(path)
+    elif given is not None:
+        runner.resumed = _branch_off(runner, folder, given)
     seed = runner.resumed.content["meta"].get("seed")
     if runner._randomness_cfg.get("seed") is None and seed is not None:
         runner.set_randomness(**{**runner._randomness_cfg, "seed": int(seed)})
 
 
+def checkpoint_place(runner: Any) -> Path:
+    """Return the folder that a run's checkpoints go to."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook):
+            return hook.place(runner)
+    return Path(runner.work_dir)
+
+
+def _branch_off(runner: Any, folder: Path, given: Path) -> resume.Resumed:
+    """Read the file that a run was told to go on from, and let nothing else come before it."""
+    resume.check(given)
+    resumed = resume.read(given)
+    if given.parent.resolve() != folder.resolve():
+        _make_room(runner, folder)
+    elif distributed.is_main():
+        point_to(given)  # newer ones belong to a branch that is left
+    distributed.barrier()
+    return resumed
+
+
+def _make_room(runner: Any, folder: Path) -> None:
+    if distributed.is_main():
+        for place in {folder, Path(runner.work_dir)}:
+            if aside := set_aside(place):
+                runner.logger.warning(f"files of an earlier run were moved to {aside}")
+    distributed.barrier()
+
+
 def _begin_anew(runner: Any, folder: Path) -> None:
     if runner._resume:
         runner.logger.warning(f"{folder}: no checkpoint to resume; training begins anew")
-    elif distributed.is_main() and (aside := set_aside(folder)):
-        runner.logger.warning(f"files of an earlier run were moved to {aside}")
+    else:
+        _make_room(runner, folder)
     runner._resume = False
     distributed.barrier()
 
@@ -61,6 +94,8 @@ def load_weights(
     Raises:
         CheckpointError: The file cannot be read, or does not fit.
     """
+    if not is_remote(source):
+        resume.check(Path(source))
     content = read_checkpoint(source)
     weights = weights_in(content, source)
     for pattern, replacement in revise_keys:

@@ -1,26 +1,21 @@
 """When to save, what to keep, and which checkpoint is the best."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
 from mmengine.hooks import Hook
 
-from nlseg.engine.checkpoints import checkpoint as files
-from nlseg.engine.checkpoints import folder as folder_of
-from nlseg.engine.checkpoints.atomic import link_or_copy
 from nlseg.engine.checkpoints.best import BestScores
+from nlseg.engine.checkpoints.keeping import STOPGAP, Keeper
 from nlseg.engine.checkpoints.publish import publish
-from nlseg.engine.checkpoints.saving import Saver, write_all
+from nlseg.engine.checkpoints.saving import Saver
 from nlseg.engine.checkpoints.state import collect
 from nlseg.engine.processes import distributed
-from nlseg.engine.training.finite import NonFiniteError
 from nlseg.registry import HOOKS
 
-STOPGAP = "iter_{}.pth"
+Rule = Literal["greater", "less"]
 
 
 @HOOKS.register_module()
@@ -60,7 +55,7 @@ class CheckpointHook(Hook):
         max_keep_ckpts: int = -1,
         save_last: bool = True,
         save_best: str | Sequence[str] | None = None,
-        rule: str | Sequence[str] | None = None,
+        rule: Rule | Sequence[Rule] | None = None,
         filename_tmpl: str | None = None,
         published_keys: str | Sequence[str] | None = None,
         save_begin: int = 0,
@@ -68,37 +63,35 @@ class CheckpointHook(Hook):
     ) -> None:
         self.interval, self.by_epoch, self.save_begin = interval, by_epoch, save_begin
         self.save_optimizer, self.save_param_scheduler = save_optimizer, save_param_scheduler
-        self.out_dir, self.max_keep, self.save_last = out_dir, max_keep_ckpts, save_last
-        self.template = filename_tmpl or ("epoch_{}.pth" if by_epoch else "iter_{}.pth")
+        self.out_dir, self.save_last = out_dir, save_last
+        template = filename_tmpl or ("epoch_{}.pth" if by_epoch else "iter_{}.pth")
+        self.keeper = Keeper(Path(), template, max_keep_ckpts)
         keys = [save_best] if isinstance(save_best, str) else list(save_best or [])
         rules = [rule] if rule is None or isinstance(rule, str) else list(rule)
         self.best = BestScores(keys, rules)
         published = [published_keys] if isinstance(published_keys, str) else published_keys
         self.published_keys = list(published or [])
         self.saver = Saver(background)
-        self.folder = Path()
         self.saved: tuple[int, Path] | None = None
         self.put_off: int | None = None
+        self.prepared = False
+
+    def place(self, runner: Any) -> Path:
+        """Return the folder that checkpoints go to."""
+        folder = Path(runner.work_dir)
+        return folder if self.out_dir is None else Path(self.out_dir) / folder.name
 
     def before_train(self, runner: Any) -> None:
         """Find the folder, and take over the best scores of a run that is resumed."""
-        self.folder = Path(runner.work_dir)
-        if self.out_dir is not None:
-            self.folder = Path(self.out_dir) / self.folder.name
-            self.folder.mkdir(parents=True, exist_ok=True)
+        self.keeper.folder = self.place(runner)
+        self.keeper.folder.mkdir(parents=True, exist_ok=True)
         self.best.kept = dict(runner.resumed.best)
         if runner.resumed.path is not None:
             self.saved = (runner.iter, runner.resumed.path)
-            self._tidy_up(runner.resumed.path, runner.resumed.progress)
+            if distributed.is_main():
+                self.keeper.tidy_up(runner.resumed.path, runner.resumed.progress)
         if runner.resumed.scores and self.best.keys:
             self._note_best(runner.resumed.scores, runner.resumed.progress)
-
-    def _tidy_up(self, path: Path, progress: int) -> None:
-        """Drop what a kill between a save and its deletions left behind."""
-        number = progress if path.name == self.template.format(progress) else None
-        ours = path.parent.resolve() == self.folder.resolve()
-        if distributed.is_main() and ours and self.max_keep > 0 and number is not None:
-            folder_of.prune(self.folder, self.template, keep=self.max_keep, current=number)
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -106,6 +99,9 @@ class CheckpointHook(Hook):
         """Save after the iteration where that is due."""
         done = runner.iter + 1
         last = self.save_last and done == runner.max_iters
+        if self.saver.background and not self.prepared and distributed.is_main():
+            self.prepared = True
+            self.saver.prepare(self._collect(runner, done, runner.epoch))
         if self.put_off is not None:
             number = self.put_off if self.by_epoch else done
             self._save_or_put_off(runner, number, done, runner.epoch)
@@ -129,7 +125,7 @@ class CheckpointHook(Hook):
             return
         self.put_off = None
         last = iteration == runner.max_iters
-        self.save(runner, self.template.format(number), number, iteration, epoch, must=last)
+        self.save(runner, self.keeper.template.format(number), number, iteration, epoch, must=last)
 
     def save_now(self, runner: Any) -> Path | None:
         """Save the state between two iterations, unless that has just been done.
@@ -139,7 +135,7 @@ class CheckpointHook(Hook):
         """
         iteration = runner.iter
         if self.saved is None or self.saved[0] != iteration:
-            name = STOPGAP if self.by_epoch else self.template
+            name = STOPGAP if self.by_epoch else self.keeper.template
             self.save(runner, name.format(iteration), None, iteration, runner.epoch, must=True)
         self.finish(runner, must=True)
         return self.saved[1] if self.saved else None
@@ -159,25 +155,17 @@ class CheckpointHook(Hook):
         """
         runner.control.watch("saving")
         runner.control.settle_all()
-        path = self.folder / name
+        path = self.keeper.folder / name
         runner.logger.info(f"Saving checkpoint {name} at iteration {iteration}")
         written = True
         if distributed.is_main():
-            frozen = self.freeze(runner, iteration, epoch)
-            steps: list[Any] = [partial(files.save, frozen), folder_of.point_to]
-            if self.max_keep > 0 and number is not None:
-                steps.append(lambda path: self._prune(number, path))
-            written = self._submit(runner, write_all(*steps, path=path), must)
+            frozen = self.saver.freeze(self._collect(runner, iteration, epoch))
+            written = self._submit(runner, partial(self.keeper.add, frozen, path, number), must)
         if self._wait_for_writer(written, must):
             self.saved = (iteration, path)
 
-    def freeze(self, runner: Any, iteration: int, epoch: int) -> dict[str, Any]:
-        """Collect the state to save.
-
-        Raises:
-            NonFiniteError: Weights are not finite; such a state is never saved.
-        """
-        state = collect(
+    def _collect(self, runner: Any, iteration: int, epoch: int) -> dict[str, Any]:
+        return collect(
             runner,
             iteration=iteration,
             epoch=epoch,
@@ -185,10 +173,6 @@ class CheckpointHook(Hook):
             schedule=self.save_param_scheduler,
             extra={"best": self.best.kept},
         )
-        floats = [value for value in state["state_dict"].values() if value.is_floating_point()]
-        if floats and not torch.stack(torch._foreach_norm(floats)).isfinite().all():
-            raise NonFiniteError(f"iteration {iteration}: weights are not finite; not saved")
-        return self.saver.freeze(state)
 
     def _submit(self, runner: Any, job: Any, must: bool) -> bool:
         try:
@@ -207,11 +191,6 @@ class CheckpointHook(Hook):
             return not distributed.any_of(not written)
         return written
 
-    def _prune(self, number: int, path: Path) -> None:
-        folder_of.prune(self.folder, self.template, keep=self.max_keep, current=number)
-        if self.template != STOPGAP:
-            folder_of.prune(self.folder, STOPGAP, keep=0, current=1 << 62)
-
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Keep the best, and note the scores beside the checkpoint that was validated."""
         if not metrics or runner.train_loop is None:
@@ -224,8 +203,8 @@ class CheckpointHook(Hook):
             whole = self.saved[1] if self.saved and self.saved[0] == runner.iter else None
             frozen = None
             if better and whole is None:
-                frozen = self.freeze(runner, runner.iter, runner.epoch)
-            job = partial(self._keep_best, whole, frozen, better, scores)
+                frozen = self.saver.freeze(self._collect(runner, runner.iter, runner.epoch))
+            job = partial(self.keeper.add_best, whole, frozen, better, scores)
             self._submit(runner, job, must=False)
         self._wait_for_writer(True, False)
         for name, _ in better:
@@ -234,31 +213,9 @@ class CheckpointHook(Hook):
     def _note_best(self, scores: dict[str, float], progress: int) -> list[tuple[str, str | None]]:
         noted = []
         for key in self.best.improved(scores):
-            name = f"best_{key}_{self.template.format(progress)}".replace("/", "_")
+            name = f"best_{key}_{self.keeper.template.format(progress)}".replace("/", "_")
             noted.append((name, self.best.keep(key, scores[key], name, progress)))
         return noted
-
-    def _keep_best(
-        self,
-        whole: Path | None,
-        frozen: dict[str, Any] | None,
-        better: list[tuple[str, str | None]],
-        scores: dict[str, float],
-    ) -> None:
-        record = files.read_record(whole) if whole else None
-        for name, before in better:
-            path = self.folder / name
-            if frozen is not None:
-                files.write_record(path, replace(files.save(frozen, path), scores=scores))
-            elif whole is not None and record is not None:
-                link_or_copy(whole, path)
-                files.write_record(path, replace(record, file=name, scores=scores))
-            else:
-                raise files.SaveError(f"{path}: cannot be made, as {whole} was not written")
-            if before:
-                folder_of.remove(self.folder / before)
-        if whole is not None and record is not None:
-            files.write_record(whole, replace(record, scores=scores))
 
     def report(self, runner: Any, *, must: bool) -> None:
         """Tell of saves in the background that failed."""
@@ -279,6 +236,6 @@ class CheckpointHook(Hook):
         if self.published_keys and distributed.is_main():
             names = {entry["file"] for entry in self.best.kept.values()}
             last = [self.saved[1]] if self.saved and self.save_last else []
-            for path in [*last, *(self.folder / name for name in sorted(names))]:
+            for path in [*last, *(self.keeper.folder / name for name in sorted(names))]:
                 published = publish(path, self.published_keys)
                 runner.logger.info(f"{path.name} is published as {published.name}")

@@ -49,12 +49,18 @@ class SegVisualizationHook(Hook):
         self.wait_time = wait_time
         self.backend_args = backend_args
         self.show_dir = show_dir
+        self.warned = False
 
     def after_val_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Draw the predictions of a validation batch."""
-        self._draw(runner, batch_idx, outputs, "val")
+        """Draw the predictions of a validation batch; a full disk does not end a training."""
+        try:
+            self._draw(runner, batch_idx, outputs, "val")
+        except OSError as error:
+            if not self.warned:
+                runner.logger.warning(f"a picture cannot be written ({error}); the run goes on")
+            self.warned = True
 
     def after_test_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None

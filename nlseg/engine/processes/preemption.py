@@ -14,7 +14,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from nlseg.engine.processes.agreement import Agreement
-from nlseg.engine.training.loaders import note_stop
+from nlseg.engine.training.workers import note_stop
 from nlseg.errors import ConfigError
 
 EXIT_CODE = 143

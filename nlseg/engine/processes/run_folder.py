@@ -15,6 +15,24 @@ FAULTS = "faults"
 _OF_A_RUN = ("*.pth", "*.pth.json", "last_checkpoint", "scalars.jsonl", "tensorboard", FAULTS)
 
 
+def check_writable(folder: Path) -> None:
+    """Make a run folder and try to write to it, before anything is built.
+
+    Raises:
+        UserError: The folder cannot be made, is read-only, or its disk is full.
+    """
+    probe = folder / f".probe.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written to: {error.strerror or error}; make room or change its "
+            "permissions, or give this run another --work-dir"
+        ) from None
+
+
 class FolderLock:
     """Holds a run folder for this process; released by the system even when it is killed.
 

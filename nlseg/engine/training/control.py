@@ -158,7 +158,7 @@ class Control:
         self.agreement.drain()
         checkpoints = self.checkpoints()
         checkpoints.finish(runner, must=False)
-        path = resume.find(self.folder, runner.logger.warning)
+        path = resume.find(checkpoints.keeper.folder, runner.logger.warning)
         target = loop.jumped + request.iteration + 1
         runner.optim_wrapper.zero_grad()
         if path is None:

@@ -1,15 +1,10 @@
-"""Data loaders that start at any sample, outlive a signal and replace a dead worker."""
+"""Data loaders that start at any sample and replace a dead worker."""
 
-import contextlib
 import math
-import mmap
-import os
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -18,15 +13,17 @@ from torch.utils.data import DataLoader, Sampler
 
 from nlseg.datasets.sampler import InfiniteSampler
 from nlseg.engine.processes import distributed
+from nlseg.engine.training.workers import (
+    WorkerDiedError,
+    forget_child_handler,
+    how_they_died,
+    prepare_worker,
+    shut_down,
+    worker_died,
+)
 from nlseg.errors import DataError, UserError
 
-_GRACE_S = 60
-_STOP_ASKED = mmap.mmap(-1, 1)  # one byte that forked workers share
 _MAX_RESTARTS = 3
-
-
-class WorkerDiedError(RuntimeError):
-    """Workers of a loader died again and again."""
 
 
 def clean_loader_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,38 +57,6 @@ def log_bad_samples(dataset: Any, file: Path) -> None:
     inner = getattr(dataset, "dataset", None)
     for part in [*getattr(dataset, "datasets", []), *([] if inner is None else [inner])]:
         log_bad_samples(part, file)
-
-
-def prepare_worker(worker: int) -> None:
-    """Let a worker process outlive a signal that asks the whole job to stop.
-
-    The main process then finishes its iteration and saves, and needs its workers for that.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave_unless_job_stops)
-
-
-def note_stop(asked: bool) -> None:
-    """Tell the workers whether the main process has been asked to stop, too."""
-    _STOP_ASKED[0] = int(asked)
-
-
-def _leave_unless_job_stops(number: int, frame: FrameType | None) -> None:
-    for _ in range(10):
-        if _STOP_ASKED[0]:
-            signal.alarm(_GRACE_S)
-            return
-        time.sleep(0.05)
-    os._exit(0)
-
-
-def shut_down(loader: DataLoader | None) -> None:
-    """End the workers that a loader keeps."""
-    iterator = getattr(loader, "_iterator", None)
-    if loader is not None and iterator is not None:
-        loader._iterator = None
-        iterator._shutdown_workers()
 
 
 def sampler_of(loader: DataLoader) -> Sampler | Any:
@@ -165,7 +130,7 @@ class BatchStream:
                 continue
             except UserError as error:
                 raise type(error)(original_message(error)) from None
-            except RuntimeError as error:
+            except (RuntimeError, OSError, EOFError) as error:
                 self._prepare_restart(error)
                 continue
             self.iteration += 1
@@ -178,7 +143,7 @@ class BatchStream:
         handler = signal.getsignal(signal.SIGCHLD)
         self._seek()
         batches = iter(self.loader)
-        _forget_child_handler(handler)
+        forget_child_handler(handler)
         return batches
 
     def _seek(self) -> None:
@@ -202,11 +167,11 @@ class BatchStream:
             skipping: Any = _SkipOnce(self.loader.batch_sampler, batch)
             object.__setattr__(self.loader, "batch_sampler", skipping)
 
-    def _prepare_restart(self, error: RuntimeError) -> None:
-        if "DataLoader worker (pid" not in str(error):
+    def _prepare_restart(self, error: Exception) -> None:
+        if not worker_died(error, self._batches):
             raise error
         self.restarts += 1
-        cause = f"{str(error).splitlines()[0]}{_how_they_died(self._batches)}"
+        cause = f"{(str(error) or repr(error)).splitlines()[0]}{how_they_died(self._batches)}"
         if self.restarts > _MAX_RESTARTS:
             raise WorkerDiedError(
                 f"loader workers died {self.restarts} times at or soon after batch "
@@ -218,12 +183,6 @@ class BatchStream:
         self._batches = None
 
 
-def _how_they_died(batches: Any) -> str:
-    codes = {worker.exitcode for worker in getattr(batches, "_workers", [])}
-    names = [signal.Signals(-code).name for code in codes if code is not None and code < 0]
-    return f" ({', '.join(sorted(names))})" if names else ""
-
-
 def is_infinite(loader: DataLoader) -> bool:
     """Tell whether a loader never ends."""
     return isinstance(sampler_of(loader), InfiniteSampler | MMInfiniteSampler)
@@ -233,15 +192,6 @@ def batch_size_of(loader: DataLoader) -> int:
     """Return the samples that this process takes in one batch."""
     size: int = getattr(loader.batch_sampler, "batch_size", None) or loader.batch_size or 1
     return size
-
-
-def _forget_child_handler(handler: Any) -> None:
-    """Undo PyTorch's handler for SIGCHLD, which raises anywhere, even amid an optimizer step.
-
-    A dead worker is then noticed when the next batch is waited for.
-    """
-    with contextlib.suppress(ValueError):  # not the main thread, so there is no handler either
-        signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
 
 
 def original_message(error: BaseException) -> str:

@@ -8,7 +8,7 @@ fused optimizer on CUDA the decision stays on the device; otherwise the host rea
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmengine.optim import OptimWrapper as MMOptimWrapper
@@ -144,8 +144,8 @@ class AmpOptimWrapper(OptimWrapper):
     def __init__(
         self,
         optimizer: Optimizer,
-        loss_scale: str | float | dict = "dynamic",
-        dtype: str | None = None,
+        loss_scale: Literal["dynamic"] | float | dict = "dynamic",
+        dtype: Literal["float16", "bfloat16"] | None = None,
         accumulative_counts: int = 1,
         clip_grad: dict | None = None,
     ) -> None:

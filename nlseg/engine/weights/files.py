@@ -7,6 +7,7 @@ of OpenMMLab's files goes through the inert reader; safetensors have their own.
 
 import pickle
 import re
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ def read_checkpoint(source: str | Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         return {"state_dict": read_safetensors(path)}
     checked = _check_archive(path) if zipfile.is_zipfile(path) else None
+    if checked is None and tarfile.is_tarfile(path):
+        raise CheckpointError(f"{path}: is refused: PyTorch's old .tar format writes files to read")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -77,6 +80,9 @@ def _check_archive(path: Path) -> str:
             f"{path}: is refused: it holds {packed[0] if packed else 'entries'} packed, and would "
             f"grow beyond its {size} bytes; PyTorch never writes such files"
         )
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        # PyTorch before 2.6 hands these to torch.jit.load even when asked for weights only
+        raise CheckpointError(f"{path}: is refused: it is a TorchScript program, not weights")
     names = [e.filename for e in entries if e.filename.endswith("/data.pkl")]
     if len(names) != 1:
         raise CheckpointError(f"{path}: is a zip archive but no PyTorch file")

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nlseg.engine.weights.inert import Inert
+from nlseg.engine.weights.inert_parts import Inert
 from nlseg.errors import CheckpointError
 
 _SHOWN = 8

@@ -14,52 +14,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nlseg.engine.weights.inert_parts import (
+    BUILDERS,
+    Array,
+    Global,
+    Inert,
+    is_known,
+    make_array,
+    storage_dtype,
+)
 from nlseg.errors import CheckpointError
 
-_QUIET_PACKAGES = ("mmengine", "mmcv", "mmseg", "mmcls", "mmpretrain", "addict", "numpy", "pathlib")
-_QUIET_NAMES = {
-    "argparse.Namespace", "builtins.bool", "builtins.bytearray", "builtins.complex",
-    "builtins.dict", "builtins.float", "builtins.frozenset", "builtins.getattr", "builtins.int",
-    "builtins.list", "builtins.object", "builtins.range", "builtins.set", "builtins.slice",
-    "builtins.str", "builtins.tuple", "collections.defaultdict", "collections.deque",
-    "copyreg._reconstructor", "datetime.date", "datetime.datetime", "datetime.timedelta",
-    "torch.torch_version.TorchVersion", "torch.bfloat16", "torch.float16", "torch.float32",
-    "torch.float64", "torch.int32", "torch.int64", "torch.uint8",
+_CONSTANTS: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False,
+    "EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set,
 }  # fmt: skip
-_STORAGES = {
-    "BFloat16Storage": torch.bfloat16, "BoolStorage": torch.bool, "ByteStorage": torch.uint8,
-    "CharStorage": torch.int8, "DoubleStorage": torch.float64, "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16, "IntStorage": torch.int32, "LongStorage": torch.int64,
-    "ShortStorage": torch.int16,
+_LITERALS = {
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
+    "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE",
+    "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
 }  # fmt: skip
-_NUMBERS = "biufc"
-
-
-class Inert:
-    """Something that a file asked for and that was not made.
-
-    Args:
-        name: Module and name that the file gave.
-        arguments: What the file would have called it with.
-    """
-
-    def __init__(self, name: str, arguments: Any = None) -> None:
-        self.name, self.arguments = name, arguments
-        self.state: Any = None
-
-    def __repr__(self) -> str:
-        """Show the name only."""
-        return f"<not loaded: {self.name}>"
-
-
-class _Global:
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-class _Array:
-    """A numpy array whose content is still to come."""
-
+_IGNORED = {"PROTO", "FRAME"}
 
 Storage = Callable[[str, torch.dtype, int], Tensor]
 
@@ -187,20 +162,19 @@ class Machine:
         name, module = self.stack.pop(), self.stack.pop()
         self.stack.append(self.ask(f"{module}.{name}"))
 
-    def ask(self, name: str) -> _Global:
+    def ask(self, name: str) -> Global:
         """Note that the file asks for a global.
 
         Raises:
             CheckpointError: No checkpoint of OpenMMLab or nlseg needs it.
         """
         name = name.replace("__builtin__.", "builtins.", 1) if name.startswith("__b") else name
-        quiet = name.split(".")[0] in _QUIET_PACKAGES or name in _QUIET_NAMES
-        if not quiet and name not in _BUILDERS and _storage_dtype(name) is None:
+        if not is_known(name):
             raise CheckpointError(
                 f"{self.source}: is refused: it asks for {name}, which no weights need; a file "
                 "that holds a whole pickled model must be converted by its author to a state dict"
             )
-        return _Global(name)
+        return Global(name)
 
     def _do_reduce(self, _: Any) -> None:
         arguments, what = self.stack.pop(), self.stack.pop()
@@ -214,11 +188,11 @@ class Machine:
 
     def make(self, what: Any, arguments: Any) -> Any:
         """Build what is known and write down the rest."""
-        if not isinstance(what, _Global) or not isinstance(arguments, tuple):
+        if not isinstance(what, Global) or not isinstance(arguments, tuple):
             raise CheckpointError(
                 f"{self.source}: is refused: it calls {what!r}, a computed object"
             )
-        builder = _BUILDERS.get(what.name)
+        builder = BUILDERS.get(what.name)
         return Inert(what.name, arguments) if builder is None else builder(*arguments)
 
     def _do_build(self, _: Any) -> None:
@@ -227,8 +201,8 @@ class Machine:
             target.state = state
         elif isinstance(target, np.dtype) and state[1] in ("<", ">"):
             self.replace(target, target.newbyteorder(state[1]))
-        elif isinstance(target, _Array):
-            self.replace(target, _array(state))
+        elif isinstance(target, Array):
+            self.replace(target, make_array(state))
 
     def replace(self, old: Any, new: Any) -> None:
         """Put an object in place of the one on top of the stack, which may be remembered, too."""
@@ -240,63 +214,7 @@ class Machine:
 
     def _do_binpersid(self, _: Any) -> None:
         kind, storage, key, _location, count = self.stack.pop()
-        dtype = _storage_dtype(storage.name) if isinstance(storage, _Global) else None
+        dtype = storage_dtype(storage.name) if isinstance(storage, Global) else None
         if kind != "storage" or dtype is None:
             raise CheckpointError(f"{self.source}: is refused: unknown storage {storage!r}")
         self.stack.append(self.storage(str(key), dtype, int(count)))
-
-
-def _storage_dtype(name: str) -> torch.dtype | None:
-    return _STORAGES.get(name.removeprefix("torch.")) if name.startswith("torch.") else None
-
-
-def _tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
-    reach = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + 1
-    if min([offset, *size, *stride], default=0) < 0 or (0 not in size and reach > len(storage)):
-        raise ValueError(f"a tensor of size {tuple(size)} reaches outside its storage")
-    return torch.as_strided(storage, tuple(size), tuple(stride), offset)
-
-
-def _dtype(name: str, *_: Any) -> Any:
-    dtype = np.dtype(str(name))
-    return dtype if dtype.kind in _NUMBERS else Inert(f"numpy dtype {name}")
-
-
-def _scalar(dtype: Any, data: Any) -> Any:
-    if not isinstance(dtype, np.dtype) or not isinstance(data, bytes):
-        return Inert("numpy.scalar", (dtype,))
-    return np.frombuffer(data, dtype, count=1)[0].item()
-
-
-def _array(state: Any) -> Any:
-    _version, shape, dtype, fortran, data = state
-    if not isinstance(dtype, np.dtype) or not isinstance(data, bytes):
-        return Inert("numpy.ndarray", (shape,))
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C").copy()
-
-
-_BUILDERS: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": lambda *items: dict(*items),
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_parameter": lambda data, *_: data,
-    "torch.Size": lambda size=(): tuple(size),
-    "torch.device": lambda *parts: ":".join(map(str, parts)),
-    "_codecs.encode": lambda text, coding="latin1": str(text).encode("latin1"),
-    "numpy.dtype": _dtype,
-    "numpy.core.multiarray.scalar": _scalar,
-    "numpy._core.multiarray.scalar": _scalar,
-    "numpy.core.multiarray._reconstruct": lambda *_: _Array(),
-    "numpy._core.multiarray._reconstruct": lambda *_: _Array(),
-    "builtins.set": lambda items=(): set(items),
-}
-_CONSTANTS: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False,
-    "EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set,
-}  # fmt: skip
-_LITERALS = {
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
-    "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE",
-    "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
-}  # fmt: skip
-_IGNORED = {"PROTO", "FRAME"}

@@ -205,7 +205,7 @@ def test_plain_values_load_without_an_allow_list(tmp_path: Path) -> None:
 
     values = {
         "number": np.float32(0.5), "array": np.arange(3), "text": Text("t"), "object": object(),
-        "nested": [(1, {"a": {2}})], "parameter": torch.nn.Parameter(torch.ones(2)),
+        "nested": [(1, {"a": {3, 2}})], "parameter": torch.nn.Parameter(torch.ones(2)),
         "view": torch.zeros(1000)[:2],
     }  # fmt: skip
     torch.save(checkpoint.plain(values), tmp_path / "f.pth")
@@ -214,6 +214,6 @@ def test_plain_values_load_without_an_allow_list(tmp_path: Path) -> None:
     assert read["array"].tolist() == [0, 1, 2]
     assert type(read["text"]) is str
     assert read["object"].startswith("<object")
-    assert read["nested"] == [(1, {"a": {2}})]
+    assert read["nested"] == [(1, {"a": [2, 3]})]
     assert not read["parameter"].requires_grad
     assert read["view"].untyped_storage().nbytes() == 8

@@ -1,23 +1,17 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from nlseg.engine.checkpoints import folder as checkpoint_folder
+from nlseg.engine.runner import Runner
+from nlseg.engine.training.finite import NonFiniteError
 from nlseg.errors import CheckpointError, UserError
+from tests.engine.rank_script import AMP, BEST, EMA, EPOCHS, accumulate
 from tests.engine.runs import assert_same, curves, final, go_on, interrupt, train
 from tests.engine.toy import toy_config
-
-AMP = {"optim_wrapper.type": "AmpOptimWrapper", "optim_wrapper.dtype": "bfloat16"}
-EMA = {"custom_hooks": [{"type": "EMAHook", "momentum": 0.1}]}
-ACCUMULATE = {"optim_wrapper.accumulative_counts": 3}
-BEST = {"default_hooks.checkpoint.save_best": "mIoU", "default_hooks.checkpoint.max_keep_ckpts": 1}
-EPOCHS = {
-    "train_cfg": {"_delete_": True, "type": "EpochBasedTrainLoop", "max_epochs": 2},
-    "train_dataloader.sampler.type": "DefaultSampler",
-    "param_scheduler": [{"type": "MultiStepLR", "milestones": [1], "by_epoch": True}],
-    "default_hooks.checkpoint": {"type": "CheckpointHook", "by_epoch": True, "interval": 1},
-}
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +38,7 @@ def test_interrupted_run_ends_bitwise_the_same(tmp_path: Path, at: int) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [AMP, EMA, ACCUMULATE, BEST, {**EMA, **AMP, **ACCUMULATE, **BEST}],
+    [AMP, EMA, accumulate(3), BEST, {**EMA, **AMP, **accumulate(3), **BEST}],
     ids=["bf16", "ema", "accumulation", "best", "all"],
 )
 def test_resume_is_exact_with_each_option(tmp_path: Path, changes: dict) -> None:
@@ -61,7 +55,15 @@ def test_resume_is_exact_within_and_at_the_end_of_an_epoch(tmp_path: Path, at: i
     check_exact(tmp_path, at, **{**EPOCHS, "train_dataloader.drop_last": True})
 
 
-@pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 0)])
+@pytest.mark.parametrize("at", [3, 4, 8])  # in the first epoch, at its end, in the second
+def test_resume_is_exact_in_steps_that_reach_over_the_end_of_an_epoch(
+    tmp_path: Path, at: int
+) -> None:
+    changes = {**EPOCHS, **EMA, **AMP, **accumulate(2), "train_dataloader.drop_last": True}
+    check_exact(tmp_path, at, **changes)
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 0), (2, 2)])
 def test_resume_is_exact_over_changed_workers(tmp_path: Path, before: int, after: int) -> None:
     train(toy_config(tmp_path / "whole"))
     interrupt(toy_config(tmp_path / "parts", workers=before), 5)
@@ -135,6 +137,83 @@ def test_new_run_sets_the_old_one_aside(tmp_path: Path) -> None:
     assert (aside / "iter_12.pth").read_bytes() == before
     assert (aside / "scalars.jsonl").is_file()
     assert {path.name for path in tmp_path.glob("*.pth")} == {"iter_4.pth"}
+
+
+def go_on_from(config: Any, path: Path) -> Any:
+    config = config.copy()
+    config.load_from = str(path)
+    return go_on(config)
+
+
+def test_resume_with_a_path_in_the_folder_leaves_the_newer_branch(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    train(toy_config(tmp_path))
+    config = toy_config(tmp_path, **{"train_dataloader.dataset.poison": (21,)})
+    with pytest.raises(NonFiniteError):  # in iteration 6, before anything new is saved
+        go_on_from(config, tmp_path / "iter_4.pth")
+    assert checkpoint_folder.newest(tmp_path)[0] == tmp_path / "iter_4.pth"
+
+
+def test_resume_with_a_path_elsewhere_sets_an_older_run_aside(tmp_path: Path) -> None:
+    interrupt(toy_config(tmp_path / "a"), 5)
+    train(toy_config(tmp_path / "b", iters=4))
+    assert go_on_from(toy_config(tmp_path / "b"), tmp_path / "a/iter_6.pth").iter == 12
+    (aside,) = (tmp_path / "b").glob("before_*")
+    assert (aside / "iter_4.pth").is_file()
+    assert {path.name for path in (tmp_path / "b").glob("*.pth")} == {"iter_8.pth", "iter_12.pth"}
+
+
+@pytest.mark.parametrize("variable", ["TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"])
+def test_restart_goes_on_from_what_the_run_has_saved_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    interrupt(toy_config(tmp_path / "a"), 5)
+    (tmp_path / "b").mkdir()
+    monkeypatch.setenv(variable, "1")
+    log = tmp_path / "samples.txt"
+    again = toy_config(tmp_path / "b", **{"train_dataloader.dataset.log": str(log)})
+    interrupt(toy_config(tmp_path / "a"), 8)  # a restart without --resume goes on
+    shutil.copytree(tmp_path / "a", tmp_path / "b", dirs_exist_ok=True)
+    go_on_from(again, tmp_path / "a/iter_6.pth")
+    numbers = [int(line.split()[0]) for line in log.read_text().splitlines()]
+    assert numbers[0] == 9 * 4
+
+
+def test_weights_alone_are_refused_and_leave_the_folder_as_it_was(tmp_path: Path) -> None:
+    train(toy_config(tmp_path, **{"default_hooks.checkpoint.save_optimizer": False}, iters=4))
+    files = [*tmp_path.glob("iter_4*"), tmp_path / "last_checkpoint"]
+    before = {path: path.read_bytes() for path in files}
+    with pytest.raises(CheckpointError, match="holds weights but no optimizer"):
+        go_on_from(toy_config(tmp_path), tmp_path / "iter_4.pth")
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_checkpoints_in_another_folder_are_found(tmp_path: Path) -> None:
+    out = {"default_hooks.checkpoint.out_dir": str(tmp_path / "out")}
+    interrupt(toy_config(tmp_path / "run", **out), 5)
+    assert (tmp_path / "out/run/iter_6.pth").is_file()
+    log = tmp_path / "samples.txt"
+    go_on(toy_config(tmp_path / "run", **out, **{"train_dataloader.dataset.log": str(log)}))
+    assert log.read_text().split()[0] == str(6 * 4)
+    train(toy_config(tmp_path / "run", **out, iters=4))  # a new run
+    assert {path.name for path in (tmp_path / "out/run").glob("*.pth")} == {"iter_4.pth"}
+
+
+@pytest.mark.parametrize("record", [True, False], ids=["record", "no record"])
+@pytest.mark.parametrize("harm", ["short", "flip"])
+def test_damaged_path_is_refused(tmp_path: Path, harm: str, record: bool) -> None:
+    train(toy_config(tmp_path / "a", iters=4))
+    path = tmp_path / "a/iter_4.pth"
+    data = bytearray(path.read_bytes())
+    weight = final(tmp_path / "a", "iter_4.pth")["state_dict"]["head.weight"]
+    data[data.index(weight.numpy().tobytes()) + 1] ^= 1
+    path.write_bytes(data[:-99] if harm == "short" else data)
+    if not record:
+        path.with_name("iter_4.pth.json").unlink()
+    with pytest.raises(CheckpointError, match=r"iter_4\.pth: "):
+        go_on_from(toy_config(tmp_path / "b"), path)
+    with pytest.raises(CheckpointError, match=r"iter_4\.pth: "):
+        Runner.from_cfg(toy_config(tmp_path / "c", load_from=str(path))).test()
 
 
 def test_resume_without_checkpoint_begins_anew(tmp_path: Path) -> None:

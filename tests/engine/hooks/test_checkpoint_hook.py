@@ -16,6 +16,8 @@ from tests.engine.runs import assert_same, final, train
 from tests.engine.toy import toy_config
 
 HOOK = "default_hooks.checkpoint"
+# Without dropout, whose draws PyTorch versions differ in: 53.85 at 4, 76.92 at 8 and at 12.
+BEST_AT_8 = {f"{HOOK}.save_best": "mIoU", "model.dropout": 0.0, "randomness.seed": 5}
 
 
 def names(folder: Path) -> set[str]:
@@ -29,26 +31,24 @@ def test_interval_and_last(tmp_path: Path) -> None:
 
 
 def test_keep_one_and_best_as_a_link(tmp_path: Path) -> None:
-    train(toy_config(tmp_path, **{f"{HOOK}.max_keep_ckpts": 1, f"{HOOK}.save_best": "mIoU"}))
-    scores = {4: 38.46, 8: 61.54, 12: 53.85}  # as the run logs them
+    train(toy_config(tmp_path, **BEST_AT_8, **{f"{HOOK}.max_keep_ckpts": 1}))
     assert names(tmp_path) == {"iter_12.pth", "best_mIoU_iter_8.pth"}
     record = checkpoint.read_record(tmp_path / "best_mIoU_iter_8.pth")
     assert record is not None
-    assert record.scores["mIoU"] == pytest.approx(scores[8], abs=0.01)
+    assert record.scores["mIoU"] == pytest.approx(100 * 10 / 13)
     assert record.sha256 == checkpoint.sha256_of(tmp_path / "best_mIoU_iter_8.pth")
     last = checkpoint.read_record(tmp_path / "iter_12.pth")
     assert last is not None
-    assert last.scores["mIoU"] == pytest.approx(scores[12], abs=0.01)
+    assert last.scores["mIoU"] == pytest.approx(100 * 10 / 13)
 
 
 def test_best_is_a_second_name_of_the_same_file(tmp_path: Path) -> None:
-    train(toy_config(tmp_path, iters=8, **{f"{HOOK}.save_best": "auto"}))
+    train(toy_config(tmp_path, iters=8, **{**BEST_AT_8, f"{HOOK}.save_best": "auto"}))
     assert (tmp_path / "best_mIoU_iter_8.pth").samefile(tmp_path / "iter_8.pth")
 
 
 def test_best_between_two_saves_is_a_file_of_its_own(tmp_path: Path) -> None:
-    changes = {f"{HOOK}.save_best": "mIoU", f"{HOOK}.interval": 6}
-    train(toy_config(tmp_path, **changes))
+    train(toy_config(tmp_path, **BEST_AT_8, **{f"{HOOK}.interval": 6}))
     assert names(tmp_path) == {"iter_6.pth", "iter_12.pth", "best_mIoU_iter_8.pth"}
     assert final(tmp_path, "best_mIoU_iter_8.pth")["meta"]["iter"] == 8
 
@@ -99,7 +99,7 @@ def test_failed_periodic_save_does_not_end_training(
         return original(content, path)
 
     monkeypatch.setattr(checkpoint, "save", fail_once)
-    train(toy_config(tmp_path, **{f"{HOOK}.max_keep_ckpts": 1, f"{HOOK}.save_best": "mIoU"}))
+    train(toy_config(tmp_path, **BEST_AT_8, **{f"{HOOK}.max_keep_ckpts": 1}))
     # the best one, at 8, is then a file of its own
     assert names(tmp_path) == {"iter_12.pth", "best_mIoU_iter_8.pth"}
 

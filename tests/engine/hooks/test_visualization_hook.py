@@ -51,6 +51,23 @@ def test_draws_every_interval_to_the_back_ends(tmp_path):
     assert names == ["val_x_a_1.png", "val_x_a_3.png"]
 
 
+def test_full_disk_is_warned_of_once_in_validation_and_told_in_a_test(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    run, warnings = runner(tmp_path / "img"), []
+    run.logger = SimpleNamespace(warning=warnings.append)
+    monkeypatch.setattr(run.visualizer, "add_datasample", fail)
+    hook = SegVisualizationHook(show_dir=str(tmp_path / "out"))
+    images = outputs(tmp_path / "img/a.png")
+    for batch in range(2):
+        hook.after_val_iter(run, batch, None, images)
+    assert len(warnings) == 1
+    assert "No space left on device" in warnings[0]
+    with pytest.raises(OSError, match="No space"):
+        hook.after_test_iter(run, 0, None, images)
+
+
 def test_draws_nothing_unless_asked(tmp_path):
     hook = SegVisualizationHook()
     hook.after_test_iter(None, 49, None, outputs(tmp_path / "a.png"))

@@ -11,14 +11,12 @@ from torch.utils.data import DataLoader
 from nlseg.datasets.sampler import DefaultSampler, InfiniteSampler
 from nlseg.engine.training.loaders import (
     BatchStream,
-    WorkerDiedError,
     clean_loader_config,
     iterations_per_epoch,
     log_bad_samples,
     original_message,
-    prepare_worker,
-    shut_down,
-)  # fmt: skip
+)
+from nlseg.engine.training.workers import WorkerDiedError, prepare_worker, shut_down
 from nlseg.errors import DataError
 from nlseg.structures import SampleIndex
 
@@ -99,6 +97,34 @@ def test_killed_worker_is_replaced_and_no_sample_is_lost(tmp_path: Path) -> None
     assert len(warnings) == 1
     assert "workers are started again at batch" in warnings[0]
     shut_down(loader)
+
+
+class Broken:
+    """Batches whose worker went while it handed one over."""
+
+    def __init__(self, error: Exception, alive: bool) -> None:
+        self.error = error
+        self._workers = [SimpleNamespace(is_alive=lambda: alive, exitcode=-signal.SIGKILL)]
+
+    def __next__(self) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), EOFError()])
+def test_worker_that_dies_while_it_hands_over_a_batch_is_replaced(error: Exception) -> None:
+    warnings: list[str] = []
+    stream: Any = BatchStream(infinite(Numbers(100)), 0, warnings.append)
+    stream._batches = Broken(error, alive=False)
+    assert take(stream, 2) == [[0, 1], [2, 3]]
+    assert "(SIGKILL); workers are started again at batch 0" in warnings[0]
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "no a.png"), RuntimeError("broken")])
+def test_error_of_a_living_worker_is_raised(error: Exception) -> None:
+    stream: Any = BatchStream(infinite(Numbers(100)), 0, pytest.fail)
+    stream._batches = Broken(error, alive=True)
+    with pytest.raises(type(error)):
+        next(stream)
 
 
 def test_worker_that_dies_every_time_ends_with_its_cause() -> None:

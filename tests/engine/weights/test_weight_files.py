@@ -14,7 +14,7 @@ from torch import nn
 from nlseg.engine.weights import downloads
 from nlseg.engine.weights.files import read_checkpoint
 from nlseg.engine.weights.fitting import compare, load_strictly, load_what_fits, weights_in
-from nlseg.engine.weights.inert import Inert
+from nlseg.engine.weights.inert_parts import Inert
 from nlseg.engine.weights.safetensors_file import read_safetensors
 from nlseg.errors import CheckpointError
 
