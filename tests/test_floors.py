@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "nlseg"
 FLOORS = {
-    "registry": 0, "structures": 0, "errors": 0,
+    "registry": 0, "structures": 0, "errors": 0, "arguments": 0,
     "ops": 1,
     "models": 2, "datasets": 2, "evaluation": 2, "visualization": 2,
     "engine": 3,

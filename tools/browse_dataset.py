@@ -7,12 +7,11 @@ Writes one picture (samples.png) and one page (samples.html) below --out; needs 
 
 import argparse
 
+from nlseg.arguments import add_config_options, command_parser
+
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="config file")
+    parser = command_parser(__doc__)
     parser.add_argument("--split", default="train", choices=["train", "val", "test"])
     parser.add_argument("--num", type=int, default=8, help="samples to show (default: 8)")
     parser.add_argument(
@@ -22,9 +21,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--out", "--output-dir", help="folder (default: work_dirs/browse/NAME of the config)"
     )
-    parser.add_argument(
-        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="settings to override"
-    )
+    add_config_options(parser)
     return parser.parse_args()
 
 
@@ -47,7 +44,11 @@ def browse(args: argparse.Namespace) -> None:
     from nlseg.visualization.contact_sheet import contact_sheet
     from nlseg.visualization.visualizer import write_picture
 
-    browser = Browser(load_config(args.config, args.cfg_options), args.split, args.seed)
+    browser = Browser(
+        load_config(args.config, args.overrides, allow_unknown=args.allow_unknown_keys),
+        args.split,
+        args.seed,
+    )
     rows = list(tqdm(browser.rows(args.num, args.draws), total=args.num, disable=None))
     folder = Path(args.out or Path("work_dirs/browse") / Path(args.config).stem)
     title = f"{Path(args.config).stem}, {args.split}"

@@ -10,12 +10,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from nlseg.arguments import add_config_options, command_parser
+
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="config file")
+    parser = command_parser(__doc__)
     parser.add_argument(
         "--stages", nargs="+", default=["train", "val", "test"], choices=["train", "val", "test"],
         help="which data sets to look at (default: all)",
@@ -27,9 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--no-cache", action="store_true", help="read every file again, even if it is unchanged"
     )
-    parser.add_argument(
-        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="change config values"
-    )
+    add_config_options(parser)
     return parser.parse_args()
 
 
@@ -44,14 +41,14 @@ def main() -> int:
     folder = Path(args.out or Path("work_dirs/check_data") / Path(args.config).stem)
     try:
         examination = examine(
-            load_config(args.config, args.cfg_options),
+            load_config(args.config, args.overrides, allow_unknown=args.allow_unknown_keys),
             stages=args.stages,
             num_processes=args.nproc,
             cache_file=None if args.no_cache else folder.parent / "facts.jsonl",
             progress=sys.stderr.isatty(),
         )
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     print(as_text(examination))
     print("\n" + "\n".join(str(file) for file in write_report(examination, folder)))

@@ -1,4 +1,4 @@
-"""Train one config with several values, several times each, and compare the scores.
+r"""Train one config with several values, several times each, and compare the scores.
 
     python tools/sweep.py configs/nonlocal_net/nonlocal_r18-d8_1xb4-20k_camvid-360x480.py \
         --grid lr=0.01,0.005 model.decode_head.reduction=1,2 --repeat 3
@@ -13,25 +13,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+from nlseg.arguments import add_overrides, command_parser
+
 TRAIN = Path(__file__).with_name("train.py")
 PREEMPTED = 143
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", type=Path, help="config file that every run begins with")
+    parser = command_parser(__doc__)
     parser.add_argument(
         "--grid", nargs="+", action="extend", default=[], metavar="KEY=V1,V2",
         help="values to try; all combinations are run",
     )  # fmt: skip
     parser.add_argument("--repeat", type=int, default=1, help="runs of each setting")
     parser.add_argument("--first-seed", type=int, default=0, help="seed of the first repetition")
-    parser.add_argument(
-        "--set", "--cfg-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
-        dest="overrides", help="overrides for all runs",
-    )  # fmt: skip
+    add_overrides(parser, "for all runs")
     parser.add_argument("--out", type=Path, help="folder (default: work_dirs/sweeps/NAME)")
     parser.add_argument("--metric", default="mIoU", help="validation score to compare")
     parser.add_argument("--best", action="store_true", help="compare best scores, not the last")
@@ -49,11 +45,12 @@ def main() -> int:
 
     from nlseg.engine.analysis import sweep, sweep_scores
 
-    folder = args.out or Path("work_dirs/sweeps") / args.config.stem
+    config = Path(args.config)
+    folder = args.out or Path("work_dirs/sweeps") / config.stem
     seeds = range(args.first_seed, args.first_seed + args.repeat)
     runs = sweep.plan(sweep.parse_grid(args.grid), seeds, folder)
     for run in runs:
-        sweep.write_config(args.config, run, args.overrides)
+        sweep.write_config(config, run, args.overrides)
     waiting = [run for run in runs if not run.is_finished]
     if args.print:
         for run in waiting:

@@ -5,30 +5,17 @@ Exit code 0: done; 1: the test failed; 2: something to mend in the command, conf
 
 import argparse
 
+from nlseg.arguments import add_config_options, add_run_arguments, command_parser
+
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="config file")
+    parser = command_parser(__doc__)
     parser.add_argument("checkpoint", help="weights: a file, https address or published name")
-    parser.add_argument("--work-dir", help="folder for logs and scores")
     parser.add_argument("--out", metavar="DIR", help="write the predicted label maps here")
     parser.add_argument("--show-dir", metavar="DIR", help="write a picture of every image here")
     parser.add_argument("--tta", action="store_true", help="average over several scales and flips")
-    parser.add_argument("--amp", action="store_true", help="predict in half precision")
-    parser.add_argument(
-        "--fast", action="store_true", help="turn on what is quick and safe on this hardware"
-    )
-    parser.add_argument(
-        "--cfg-options", "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
-        help="settings to override; load_strict=False accepts weights that fit in part",
-    )  # fmt: skip
-    parser.add_argument(
-        "--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none",
-        help="who starts the processes",
-    )  # fmt: skip
-    parser.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
+    add_run_arguments(parser)
+    add_config_options(parser, "such as load_strict=False, which accepts weights that fit in part")
     return parser.parse_args()
 
 
@@ -53,8 +40,9 @@ def test(args: argparse.Namespace) -> None:
         show_dir=args.show_dir,
         tta=args.tta,
         amp=args.amp,
-        overrides=args.cfg_options,
+        overrides=args.overrides,
         launcher=args.launcher,
+        allow_unknown=args.allow_unknown_keys,
     )
     if args.fast:
         use_fast_testing(cfg)

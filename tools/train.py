@@ -7,32 +7,20 @@ Exit code 0: done; 1: training failed; 2: something to mend in the command, conf
 
 import argparse
 
+from nlseg.arguments import add_config_options, add_run_arguments, command_parser
+
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="config file")
-    parser.add_argument("--work-dir", help="folder for logs and checkpoints")
+    parser = command_parser(__doc__)
+    add_run_arguments(parser)
+    add_config_options(parser, "such as lr=0.005 max_iters=20000")
     parser.add_argument(
         "--resume", nargs="?", const=True, metavar="PATH",
         help="go on from the newest whole checkpoint of the work dir, or from PATH",
     )  # fmt: skip
-    parser.add_argument("--amp", action="store_true", help="train in half precision")
-    parser.add_argument(
-        "--fast", action="store_true", help="turn on what is quick and safe on this hardware"
-    )
     parser.add_argument(
         "--max-time", metavar="H:MM:SS", help="save and stop before this much time has passed"
     )
-    parser.add_argument(
-        "--cfg-options", "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
-        help="settings to override, such as lr=0.005 max_iters=20000",
-    )  # fmt: skip
-    parser.add_argument(
-        "--allow-unknown-keys", action="store_true",
-        help="accept top-level config keys that no part of a run reads",
-    )  # fmt: skip
     parser.add_argument(
         "--dry-run", action="store_true",
         help="build everything, take one step, say what the run needs and how long it takes",
@@ -45,11 +33,6 @@ def parse_args() -> argparse.Namespace:
         "--auto-scale-lr", action="store_true",
         help="scale the learning rate for another number of GPUs than the config is written for",
     )  # fmt: skip
-    parser.add_argument(
-        "--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none",
-        help="who starts the processes",
-    )  # fmt: skip
-    parser.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -74,7 +57,7 @@ def train(args: argparse.Namespace) -> None:
         resume=args.resume,
         amp=args.amp,
         max_time=args.max_time,
-        overrides=args.cfg_options,
+        overrides=args.overrides,
         launcher=args.launcher,
         allow_unknown=args.allow_unknown_keys,
     )

@@ -4,11 +4,19 @@ import json
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, TypedDict, get_args
 
 from nlseg.errors import ConfigError, DataError
 
-_POLICIES = ("raise", "skip", "replace")
+Policy = Literal["raise", "skip", "replace"]
+
+
+class BadSamples(TypedDict, total=False):
+    """The arguments of :class:`BadSamplePolicy`, as a config gives them."""
+
+    policy: Policy
+    limit: int
+    log: str | None
 
 
 class BadSamplePolicy:
@@ -24,9 +32,10 @@ class BadSamplePolicy:
         ConfigError: An argument is not allowed.
     """
 
-    def __init__(self, policy: str = "raise", limit: int = 100, log: str | None = None) -> None:
-        if policy not in _POLICIES:
-            raise ConfigError(f"bad_samples.policy: {policy!r} is not one of {_POLICIES}")
+    def __init__(self, policy: Policy = "raise", limit: int = 100, log: str | None = None) -> None:
+        if policy not in get_args(Policy):
+            choices = ", ".join(get_args(Policy))
+            raise ConfigError(f"bad_samples.policy: {policy!r} is not one of {choices}")
         if limit < 0:
             raise ConfigError(f"bad_samples.limit: {limit} is below 0")
         self.policy = policy

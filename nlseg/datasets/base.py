@@ -2,17 +2,17 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from mmengine.dataset import BaseDataset
 
-from nlseg.datasets.bad_samples import BadSamplePolicy
+from nlseg.datasets.bad_samples import BadSamplePolicy, BadSamples
 from nlseg.datasets.cached_files import attach_frames, cache_files
 from nlseg.datasets.frame_cache import FrameCache
 from nlseg.datasets.metainfo import describe_classes
-from nlseg.datasets.pairs import Source, find_pairs
+from nlseg.datasets.pairs import Folders, Source, find_pairs
 from nlseg.datasets.stream import sample_rng, seed_global_state
-from nlseg.datasets.transforms.compose import Compose
+from nlseg.datasets.transforms.compose import Compose, FuseMode
 from nlseg.errors import ConfigError, DataError
 from nlseg.registry import DATASETS
 from nlseg.structures import IGNORE_INDEX, SampleIndex
@@ -81,7 +81,7 @@ class BaseSegDataset(BaseDataset):
         seg_map_suffix: str | None = None,
         metainfo: Mapping[str, Any] | None = None,
         data_root: str | None = None,
-        data_prefix: Mapping[str, str] | None = None,
+        data_prefix: Folders | None = None,
         filter_cfg: Mapping[str, Any] | None = None,
         indices: int | Sequence[int] | None = None,
         serialize_data: bool = True,
@@ -95,9 +95,9 @@ class BaseSegDataset(BaseDataset):
         label_map: Mapping[int, int] | None = None,
         palette_to_index: Any = None,
         check_labels: bool = True,
-        bad_samples: Mapping[str, Any] | None = None,
-        fuse: str = "exact",
-        cache: str | None = None,
+        bad_samples: BadSamples | None = None,
+        fuse: FuseMode = "exact",
+        cache: Literal["memmap"] | None = None,
         cache_dir: str | None = None,
         seed: int = 0,
     ) -> None:
@@ -105,8 +105,8 @@ class BaseSegDataset(BaseDataset):
         self.img_suffix = self.IMG_SUFFIX if img_suffix is None else img_suffix
         self.seg_map_suffix = self.SEG_MAP_SUFFIX if seg_map_suffix is None else seg_map_suffix
         self.data_root = data_root
-        default_prefix = {"img_path": "", "seg_map_path": ""}
-        self.data_prefix = dict(default_prefix if data_prefix is None else data_prefix)
+        whole_root: Folders = {"img_path": "", "seg_map_path": ""}
+        self.data_prefix: dict[str, Any] = {**(whole_root if data_prefix is None else data_prefix)}
         self.filter_cfg = copy.deepcopy(filter_cfg)
         self._indices = indices
         self.serialize_data = serialize_data
@@ -122,29 +122,27 @@ class BaseSegDataset(BaseDataset):
         self.seed = seed
         self.data_list: list[dict[str, Any]] = []
         self._join_prefix()
-        if label_map is None:
-            label_map = self.LABEL_MAP
-        self._metainfo = describe_classes(
-            self.METAINFO, metainfo, label_map, self.reduce_zero_label, type(self).__name__
-        )
+        self._metainfo = self._describe_classes(metainfo, label_map)
         self.label_map = self._metainfo["label_map"]
-        if self.test_mode and self._metainfo.get("classes") is None:
-            raise ConfigError(
-                f"{type(self).__name__}.metainfo.classes: not given; evaluation needs the names"
-            )
-        if palette_to_index is True:
-            palette_to_index = self._metainfo["palette"]
         self.palette_to_index = palette_to_index
+        if palette_to_index is True:
+            self.palette_to_index = self._metainfo["palette"]
         self.pipeline = Compose(pipeline, fuse)
-        if cache not in (None, "memmap"):
-            raise ConfigError(
-                f"{type(self).__name__}.cache: {cache!r} is neither None nor 'memmap'"
-            )
         self.cache = cache
         self.cache_dir = cache_dir
         self.frames: FrameCache | None = None
         if not lazy_init:
             self.full_init()
+
+    def _describe_classes(
+        self, metainfo: Mapping[str, Any] | None, label_map: Mapping[int, int] | None
+    ) -> dict[str, Any]:
+        where = type(self).__name__
+        raw_map = self.LABEL_MAP if label_map is None else label_map
+        info = describe_classes(self.METAINFO, metainfo, raw_map, self.reduce_zero_label, where)
+        if self.test_mode and info.get("classes") is None:
+            raise ConfigError(f"{where}.metainfo.classes: not given; evaluation needs the names")
+        return info
 
     def full_init(self) -> None:
         """Look for the files; nothing happens the second time.
@@ -164,13 +162,7 @@ class BaseSegDataset(BaseDataset):
                 f"filter_cfg={self.filter_cfg} and indices={self._indices}"
             )
         if self.cache is not None:
-            self.frames = cache_files(
-                self.data_list,
-                self.pipeline.transforms,
-                self.cache_dir,
-                self.data_root,
-                self.palette_to_index,
-            )
+            self.frames = cache_files(self)
         if self.serialize_data:
             self.data_bytes, self.data_address = self._serialize_data()
         self._fully_initialized = True

@@ -14,8 +14,9 @@ def _present(samples: Sequence[Any]) -> list[Any]:
     present = [sample for sample in samples if sample is not None]
     if not present:
         raise DataError(
-            f"all {len(samples)} samples of a batch are bad; see the bad_samples log, or take "
-            'bad_samples=dict(policy="replace")'
+            f"all {len(samples)} samples of a batch are bad; see the bad_samples log. In training "
+            'bad_samples=dict(policy="replace") takes others; an evaluation needs whole files: '
+            "tools/check_data.py names the broken ones"
         )
     return present
 

@@ -4,13 +4,20 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from mmengine import fileio
 
 from nlseg.errors import DataError
 
 _SHOWN = 5
+
+
+class Folders(TypedDict, total=False):
+    """Where the files lie, from ``data_root`` on."""
+
+    img_path: str | None
+    seg_map_path: str | None
 
 
 @dataclass(frozen=True)

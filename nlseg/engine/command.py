@@ -95,6 +95,7 @@ def evaluation_config(
     amp: bool = False,
     overrides: Sequence[str] = (),
     launcher: str = "none",
+    allow_unknown: bool = False,
 ) -> Config:
     """Read a config for a test and add what the command line says.
 
@@ -108,18 +109,16 @@ def evaluation_config(
         amp: Predict in half precision.
         overrides: ``key=value`` strings.
         launcher: Who starts the processes.
+        allow_unknown: Accept top-level keys that no part of a run reads.
     """
-    cfg = load_config(path, overrides)
+    cfg = load_config(path, overrides, allow_unknown=allow_unknown)
     cfg.launcher = launcher
     cfg.work_dir = _work_dir(cfg, path, work_dir)
     cfg.load_from, cfg.resume = checkpoint, False
     if tta:
         use_test_time_augmentation(cfg)
     if out is not None:
-        for evaluator in _evaluators(cfg.test_evaluator):
-            evaluator.update(output_dir=out)
-            if evaluator.type.rpartition(".")[2] == "CityscapesMetric":
-                evaluator.update(keep_results=True)
+        write_predictions(cfg, out)
     if show_dir is not None:
         show_every_image(cfg, show_dir)
     if amp:
@@ -151,6 +150,14 @@ def use_test_time_augmentation(cfg: Config) -> None:
     for part in dataset.get("datasets", [dataset]):
         part.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+
+
+def write_predictions(cfg: Config, folder: str) -> None:
+    """Let the test's evaluators write the predicted label maps into a folder."""
+    for evaluator in _evaluators(cfg.test_evaluator):
+        evaluator.update(output_dir=folder)
+        if evaluator.type.rpartition(".")[2] == "CityscapesMetric":
+            evaluator.update(keep_results=True)
 
 
 def show_every_image(cfg: Config, folder: str) -> None:

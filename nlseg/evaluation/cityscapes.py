@@ -4,7 +4,7 @@ import contextlib
 import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ class CityscapesMetric(BaseMetric):
         *,
         format_only: bool = False,
         keep_results: bool = False,
-        collect_device: str = "cpu",
+        collect_device: Literal["cpu", "gpu"] = "cpu",
         prefix: str | None = None,
     ) -> None:
         # BaseMetric warns where there is no prefix; the plain names are what is wanted here.

@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmengine import dist
@@ -16,7 +16,13 @@ from torch import Tensor
 from nlseg.errors import ConfigError, DataError
 from nlseg.evaluation.prediction_files import PredictionWriter
 from nlseg.evaluation.samples import sample_data, sample_value
-from nlseg.evaluation.scores import Scores, check_metric_names, class_scores, summarize
+from nlseg.evaluation.scores import (
+    MetricName,
+    Scores,
+    check_metric_names,
+    class_scores,
+    summarize,
+)
 from nlseg.evaluation.table import format_table
 from nlseg.ops.confusion import count_pairs
 from nlseg.registry import METRICS
@@ -43,10 +49,10 @@ class IoUMetric(BaseMetric):
         format_only: Only write the predictions; labels are not needed then.
         prefix: Put before the names of the scores, ``<prefix>/mIoU``.
         keep_results: Accepted for the sake of existing configs; what is written always stays.
-        img_root: Folder of all images; sub-folders below it are kept in ``output_dir``. Without it
-            the data set's ``metainfo['img_root']`` is taken where there is one.
+        img_root: Folder of all images; sub-folders below it are kept in ``output_dir``. A test sets
+            it where two images have the same name.
         per_class_file: JSON file for the per-class scores and the confusion matrix of the latest
-            evaluation.
+            evaluation; a test writes one beside its log unless this says where.
 
     Attributes:
         per_class: Scores of every class in the latest evaluation, as fractions.
@@ -60,11 +66,11 @@ class IoUMetric(BaseMetric):
     def __init__(
         self,
         ignore_index: int = IGNORE_INDEX,
-        iou_metrics: str | Sequence[str] = ("mIoU",),
+        iou_metrics: MetricName | Sequence[MetricName] = ("mIoU",),
         *,
         nan_to_num: float | None = None,
         beta: float = 1.0,
-        collect_device: str = "cpu",
+        collect_device: Literal["cpu", "gpu"] = "cpu",
         output_dir: str | None = None,
         format_only: bool = False,
         prefix: str | None = None,
@@ -139,7 +145,7 @@ class IoUMetric(BaseMetric):
         self._counts = counts if self._counts is None else self._counts + counts
 
     def _write(self, writer: PredictionWriter, pred: Tensor, sample: Any) -> None:
-        writer.img_root = self.img_root or (self.dataset_meta or {}).get("img_root")
+        writer.img_root = self.img_root
         shift = int(bool(sample_value(sample, "reduce_zero_label", False)))
         label = pred.to("cpu", torch.int64).numpy() + shift
         writer.write(label, str(sample_value(sample, "img_path", f"{self._num_images}.png")))
@@ -206,6 +212,7 @@ class IoUMetric(BaseMetric):
         print_log("per class results, %:\n" + self.table(), logger="current")
         if self.per_class_file is not None and dist.is_main_process():
             write_scores(Path(self.per_class_file), self.classes, self.per_class, counts)
+            print_log(f"scores of every class: {self.per_class_file}", logger="current")
         prefix = f"{self.prefix}/" if self.prefix else ""
         return {prefix + name: value for name, value in summary.items()}
 

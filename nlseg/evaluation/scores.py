@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ from nlseg.errors import ConfigError
 Scores = dict[str, NDArray[np.float64]]
 """Name of a score -> its value for every class (K,), as a fraction; ``aAcc`` is a scalar array."""
 
-METRIC_NAMES = ("mIoU", "mDice", "mFscore")
+MetricName = Literal["mIoU", "mDice", "mFscore"]
+METRIC_NAMES: tuple[str, ...] = get_args(MetricName)
 
 
 def check_metric_names(names: str | Sequence[str]) -> tuple[str, ...]:

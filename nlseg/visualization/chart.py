@@ -18,6 +18,7 @@ COLOURS: tuple[Colour, ...] = (
 )  # fmt: skip
 _INK, _GRID = (40, 44, 52), (226, 229, 234)
 _FINER = 2  # lines are drawn at twice the size and shrunk, which smooths them
+_LEGEND_ROW = 18
 _MARGIN = (46, 22, 58, 78)  # top, right, bottom, left in px
 
 
@@ -54,6 +55,7 @@ def line_chart(
     title: str = "",
     x_label: str = "",
     y_label: str = "",
+    x_extent: tuple[float, float] | None = None,
     size: tuple[int, int] = (420, 760),
 ) -> Image:
     """Draw lines with axes, a grid and a legend.
@@ -63,15 +65,18 @@ def line_chart(
         title: Written on top.
         x_label: Written below.
         y_label: Written above the vertical axis.
-        size: Height and width in px.
+        x_extent: Smallest and largest x to show; None for those of the lines.
+        size: Height and width in px; a legend of several lines makes it higher.
 
     Returns:
         RGB picture (H, W, 3).
     """
-    height, width = size
     top, right, bottom, left = _MARGIN
-    x_ticks = ticks(*_extent([line.x for line in series]))
-    y_ticks = ticks(*_extent([line.y for line in series]))
+    legend = _legend_rows(series, size[1] - left - right)
+    extra = max(0, len(legend) - 1) * _LEGEND_ROW
+    height, width, top = size[0] + extra, size[1], top + extra
+    x_ticks = ticks(*(x_extent or extent([line.x for line in series])))
+    y_ticks = ticks(*extent([line.y for line in series]))
     frame = _Frame(left, top, width - right, height - bottom, *map(_ends, (x_ticks, y_ticks)))
     lines = np.full((height * _FINER, width * _FINER, 3), 255, np.uint8)
     _draw_grid(lines, frame, x_ticks, y_ticks)
@@ -80,10 +85,10 @@ def line_chart(
     picture = np.asarray(cv2.resize(lines, (width, height), interpolation=cv2.INTER_AREA))
     _write_ticks(picture, frame, x_ticks, y_ticks)
     write_text(picture, title, (8, left), size=16, colour=_INK)
-    write_text(picture, y_label, (27, 8), size=12, colour=_INK)
+    write_text(picture, y_label, (top - 26, 8), size=12, colour=_INK)
     middle = (frame.left + frame.right - text_size(x_label, 13)[1]) // 2
     write_text(picture, x_label, (height - 26, middle), size=13, colour=_INK)
-    _write_legend(picture, frame, series)
+    _write_legend(picture, frame, legend)
     return picture
 
 
@@ -104,7 +109,8 @@ def ticks(low: float, high: float, count: int = 6) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def _extent(values: Sequence[Sequence[float]]) -> tuple[float, float]:
+def extent(values: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Return the smallest and largest number, 0 and 1 where there is none."""
     numbers = [float(v) for part in values for v in part if isfinite(v)]
     return (min(numbers), max(numbers)) if numbers else (0.0, 1.0)
 
@@ -153,13 +159,29 @@ def _write_ticks(picture: Image, frame: _Frame, x_ticks: list[float], y_ticks: l
         write_text(picture, text, (frame.bottom + 8, middle), size=12, colour=_INK)
 
 
-def _write_legend(picture: Image, frame: _Frame, series: Sequence[Series]) -> None:
-    """Write the names beside each other, right above the frame, in the colours of the lines."""
-    named = [line for line in series if line.name]
-    widths = [text_size(line.name, 12)[1] + 30 for line in named]
-    left = frame.right - sum(widths)
-    for i, (line, width) in enumerate(zip(named, widths, strict=True)):
-        colour = COLOURS[i % len(COLOURS)]
-        cv2.line(picture, (left + 8, 36), (left + 22, 36), colour, 3, cv2.LINE_AA)
-        write_text(picture, line.name, (28, left + 27), size=12, colour=_INK)
-        left += width
+Entry = tuple[str, Colour, int]
+"""Name of a line, its colour, and the width of its entry in px."""
+
+
+def _legend_rows(series: Sequence[Series], width: int) -> list[list[Entry]]:
+    """Lay out the names of the lines in as few rows as fit."""
+    rows: list[list[Entry]] = []
+    for i, line in enumerate(series):
+        entry = (line.name, COLOURS[i % len(COLOURS)], text_size(line.name, 12)[1] + 30)
+        if not line.name:
+            continue
+        if not rows or sum(e[2] for e in rows[-1]) + entry[2] > width:
+            rows.append([])
+        rows[-1].append(entry)
+    return rows
+
+
+def _write_legend(picture: Image, frame: _Frame, rows: Sequence[Sequence[Entry]]) -> None:
+    """Write the names right above the frame, beside lines in their colours."""
+    for number, row in enumerate(rows):
+        top = frame.top - 18 - (len(rows) - 1 - number) * _LEGEND_ROW
+        left = frame.right - sum(width for _, _, width in row)
+        for name, colour, width in row:
+            cv2.line(picture, (left + 8, top + 8), (left + 22, top + 8), colour, 3, cv2.LINE_AA)
+            write_text(picture, name, (top, left + 27), size=12, colour=_INK)
+            left += width

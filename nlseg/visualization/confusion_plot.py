@@ -11,6 +11,8 @@ from nlseg.visualization.overlay import Image
 from nlseg.visualization.palette import text_colour
 from nlseg.visualization.text import text_size, write_text
 
+_SUBTITLE = "true \\ predicted, % of the true class"
+_HEADING = 46
 _LOW, _HIGH = np.array([247, 251, 255.0]), np.array([8, 48, 107.0])
 
 
@@ -33,14 +35,17 @@ def plot_confusion(
     cell = cell or (46 if num_classes <= 20 else 34 if num_classes <= 30 else 8)
     font = 13 if cell >= 30 else 8
     shares = row_shares(counts)
-    margin = max(text_size(name, font)[1] for name in classes) + 40
-    side = num_classes * cell
-    picture = np.full((margin + side + 20, margin + side + 20, 3), 255, np.uint8)
+    longest = max(text_size(name, font)[1] for name in classes)
+    top, left = _HEADING + longest + 16, longest + 26
+    side = num_classes * cell + 20
+    heading = max(text_size(title, 16)[1], text_size(_SUBTITLE, 12)[1]) + 20
+    picture = np.full((top + side, max(left + side, heading), 3), 255, np.uint8)
     write_text(picture, title, (6, 10), size=16)
+    write_text(picture, _SUBTITLE, (28, 10), size=12)
     for i in range(num_classes):
         for j in range(num_classes):
-            _draw_field(picture, margin + i * cell, margin + j * cell, cell, float(shares[i, j]))
-    _write_names(picture, classes, margin, cell, font)
+            _draw_field(picture, top + i * cell, left + j * cell, cell, float(shares[i, j]))
+    _write_names(picture, classes, (top, left), cell, font)
     return picture
 
 
@@ -65,19 +70,21 @@ def _draw_field(picture: Image, top: int, left: int, cell: int, share: float) ->
     write_text(picture, text, place, size=12, colour=text_colour(field[0, 0]))
 
 
-def _write_names(picture: Image, classes: Sequence[str], margin: int, cell: int, font: int) -> None:
+def _write_names(
+    picture: Image, classes: Sequence[str], corner: tuple[int, int], cell: int, font: int
+) -> None:
     """Write the true classes on the left, the predicted ones on top, turned."""
+    top, left = corner
     step = max(1, -(-(font + 2) // cell))  # with small fields only every second or third fits
     for i in range(0, len(classes), step):
         height, width = text_size(classes[i], font)
-        middle = margin + i * cell + (cell - height) // 2
-        write_text(picture, classes[i], (middle, margin - width - 8), size=font)
+        middle = i * cell + (cell - height) // 2
+        write_text(picture, classes[i], (top + middle, left - width - 8), size=font)
         upright = np.full((height + 2, width + 2, 3), 255, np.uint8)
         write_text(upright, classes[i], (0, 0), size=font)
         turned = np.rot90(upright)
-        bottom = margin - 8
-        picture[bottom - turned.shape[0] : bottom, middle : middle + turned.shape[1]] = turned
-    write_text(picture, "true \\ predicted, % of the true class", (28, 10), size=12)
+        bottom, start = top - 8, left + middle
+        picture[bottom - turned.shape[0] : bottom, start : start + turned.shape[1]] = turned
 
 
 def write_confusion_csv(file: Path, counts: NDArray[np.int64], classes: Sequence[str]) -> None:

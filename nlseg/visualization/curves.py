@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nlseg.errors import UserError
-from nlseg.visualization.chart import Series, line_chart
+from nlseg.visualization.chart import Series, extent, line_chart
 from nlseg.visualization.overlay import Image
 from nlseg.visualization.visualizer import write_picture
 
@@ -58,21 +58,33 @@ def plot_curves(
     Raises:
         UserError: If no run has one of the scalars.
     """
+    lines = {key: _lines(runs, key, smooth) for key in keys}
+    iterations = extent([line.x for found in lines.values() for line in found])
     charts = []
-    for i, key in enumerate(keys):
-        lines = [_smoothed(run, key, name if len(runs) > 1 else "", smooth)
-                 for name, run in runs.items()]  # fmt: skip
-        lines = [line for line in lines if line.x]
-        if not lines:
-            raise UserError(f"there is no {key!r} in these logs; there are {_keys(runs)}")
+    for i, (key, found) in enumerate(lines.items()):
         label = f"{key}, %" if key.startswith(("m", "a")) and key[1:2].isupper() else key
-        heading = title if i == 0 else ""
-        chart = line_chart(lines, title=heading, x_label="iteration", y_label=label, size=size)
+        chart = line_chart(
+            found,
+            title=title if i == 0 else "",
+            x_label="iteration",
+            y_label=label,
+            x_extent=iterations,
+            size=size,
+        )
         charts.append(chart)
     picture = np.concatenate(charts)
     if out_file is not None:
         write_picture(Path(out_file), picture)
     return picture
+
+
+def _lines(runs: Mapping[str, Run], key: str, smooth: int | None) -> list[Series]:
+    lines = [
+        _smoothed(run, key, name if len(runs) > 1 else "", smooth) for name, run in runs.items()
+    ]
+    if not any(line.x for line in lines):
+        raise UserError(f"there is no {key!r} in these logs; there are {_keys(runs)}")
+    return lines
 
 
 def _smoothed(run: Run, key: str, name: str, smooth: int | None) -> Series:

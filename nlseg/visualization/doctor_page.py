@@ -66,7 +66,8 @@ def _finding(finding: Json, report: Json) -> str:
 
 def _pictures(path: str, finding: Json, report: Json) -> str:
     """Show an offending file: image left, label right, where both are known."""
-    split = next((s for s in report["splits"] if s["name"] == finding["split"]), None)
+    named = finding["split"].split(" and ")
+    split = next((s for s in report["splits"] if s["name"] in named), None)
     partner = report["partners"].get(path)
     kinds = report["labels"]
     if path in kinds or partner in kinds:
@@ -75,7 +76,8 @@ def _pictures(path: str, finding: Json, report: Json) -> str:
         shown = _label(label, split)
         picture = pair_thumbnail(thumbnail(image), shown) if image else shown
     else:
-        picture = thumbnail(path)
+        without_image = finding["code"] == "orphan-label"
+        picture = _label(path, split) if without_image else thumbnail(path)
     return figure(picture, path)
 
 

@@ -48,7 +48,21 @@ def overlay(image: Image, label: Label, palette: Image, alpha: float = 0.8) -> I
     return np.asarray(cv2.addWeighted(image, 1 - alpha, paint(label, palette), alpha, 0), np.uint8)
 
 
-def write_class_names(image: Image, label: Label, classes: Sequence[str], palette: Image) -> None:
+def fit_longest(image: Image, longest: int) -> Image:
+    """Scale a picture (H, W, 3) so that its longer side has ``longest`` px."""
+    scale = longest / max(image.shape[:2])
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
+    return np.asarray(cv2.resize(image, (width, height), interpolation=way), np.uint8)
+
+
+def write_class_names(
+    image: Image,
+    label: Label,
+    classes: Sequence[str],
+    palette: Image,
+    size: int | None = None,
+) -> None:
     """Write the name of every class on its largest region, in place.
 
     Args:
@@ -56,10 +70,11 @@ def write_class_names(image: Image, label: Label, classes: Sequence[str], palett
         label: Classes (H, W).
         classes: Names of the K classes.
         palette: RGB colours (K, 3), the background of the names.
+        size: Height of the letters in px; None for a 60th of the longer side, 10 to 28.
     """
     shrink = max(1, max(label.shape) // 256)
     small = np.ascontiguousarray(label[::shrink, ::shrink])
-    size = max(10, min(28, max(label.shape) // 60))
+    size = size or max(10, min(28, max(label.shape) // 60))
     for i in np.unique(small):
         if not 0 <= i < len(classes):
             continue

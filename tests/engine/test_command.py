@@ -83,3 +83,11 @@ def test_other_errors_keep_their_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         command.run(lambda: print(1 // 0))
     assert sys.exc_info() == (None, None, None)
+
+
+def test_keys_that_nothing_reads_are_allowed_for_a_test_as_for_a_training(tmp_path: Path) -> None:
+    config = tmp_path / "mine.py"
+    config.write_text(f"_base_ = {CITYSCAPES!r}\nmy_note = 3\n")
+    with pytest.raises(ConfigError, match="my_note"):
+        command.evaluation_config(str(config), "w.pth")
+    assert command.evaluation_config(str(config), "w.pth", allow_unknown=True).my_note == 3

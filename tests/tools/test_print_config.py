@@ -91,6 +91,7 @@ def test_difference_to_a_checkpoint_reads_its_text_as_data(run: Run, tmp_path: P
     assert read_any(path).to_dict() == config.to_dict()
     done = run("print_config.py", CONFIG, "--diff", path)
     assert "- optim_wrapper.optimizer.lr = 0.5" in done.stdout
+    assert f"# {path}" in done.stdout
     torch.save({"meta": {"cfg": "import os"}, "state_dict": {}}, path)
     done = run("print_config.py", CONFIG, "--diff", path)
     assert done.returncode == 2
@@ -98,7 +99,9 @@ def test_difference_to_a_checkpoint_reads_its_text_as_data(run: Run, tmp_path: P
 
 
 def test_plain_text_has_no_origins() -> None:
-    assert "#" not in as_python(load_config(CONFIG, check=False), origins=False)
+    first, *lines = as_python(load_config(CONFIG, check=False), origins=False).splitlines()
+    assert first.startswith("# Resolved config")
+    assert not any("#" in line for line in lines)
 
 
 def test_migrated_file_is_written_under_its_new_name(run: Run, tmp_path: Path) -> None:

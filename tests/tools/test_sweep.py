@@ -13,7 +13,7 @@ from scipy import stats
 from nlseg.engine.analysis import sweep, sweep_scores
 from nlseg.engine.analysis.sweep import Run
 from nlseg.engine.config import load_config
-from nlseg.errors import ConfigError
+from nlseg.errors import ConfigError, UserError
 
 ROOT = Path(__file__).parents[2]
 QUICK = ROOT / "configs/quickstart/nonlocal_r18-d8_1xb4-300_synthetic-96x192.py"
@@ -106,7 +106,9 @@ def test_mean_spread_and_confidence_by_hand(tmp_path: Path) -> None:
     table = sweep_scores.as_table([one, two], "mIoU").splitlines()
     assert table[0].split() == ["setting", "runs", "mIoU", "spread", "95", "%", "confidence"]
     assert table[1].split() == ["lr=1", "3", "12.00", "2.00", "+-", "4.97"]
-    assert table[2].startswith("lr=2     0 of 3  nan")
+    assert table[2].split() == ["lr=2", "0", "of", "3", "-", "-", "-"]
+    with pytest.raises(UserError, match="--metric mIuO: no run was validated by it; there are mIo"):
+        sweep_scores.summarize(runs, "mIuO")
 
 
 def test_quantiles_are_student_s() -> None:

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -65,6 +66,15 @@ def test_training_leaves_checkpoint_curves_and_config(trained: Path) -> None:
     )
 
 
+def test_config_inside_the_run_folder_is_never_written_over(trained: Path) -> None:
+    own = trained / "own/mine.py"
+    own.parent.mkdir()
+    own.write_text(f"_base_ = {CONFIG!r}\n")
+    run("train.py", str(own), "--work-dir", str(own.parent), "--cfg-options", *options(trained, 1))
+    assert own.read_text() == f"_base_ = {CONFIG!r}\n"
+    assert (own.parent / "iter_1.pth").is_file()
+
+
 def test_resumed_training_goes_on(trained: Path) -> None:
     output = run(
         "train.py", CONFIG, "--work-dir", str(trained / "work"), "--resume", "--amp",
@@ -84,6 +94,11 @@ def test_test_with_views_predictions_and_pictures_together(trained: Path) -> Non
     assert "mIoU" in output
     for folder in ("out", "show"):
         assert len(list((trained / folder).rglob("*.png"))) == 1
+    assert not (trained / "test" / Path(CONFIG).name).exists()  # beside the log, as all of it
+    assert len(list((trained / "test").glob(f"*/{Path(CONFIG).name}"))) == 1
+    (scores,) = (trained / "test").glob("*/per_class.json")
+    assert f"scores of every class: {scores}" in output
+    assert json.loads(scores.read_text())["classes"][0]["name"] == "road"
 
 
 @pytest.mark.parametrize(

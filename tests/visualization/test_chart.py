@@ -107,3 +107,27 @@ def test_captions_are_cut_in_front():
     assert short.endswith("file.png")
     assert text_size(short, 12)[1] <= 80
     assert shorten("abc", 80, 12) == "abc"
+
+
+def test_names_that_do_not_fit_in_one_row_get_several():
+    names = [f"a run with a long name {i}" for i in range(5)]
+    one, many = (
+        line_chart([Series(name, [0, 1], [0, 1]) for name in chosen], size=(300, 400))
+        for chosen in (names[:1], names)
+    )
+    assert one.shape == (300, 400, 3)
+    assert many.shape[0] > 300
+    assert not (many[:, :20] < 100).any()  # nothing was pushed against the left border
+
+
+def test_charts_of_one_picture_share_their_iterations():
+    run = [{"step": 5, "mIoU": 50.0}, {"step": 10, "mIoU": 60.0}, {"step": 10, "loss": 1.0}]
+    run.append({"step": 100, "loss": 0.5})
+    upper, lower = np.split(plot_curves({"a": run}), 2)
+    assert (upper[-52:-30] == lower[-52:-30]).all()  # the numbers below the axes
+
+
+def test_title_and_column_names_do_not_meet():
+    picture = plot_confusion(np.eye(2, dtype=np.int64), ["background", "b"], title="a long title")
+    assert (picture[46:51] == 255).all()
+    assert picture.shape[1] > 200  # wide enough for the words on top

@@ -2,8 +2,8 @@
 
     python tools/analysis_tools/confusion_matrix.py CONFIG PREDICTIONS OUT
 
-PREDICTIONS is a folder that tools/test.py --out wrote, a JSON file that IoUMetric wrote
-(per_class_file), or a checkpoint, which is tested then. OUT gets confusion.png and confusion.csv.
+PREDICTIONS is a folder that tools/test.py --out wrote, the per_class.json that it left
+beside its log, or a checkpoint, which is tested then. OUT gets confusion.png and confusion.csv.
 """
 
 import argparse
@@ -11,18 +11,15 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from nlseg.arguments import add_config_options, command_parser
+
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="config file")
+    parser = command_parser(__doc__)
     parser.add_argument("predictions", help="folder of predictions, JSON of scores, or checkpoint")
     parser.add_argument("save_dir", help="folder for the picture and the table")
     parser.add_argument("--title", help="written on top (default: the config's name)")
-    parser.add_argument(
-        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="settings to override"
-    )
+    add_config_options(parser)
     return parser.parse_args()
 
 
@@ -40,7 +37,7 @@ def draw(args: argparse.Namespace) -> None:
     from nlseg.visualization.confusion_plot import plot_confusion, write_confusion_csv
     from nlseg.visualization.visualizer import write_picture
 
-    config = load_config(args.config, args.cfg_options)
+    config = load_config(args.config, args.overrides, allow_unknown=args.allow_unknown_keys)
     settings = {**config.test_dataloader.dataset, "lazy_init": True, "pipeline": []}
     classes = DATASETS.build(settings).metainfo["classes"]
     counts = count(args, config)
@@ -68,7 +65,12 @@ def count(args: argparse.Namespace, config: Any) -> Any:
     from nlseg.engine.command import evaluation_config
     from nlseg.engine.runner import Runner
 
-    testing = evaluation_config(args.config, args.predictions, overrides=args.cfg_options)
+    testing = evaluation_config(
+        args.config,
+        args.predictions,
+        overrides=args.overrides,
+        allow_unknown=args.allow_unknown_keys,
+    )
     return counts_of_test(Runner.build(testing))
 
 

@@ -5,19 +5,16 @@ python tools/analysis_tools/get_flops.py CONFIG --shape 1024 2048
 
 import argparse
 
+from nlseg.arguments import add_config_options, command_parser
+
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="config file")
+    parser = command_parser(__doc__)
     parser.add_argument(
         "--shape", type=int, nargs="+", default=[1024, 2048], metavar="PX",
         help="height and width of the image, or one number for both (default: 1024 2048)",
     )  # fmt: skip
-    parser.add_argument(
-        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="settings to override"
-    )
+    add_config_options(parser, "such as num_classes=150")
     return parser.parse_args()
 
 
@@ -34,10 +31,13 @@ def count(args: argparse.Namespace) -> None:
     from nlseg.engine.planning.complexity import measure_complexity
     from nlseg.errors import UserError
 
-    if len(args.shape) > 2:
-        raise UserError(f"--shape: {args.shape}; give one or two numbers")
+    if len(args.shape) > 2 or min(args.shape) < 1:
+        raise UserError(f"--shape: {args.shape}; give one or two numbers above 0")
     height, width = args.shape * 2 if len(args.shape) == 1 else args.shape
-    found = measure_complexity(load_config(args.config, args.cfg_options), (height, width))
+    found = measure_complexity(
+        load_config(args.config, args.overrides, allow_unknown=args.allow_unknown_keys),
+        (height, width),
+    )
     print(f"image            {height} x {width} px (height x width)")
     print(f"multiply-adds    {found.multiply_adds / 1e9:.2f} G (one each; mmsegmentation's FLOPs)")
     print(f"operations       {found.flops / 1e9:.2f} G (two for each multiply-add)")

@@ -23,16 +23,17 @@ def main() -> None:
     from nlseg.engine.config.checks import check_config
     from nlseg.engine.config.load import load_config, trace_of
     from nlseg.engine.config.migration import migrate_config, migrate_name
-    from nlseg.engine.config.show import as_python
+    from nlseg.engine.config.text import python_text
 
-    config = Config(migrate_config(load_config(args.config, check=False).to_dict()))
+    old = load_config(args.config, check=False).to_dict()
+    config = Config(migrate_config(old, str(args.config)))
     batch_size = config.train_dataloader.batch_size
     name = migrate_name(args.config.stem, gpus=args.gpus, batch_size=batch_size)
     target = args.out_dir / f"{name}.py"
     if target.resolve() == args.config.resolve():
         raise UserError(f"{target}: the new file would replace the old one; give --out-dir")
     args.out_dir.mkdir(parents=True, exist_ok=True)
-    target.write_text(as_python(config, origins=False), encoding="utf-8")
+    target.write_text(python_text(config.to_dict()), encoding="utf-8")
     print(target)
     if config.get("custom"):
         print(f"kept under 'custom', nothing reads it: {', '.join(config.custom)}", file=sys.stderr)

@@ -3,16 +3,13 @@
 import argparse
 import sys
 
+from nlseg.arguments import add_overrides, command_parser
 from nlseg.errors import UserError
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="config file")
-    parser.add_argument(
-        "--cfg-options", "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
-        dest="overrides", help="overrides, as tools/train.py takes them",
-    )  # fmt: skip
+    parser = command_parser(__doc__)
+    add_overrides(parser, "as tools/train.py takes them")
     parser.add_argument(
         "--diff", metavar="OTHER", help="print what differs from another config file, or from the "
         "config that a checkpoint was trained with: - theirs, + this",

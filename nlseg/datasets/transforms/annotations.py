@@ -9,7 +9,7 @@ from mmcv.transforms import BaseTransform
 from numpy.typing import NDArray
 
 from nlseg.datasets.transforms.label_table import check_range, colours_to_index, label_table
-from nlseg.datasets.transforms.loading import check_option, decode, read_bytes
+from nlseg.datasets.transforms.loading import ImageBackend, check_option, decode, read_bytes
 from nlseg.datasets.transforms.png import decode_fast, read_header
 from nlseg.errors import ConfigError, DataError
 from nlseg.registry import TRANSFORMS
@@ -40,7 +40,7 @@ class LoadAnnotations(BaseTransform):
         reduce_zero_label: bool | None = None,
         backend_args: Mapping[str, Any] | None = None,
         *,
-        imdecode_backend: str = "pillow",
+        imdecode_backend: ImageBackend = "pillow",
         palette_to_index: Any = None,
     ) -> None:
         check_option("LoadAnnotations.imdecode_backend", imdecode_backend, ("cv2", "pillow"))

@@ -1,7 +1,7 @@
 """A pipeline: transforms in a row."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 from nlseg.datasets.transforms.fused import fuse as fuse_steps
 from nlseg.errors import ConfigError
@@ -10,7 +10,7 @@ from nlseg.structures import Sample
 
 Step = Callable[[Any], Any]
 
-_MODES = ("exact", "fast", "off")
+FuseMode = Literal["exact", "fast", "off"]
 
 
 class Compose:
@@ -29,10 +29,11 @@ class Compose:
     """
 
     def __init__(
-        self, transforms: Sequence[Mapping[str, Any] | Step] | None, fuse: str = "off"
+        self, transforms: Sequence[Mapping[str, Any] | Step] | None, fuse: FuseMode = "off"
     ) -> None:
-        if fuse not in _MODES:
-            raise ConfigError(f"pipeline: fuse={fuse!r} is not one of {', '.join(_MODES)}")
+        if fuse not in get_args(FuseMode):
+            choices = ", ".join(get_args(FuseMode))
+            raise ConfigError(f"pipeline: fuse={fuse!r} is not one of {choices}")
         self.transforms: list[Step] = []
         for item in transforms or ():
             if isinstance(item, Mapping):

@@ -50,7 +50,7 @@ class RandomCrop(BaseTransform):
 
     def __init__(
         self,
-        crop_size: int | Sequence[int],
+        crop_size: int | tuple[int, int],
         cat_max_ratio: float = 1.0,
         *,
         ignore_index: int = IGNORE_INDEX,

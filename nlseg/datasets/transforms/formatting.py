@@ -1,7 +1,7 @@
 """Arrays to the tensors and data samples that a model takes."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ from nlseg.errors import ConfigError, DataError
 from nlseg.registry import TRANSFORMS
 from nlseg.structures import Sample, SegDataSample
 
+LabelType = Literal["int64", "uint8"]
 META_KEYS = (
     "img_path",
     "seg_map_path",
@@ -52,7 +53,9 @@ class PackSegInputs(BaseTransform):
         ConfigError: ``label_dtype`` is neither.
     """
 
-    def __init__(self, meta_keys: Sequence[str] = META_KEYS, *, label_dtype: str = "int64") -> None:
+    def __init__(
+        self, meta_keys: Sequence[str] = META_KEYS, *, label_dtype: LabelType = "int64"
+    ) -> None:
         if label_dtype not in ("int64", "uint8"):
             raise ConfigError(
                 f"PackSegInputs.label_dtype: {label_dtype!r} is neither int64 nor uint8"

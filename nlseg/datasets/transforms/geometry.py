@@ -1,7 +1,7 @@
 """Flip, turn, pad and blank out, the same for image and label maps."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -13,6 +13,8 @@ from nlseg.errors import ConfigError
 from nlseg.registry import TRANSFORMS
 from nlseg.structures import IGNORE_INDEX, Sample
 
+FlipDirection = Literal["horizontal", "vertical", "diagonal"]
+PaddingMode = Literal["constant", "edge", "reflect", "symmetric"]
 _CV2_FLIPS = {"horizontal": 1, "vertical": 0, "diagonal": -1}
 _BORDERS = {
     "constant": cv2.BORDER_CONSTANT,
@@ -38,7 +40,7 @@ class RandomFlip(BaseTransform):
     def __init__(
         self,
         prob: float | Sequence[float] | None = None,
-        direction: str | Sequence[str] = "horizontal",
+        direction: FlipDirection | Sequence[FlipDirection] = "horizontal",
         swap_seg_labels: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         self.directions = [direction] if isinstance(direction, str) else list(direction)
@@ -110,12 +112,12 @@ class Pad(BaseTransform):
 
     def __init__(
         self,
-        size: Sequence[int] | None = None,
+        size: tuple[int, int] | None = None,
         size_divisor: int | None = None,
         *,
         pad_to_square: bool = False,
         pad_val: float | Mapping[str, float] | None = None,
-        padding_mode: str = "constant",
+        padding_mode: PaddingMode = "constant",
     ) -> None:
         if size is None and size_divisor is None and not pad_to_square:
             raise ConfigError("Pad: none of size, size_divisor, pad_to_square is given")

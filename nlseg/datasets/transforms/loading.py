@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -23,6 +23,11 @@ _CV2_FLAGS = {
     "color_ignore_orientation": cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
     "grayscale_ignore_orientation": cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
 }
+ImageBackend = Literal["cv2", "pillow"]
+ColorType = Literal[
+    "color", "grayscale", "unchanged",
+    "color_ignore_orientation", "grayscale_ignore_orientation",
+]  # fmt: skip
 _BGR_TYPES = ("color", "color_ignore_orientation")
 _PILLOW_MODES = {"color": "RGB", "grayscale": "L", "unchanged": None}
 
@@ -107,9 +112,9 @@ class LoadImageFromFile(BaseTransform):
     def __init__(
         self,
         to_float32: bool = False,
-        color_type: str = "color",
+        color_type: ColorType = "color",
         *,
-        imdecode_backend: str = "cv2",
+        imdecode_backend: ImageBackend = "cv2",
         ignore_empty: bool = False,
         backend_args: Mapping[str, Any] | None = None,
     ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from mmcv.transforms import BaseTransform
 
 from nlseg.datasets.transforms.draws import rng_of
-from nlseg.datasets.transforms.resize import Size, as_size
+from nlseg.datasets.transforms.resize import Backend, Interpolation, Size, as_size
 from nlseg.errors import ConfigError
 from nlseg.registry import TRANSFORMS
 from nlseg.structures import Sample
@@ -38,8 +38,8 @@ class RandomResize(BaseTransform):
         resize_type: str = "Resize",
         keep_ratio: bool = False,
         clip_object_border: bool = True,
-        backend: str = "cv2",
-        interpolation: str = "bilinear",
+        backend: Backend = "cv2",
+        interpolation: Interpolation = "bilinear",
     ) -> None:
         self.is_range = not isinstance(scale[0], int)
         if len(scale) != 2 or (not self.is_range and ratio_range is None):
@@ -99,8 +99,8 @@ class RandomChoiceResize(BaseTransform):
         *,
         keep_ratio: bool = False,
         clip_object_border: bool = True,
-        backend: str = "cv2",
-        interpolation: str = "bilinear",
+        backend: Backend = "cv2",
+        interpolation: Interpolation = "bilinear",
     ) -> None:
         given = scales if isinstance(scales, list) else [scales]
         self.scales = [as_size(scale, "RandomChoiceResize.scales") for scale in given]

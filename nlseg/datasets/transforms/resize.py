@@ -1,7 +1,7 @@
 """Change the size of image and label maps: OpenMMLab's size rules, OpenCV's pixels."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -14,6 +14,10 @@ from nlseg.registry import TRANSFORMS
 from nlseg.structures import Sample
 
 Size = tuple[int, int]
+Backend = Literal["cv2", "pillow"]
+Interpolation = Literal[
+    "nearest", "bilinear", "bicubic", "area", "lanczos", "box", "hamming"
+]  # fmt: skip
 
 CV2_CODES = {
     "nearest": cv2.INTER_NEAREST,
@@ -81,8 +85,9 @@ class Resize(BaseTransform):
         keep_ratio: Keep the shape of the image and take ``scale`` as the size to fit into.
         clip_object_border: Accepted for OpenMMLab's configs; there are no boxes here.
         backend: ``cv2`` or ``pillow``.
-        interpolation: ``nearest``, ``bilinear``, ``bicubic``, ``area`` or ``lanczos``, for the
-            image; label maps are resized by ``nearest``.
+        interpolation: ``nearest``, ``bilinear``, ``bicubic`` or ``lanczos``, with ``cv2`` also
+            ``area``, with ``pillow`` ``box`` or ``hamming``, for the image; label maps are resized
+            by ``nearest``.
 
     Raises:
         ConfigError: Neither scale nor factor is given, or an option is not one of those above.
@@ -95,8 +100,8 @@ class Resize(BaseTransform):
         *,
         keep_ratio: bool = False,
         clip_object_border: bool = True,
-        backend: str = "cv2",
-        interpolation: str = "bilinear",
+        backend: Backend = "cv2",
+        interpolation: Interpolation = "bilinear",
     ) -> None:
         if scale is None and scale_factor is None:
             raise ConfigError("Resize: neither scale nor scale_factor is given; one is needed")

@@ -2,7 +2,14 @@
 
 from mmcv.transforms import BaseTransform
 
-from nlseg.datasets.transforms.resize import Resize, Size, as_size, resize_array
+from nlseg.datasets.transforms.resize import (
+    Backend,
+    Interpolation,
+    Resize,
+    Size,
+    as_size,
+    resize_array,
+)
 from nlseg.errors import ConfigError
 from nlseg.registry import TRANSFORMS
 from nlseg.structures import Sample
@@ -17,9 +24,11 @@ class ResizeToMultiple(BaseTransform):
         interpolation: See ``Resize``; None for ``bilinear``.
     """
 
-    def __init__(self, size_divisor: int | Size = 32, interpolation: str | None = None) -> None:
+    def __init__(
+        self, size_divisor: int | Size = 32, interpolation: Interpolation | None = None
+    ) -> None:
         self.size_divisor = as_size(size_divisor, "ResizeToMultiple.size_divisor")
-        self.interpolation = interpolation or "bilinear"
+        self.interpolation: Interpolation = interpolation or "bilinear"
 
     def transform(self, sample: Sample) -> Sample:
         """Resize ``img`` and all ``seg_fields``; note ``img_shape`` and ``pad_shape``."""
@@ -54,8 +63,8 @@ class ResizeShortestEdge(BaseTransform):
         max_size: int,
         *,
         keep_ratio: bool = True,
-        backend: str = "cv2",
-        interpolation: str = "bilinear",
+        backend: Backend = "cv2",
+        interpolation: Interpolation = "bilinear",
     ) -> None:
         if scale <= 0 or max_size <= 0:
             raise ConfigError(

@@ -15,11 +15,13 @@ from nlseg.evaluation.prediction_files import prediction_name
 from nlseg.registry import DATASETS
 from nlseg.structures import SampleIndex
 from nlseg.visualization.contact_sheet import Cell
-from nlseg.visualization.overlay import Image, overlay, write_class_names
+from nlseg.visualization.overlay import Image, fit_longest, overlay, write_class_names
 from nlseg.visualization.palette import as_palette
 
 _LOADING = ("LoadImageFromFile", "LoadAnnotations")
 _ANOTHER_DRAW = 1_000_003
+LONGEST, NAMES = 480, 22
+"""Longer side of a picture and height of the names on it in px, whatever the images' size."""
 
 
 class Browser:
@@ -73,7 +75,8 @@ class Browser:
             sample = self.raw[SampleIndex(image, number)]
             picture, label = unpack(sample)
             name = prediction_name(sample["data_samples"].img_path, root).with_suffix("")
-            row = [Cell(picture, str(name)), Cell(self._paint(picture, label), "label")]
+            shown = [fit_longest(picture, LONGEST), self._paint(picture, label)]
+            row = [Cell(shown[0], str(name)), Cell(shown[1], "label")]
             for draw in range(num_draws if self.is_training else 1):
                 index = SampleIndex(image, number + draw * _ANOTHER_DRAW)
                 row.append(self._augmented(index))
@@ -88,13 +91,13 @@ class Browser:
         return Cell(self._paint(picture, label), words)
 
     def _paint(self, picture: Image, label: NDArray[np.integer] | None) -> Image:
+        picture = fit_longest(picture, LONGEST)
         if label is None:
             return picture
-        if label.shape != picture.shape[:2]:  # test pipelines resize images only
-            size = picture.shape[1::-1]
-            label = cv2.resize(label.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        size = picture.shape[1::-1]  # test pipelines resize images only
+        label = cv2.resize(label.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
         painted = overlay(picture, label, self.palette, self.alpha)
-        write_class_names(painted, label, self.classes, self.palette)
+        write_class_names(painted, label, self.classes, self.palette, size=NAMES)
         return painted
 
 

@@ -4,11 +4,14 @@ import csv
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
+from typing import Any
 
 from nlseg.engine.analysis.sweep import Run
 from nlseg.engine.config.literals import parse_value
 from nlseg.engine.logs.scalars import FILE, read_scalars
+from nlseg.errors import UserError
 
 T_QUANTILES = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
@@ -16,6 +19,10 @@ T_QUANTILES = (
     2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
 """97.5 % quantiles of Student's t with 1 to 30 degrees of freedom."""
+
+
+_SIGNS = ("", "", "+- ")
+_NO_SCORES = {"kind", "step", "epoch", "time", "data_time", "memory"}
 
 
 def score_of(run: Run, metric: str, *, best: bool) -> float | None:
@@ -26,14 +33,17 @@ def score_of(run: Run, metric: str, *, best: bool) -> float | None:
         metric: Name of a validation score.
         best: The highest of all validations and not the last.
     """
-    file = run.folder / FILE
-    if not file.is_file():
-        return None
-    entries = [entry for entry in read_scalars(file) if entry.get("kind") == "val"]
-    values = [float(entry[metric]) for entry in entries if metric in entry]
+    values = [float(entry[metric]) for entry in validations(run) if metric in entry]
     if not values:
         return None
     return max(values) if best else values[-1]
+
+
+def validations(run: Run) -> list[dict[str, Any]]:
+    """Return the scalars of each validation of a run, none where it has not begun."""
+    file = run.folder / FILE
+    entries = read_scalars(file) if file.is_file() else []
+    return [entry for entry in entries if entry.get("kind") == "val"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,15 @@ class Row:
 
 
 def summarize(runs: Sequence[Run], metric: str, *, best: bool = False) -> list[Row]:
-    """Gather the scores of finished runs by setting."""
+    """Gather the scores of finished runs by setting.
+
+    Raises:
+        UserError: Validations of finished runs have no such score.
+    """
+    offered = {name for run in runs if run.is_finished for e in validations(run) for name in e}
+    if offered and metric not in offered:
+        names = ", ".join(sorted(offered - _NO_SCORES))
+        raise UserError(f"--metric {metric}: no run was validated by it; there are {names}")
     rows = []
     for setting in dict.fromkeys(run.setting for run in runs):
         same = [run for run in runs if run.setting == setting]
@@ -89,8 +107,11 @@ def as_table(rows: Sequence[Row], metric: str) -> str:
         name = " ".join(f"{key}={value}" for key, value in row.setting) or "(base)"
         done, total = len(row.scores), len(row.scores) + row.unfinished
         count = f"{done}" if done == total else f"{done} of {total}"
-        numbers = [f"{row.mean:.2f}", f"{row.spread:.2f}", f"+- {row.confidence:.2f}"]
-        lines.append([name, count, *numbers])
+        numbers = (row.mean, row.spread, row.confidence)
+        shown = [
+            "-" if isnan(n) else f"{sign}{n:.2f}" for n, sign in zip(numbers, _SIGNS, strict=True)
+        ]
+        lines.append([name, count, *shown])
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

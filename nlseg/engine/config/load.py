@@ -14,8 +14,11 @@ from mmengine.utils import import_modules_from_strings
 
 from nlseg.engine.config.origin import FileNode, Origin, Trace, shown
 from nlseg.engine.config.overrides import apply_overrides
+from nlseg.engine.config.runner_keys import nearest
 from nlseg.engine.config.scope import rename_scope
+from nlseg.engine.config.text import ReadableConfig
 from nlseg.engine.config.trace import trace_files
+from nlseg.engine.logs.secrets import values_unsaid
 from nlseg.errors import ConfigError
 
 LOGGER = logging.getLogger("nlseg.config")
@@ -51,10 +54,11 @@ def load_config(
     """
     path = Path(path)
     if path.suffix not in SUFFIXES or not path.is_file():
-        raise ConfigError(f"{path}: no such config file; expected one of {', '.join(SUFFIXES)}")
+        expected = f"no such config file; expected one of {', '.join(SUFFIXES)}"
+        raise ConfigError(f"{path}: {expected}{_similar_file(path)}")
     trace = trace_files(path)
     raw = _read(path)
-    config = Config(rename_scope(raw.to_dict()), cfg_text=raw.text, filename=str(path))
+    config = ReadableConfig(rename_scope(raw.to_dict()), cfg_text=raw.text, filename=str(path))
     object.__setattr__(config, TRACE, trace)
     refused = apply_overrides(config, overrides, trace)
     import_custom_modules(config)
@@ -63,6 +67,14 @@ def load_config(
     elif refused:
         raise ConfigError("\n".join(refused))
     return config
+
+
+def _similar_file(path: Path) -> str:
+    """Say which config beside a missing one has a similar name."""
+    if not path.parent.is_dir():
+        return f"; there is no folder {path.parent}"
+    there = [file.name for file in sorted(path.parent.iterdir()) if file.suffix in SUFFIXES]
+    return nearest(path.name, there)
 
 
 def _check(config: Config, trace: Trace, allow_unknown: bool, refused: Sequence[str]) -> None:
@@ -95,7 +107,7 @@ def no_trace(config: Config) -> Trace:
 def _read(path: Path) -> Config:
     """Let mmengine run the files; what goes wrong there is told with the line of the config."""
     try:
-        with safe_yaml():
+        with safe_yaml(), values_unsaid():
             return Config.fromfile(path, import_custom_modules=False)
     except Exception as error:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error

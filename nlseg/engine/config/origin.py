@@ -1,5 +1,6 @@
 """Where each value of a config was written: a tree beside the config, file:line at its nodes."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,7 +118,7 @@ def shown(path: Path) -> str:
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
-        return str(path)
+        return os.path.normpath(path)
 
 
 def dotted(path: KeyPath) -> str:

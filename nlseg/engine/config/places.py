@@ -43,26 +43,21 @@ def keys_below(config: Any, key: str, *tops: str) -> list[KeyPath]:
     ]
 
 
-def datasets_key(key: str, *loaders: str) -> Callable[[Any], list[KeyPath]]:
-    """Make a finder of one key in the data sets of some loaders and in the variables beside."""
-
-    def find(config: Any) -> list[KeyPath]:
-        variables = [name for name in config if str(name).startswith("dataset_")]
-        return keys_below(config, key, *loaders, *(variables if key != "pipeline" else ()))
-
-    return find
-
-
 def _data_roots(config: Any) -> list[KeyPath]:
-    return datasets_key("data_root", *LOADERS)(config)
+    """List the roots in the loaders, and in variables such as ``dataset_train`` that they use."""
+    paths = keys_below(config, "data_root", *LOADERS)
+    roots = [at(config, path) for path in paths]
+    variables = [name for name in config if str(name).startswith("dataset_")]
+    copied = keys_below(config, "data_root", *variables)
+    return paths + [path for path in copied if at(config, path) in roots]
 
 
 def _train_pipelines(config: Any) -> list[KeyPath]:
-    return datasets_key("pipeline", "train_dataloader")(config)
+    return keys_below(config, "pipeline", "train_dataloader")
 
 
 def _test_pipelines(config: Any) -> list[KeyPath]:
-    return datasets_key("pipeline", "val_dataloader", "test_dataloader")(config)
+    return keys_below(config, "pipeline", "val_dataloader", "test_dataloader")
 
 
 def _num_classes(config: Any) -> list[KeyPath]:

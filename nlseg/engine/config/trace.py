@@ -9,7 +9,8 @@ import yaml
 
 from nlseg.engine.config.expressions import Scope, describe
 from nlseg.engine.config.origin import FileNode, Key, Origin, Trace, merged, shown
-from nlseg.engine.config.runner_keys import nearest
+from nlseg.engine.config.runner_keys import RUN_KEYS, nearest
+from nlseg.engine.config.text import RESOLVED
 from nlseg.errors import ConfigError
 
 BASE = "_base_"
@@ -52,6 +53,9 @@ def _trace_python(path: Path) -> Trace:
     scope = Scope(shown(path), _union(shown(path), [base.root for base in bases]))
     used: set[str] = set().union(*(base.used for base in bases), _names_read(body))
     lazy = any(isinstance(node, ast.With) for node in body)
+    if path.read_text(encoding="utf-8").startswith(RESOLVED):
+        names = {_target_name(node) for node in body if isinstance(node, ast.Assign)}
+        used |= {name for name in names if not nearest(name, RUN_KEYS, cutoff=0.8)}
     if lazy:
         scope.names.update(scope.base.inside)
     for statement in _flat(body):

@@ -27,6 +27,18 @@ def class_causes(split: Split, tally: Tally, num_outputs: int | None) -> list[Fi
     return [finding for finding in checks if finding is not None]
 
 
+def unexplained(findings: list[Finding], labels: list[Finding]) -> list[Finding]:
+    """Leave out that classes are missing where wrong label values are the reason.
+
+    Args:
+        findings: What :func:`class_causes` found.
+        labels: What was found about the values of the same labels.
+    """
+    if not any(finding.severity == "error" for finding in labels):
+        return findings
+    return [finding for finding in findings if finding.code not in ("absent-classes", "one-class")]
+
+
 def class_weights(tally: Tally, limits: tuple[float, float] = (0.1, 10.0)) -> NDArray[np.float64]:
     """Suggest a loss weight for every class (K,): median frequency balancing.
 

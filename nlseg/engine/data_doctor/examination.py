@@ -10,7 +10,12 @@ from typing import Any
 
 from mmengine.config import Config
 
-from nlseg.engine.data_doctor.class_causes import class_causes, class_weights, normalisation
+from nlseg.engine.data_doctor.class_causes import (
+    class_causes,
+    class_weights,
+    normalisation,
+    unexplained,
+)
 from nlseg.engine.data_doctor.file_causes import file_causes, shared_between
 from nlseg.engine.data_doctor.finding import Finding, by_severity
 from nlseg.engine.data_doctor.label_causes import label_causes
@@ -124,9 +129,9 @@ def examine(
 
 def _causes(split: Split, tally: Tally, config: Config) -> list[Finding]:
     model = config.get("model") or {}
-    findings = file_causes(split, tally)
-    findings += label_causes(split, tally) if tally.labels else []
-    findings += class_causes(split, tally, num_outputs_of(model))
+    values = label_causes(split, tally) if tally.labels else []
+    findings = file_causes(split, tally) + values
+    findings += unexplained(class_causes(split, tally, num_outputs_of(model)), values)
     if split.stage == "train":
         preprocessor = model.get("data_preprocessor", config.get("data_preprocessor"))
         findings += [f for f in [normalisation(split, tally, preprocessor)] if f is not None]

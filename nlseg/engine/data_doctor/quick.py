@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from nlseg.engine.data_doctor.class_causes import class_causes
+from nlseg.engine.data_doctor.class_causes import class_causes, unexplained
 from nlseg.engine.data_doctor.file_causes import file_causes
 from nlseg.engine.data_doctor.finding import Finding, by_severity
 from nlseg.engine.data_doctor.label_causes import label_causes
@@ -91,8 +91,9 @@ def _look(dataset: Any, split: Split, num_classes: int | None, limit: int) -> li
         facts["image", image] = image_size(image)
         facts["label", str(label)] = probe("label", str(label))
     tally = make_tally(split, facts)
-    findings = file_causes(split, tally) + label_causes(split, tally)
-    return findings + _class_causes(split, tally, num_classes)
+    values = label_causes(split, tally)
+    classes = unexplained(_class_causes(split, tally, num_classes), values)
+    return [*file_causes(split, tally), *values, *classes]
 
 
 def _class_causes(split: Split, tally: Tally, num_classes: int | None) -> list[Finding]:

@@ -57,7 +57,7 @@ def fit_batch_size(config: Config, *, share: float = SHARE) -> int:
             "make crop_size smaller"
         )
     parts = int(wanted) // agreed
-    LOGGER.warning("batch of %d in %d parts of %d images", wanted, parts, agreed)
+    LOGGER.warning("batch of %d in %d part%s of %d images", wanted, parts, "s"[: parts > 1], agreed)
     accumulate(config, parts)
     return parts
 

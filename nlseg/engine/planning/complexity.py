@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from mmengine.config import Config
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from nlseg.registry import MODELS
 
@@ -50,6 +50,7 @@ def measure_complexity(config: Config, shape: tuple[int, int]) -> Complexity:
     num_auxiliary = _num_parameters(auxiliary) if isinstance(auxiliary, nn.Module) else 0
     model.auxiliary_head = None
     model.eval()
+    _let_counter_find_own_operators()
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         model(image, mode="tensor")
@@ -62,6 +63,13 @@ def measure_complexity(config: Config, shape: tuple[int, int]) -> Complexity:
     }
     total = counter.get_total_flops()
     return Complexity(shape, total, _num_parameters(model), num_auxiliary, parts)
+
+
+def _let_counter_find_own_operators() -> None:
+    """PyTorch 2.4 files a formula under an operator's overloads, where its counter never looks."""
+    for operator, formula in list(flop_registry.items()):
+        if isinstance(operator, torch._ops.OpOverload):
+            flop_registry.setdefault(operator.overloadpacket, formula)
 
 
 def _num_parameters(module: nn.Module) -> int:

@@ -1,6 +1,7 @@
 """Mistakes in a config are told before anything is built, with place, cause and remedy."""
 
 import re
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from mmengine.runner import Runner
 from typing_extensions import NotRequired, TypedDict, Unpack
 
 from nlseg.engine.config.checks import check_config
+from nlseg.engine.config.checks.parts import class_count
 from nlseg.engine.config.checks.signatures import signature_of
 from nlseg.engine.config.checks.values import describe_hint, fits, out_of_range
+from nlseg.engine.config.literals import parse_assignments
 from nlseg.engine.config.load import load_config, trace_of
 from nlseg.engine.config.runner_keys import KNOWN_KEYS, RUN_KEYS
 from nlseg.errors import ConfigError
@@ -22,6 +25,8 @@ CONFIGS = ROOT / "configs"
 NONLOCAL = CONFIGS / "nonlocal_net/nonlocal_r50-d8_4xb2-40k_cityscapes-512x1024.py"
 SLIDE = CONFIGS / "gcnet/gcnet_r50-d8_4xb2-40k_cityscapes-769x769.py"
 ADE = CONFIGS / "gcnet/gcnet_r50-d8_4xb4-80k_ade20k-512x512.py"
+VOC_AUG = CONFIGS / "nonlocal_net/nonlocal_r50-d8_4xb4-20k_voc12aug-512x512.py"
+SAVE_BEST = "default_hooks.checkpoint.save_best={}"
 EPOCHS = CONFIGS / "nonlocal_net/nonlocal_r50-d8_1xb8-220e_cityscapes-512x1024.py"
 
 
@@ -48,7 +53,7 @@ def test_run_keys_are_what_the_runner_takes() -> None:
 
 
 def test_keys_that_the_engine_reads_are_known() -> None:
-    source = "".join(path.read_text() for path in (ROOT / "nlseg/engine").glob("*.py"))
+    source = "".join(path.read_text() for path in (ROOT / "nlseg/engine").rglob("*.py"))
     read = set(re.findall(r"(?:runner|self)\.cfg\.get\(\"(\w+)\"", source))
     assert len(read) > 3
     assert read <= KNOWN_KEYS
@@ -112,9 +117,27 @@ def test_line_is_that_of_the_base_file_that_wrote_the_value(tmp_path: Path) -> N
         ("model.decode_head.channels=wide", "NLHead wants a whole number, given 'wide'"),
         ("train_cfg.max_iters=2e4", "wants a whole number, given 20000.0"),
         ("train_pipeline.2.ratio_range=(0.5,)", "given (0.5,)"),
-        ("train_pipeline.3.crop_size=(512,)", "(height, width): two numbers, given (512,)"),
+        ("train_pipeline.3.crop_size=(512,)", "number) for (height, width), given (512,)"),
         ("train_pipeline.2.ratio_range=(2.0, 0.5)", "with low <= high"),
-        ("train_pipeline.3.crop_size=(512, 1024.5)", "a list of whole numbers, given (512"),
+        ("train_pipeline.3.crop_size=(512, 1024.5)", "number) for (height, width), given (512, "),
+        ("train_pipeline.3.crop_size=(512, '1024')", "number) for (height, width), given (512, "),
+        ("model.decode_head.mode=embeded_gaussian", "'embeded_gaussian'; did you mean 'embedded_g"),
+        ("model.decode_head.mode=gauss", "one of 'gaussian', 'embedded_gaussian', 'dot_product', "),
+        ("model.backbone.depth=51", "one of 18, 34, 50, 101, 152, given 51"),
+        ("model.backbone.style=pytorhc", "did you mean 'pytorch'?"),
+        ("val_evaluator.iou_metrics=['mIoU', 'mDise']", "'mDise']; did you mean 'mDice'?"),
+        ("train_dataloader.dataset.fuse=exakt", "'fast', 'off', given 'exakt'; did you mean 'exa"),
+        ("train_dataloader.dataset.cache=memap", "'memmap' or None, given 'memap'; did you me"),
+        ("train_dataloader.dataset.bad_samples=dict(policy='skipp')", "did you mean 'skip'?"),
+        ("train_dataloader.dataset.data_prefix.seg_map_paht=x", "did you mean 'seg_map_path'?"),
+        ("train_pipeline.4.direction=horizontl", "did you mean 'horizontal'?"),
+        ("train_pipeline.2.interpolation=bilinaer", "did you mean 'bilinear'?"),
+        ("train_pipeline.5.contrast_range=(1.5, 0.5)", "(low, high) with low <= high"),
+        ("train_pipeline.5.brightness_delta=-32", "at least 0, given -32"),
+        ("train_pipeline.3.rare_prob=2", "in [0, 1], given 2"),
+        ("param_scheduler.0.eta_min=-1", "at least 0, given -1"),
+        ("optim_wrapper.accumulative_counts=0", "at least 1, given 0"),
+        ("default_hooks.checkpoint.rule=bigger", "one of 'greater', 'less' or a list"),
         ("train_pipeline.3.cat_max_ratio=1.5", "in (0, 1], given 1.5"),
         ("model.decode_head.dropout_ratio=1.5", "in [0, 1), given 1.5"),
         ("model.data_preprocessor.pad_mode=left", "one of 'bottom_right', 'center', given 'left'"),
@@ -159,13 +182,22 @@ def test_resolved_config_that_was_written_out_is_accepted(tmp_path: Path) -> Non
     ("base", "override", "told"),
     [
         (NONLOCAL, "model.auxiliary_head.num_classes=3", "3, but decode_head has 19"),
-        (NONLOCAL, "num_classes=11", "11, but CityscapesDataset has 19 classes"),
+        (
+            NONLOCAL,
+            "num_classes=11",
+            "11, but CityscapesDataset of train_dataloader has 19 classes",
+        ),
         (NONLOCAL, "model.decode_head.loss_decode.class_weight=[1.0, 2.0]", "2 weights for 19"),
         (NONLOCAL, "model.decode_head.in_index=4", "4, but the backbone has 4 outputs"),
         (NONLOCAL, "model.auxiliary_head.in_index=1", "1024, but output 1 of the backbone has 512"),
         (NONLOCAL, "model.decode_head.in_channels=512", "output 3 of the backbone has 2048"),
         (NONLOCAL, "model.backbone.depth=101", "is for depth 50, but the backbone has 101"),
         (NONLOCAL, "model.data_preprocessor.size=(256, 512)", "is larger than data_preprocessor"),
+        (
+            VOC_AUG,
+            "train_pipeline.6.size=(512, 600)",
+            "(600, 512) is larger than data_preprocessor",
+        ),
         (NONLOCAL, "model.data_preprocessor.size_divisor=8", "size or to size_divisor, given both"),
         (NONLOCAL, "model.data_preprocessor.seg_pad_val=0", "seg_pad_val is 0: padding would tr"),
         (SLIDE, "model.test_cfg.stride=(800, 513)", "leave gaps between windows of (769, 769)"),
@@ -181,6 +213,40 @@ def test_parts_that_do_not_fit_are_errors(base: Path, override: str, told: str) 
     message = errors(base, override)
     assert told in message
     assert f"--cfg-options {override}" in message or "configs/" in message
+
+
+OWN_DATA = """
+own = dict(_delete_=True, type='BaseSegDataset', pipeline=[], metainfo=dict({}))
+train_dataloader = dict(dataset=own)
+num_classes = 2
+model = dict(decode_head=dict(num_classes=2), auxiliary_head=dict(num_classes=2))
+"""
+
+
+@pytest.mark.parametrize(
+    ("metainfo", "told"),
+    [
+        ("classes=('a')", "the string 'a' is neither a list of names nor a file; a tuple of one"),
+        ("classes=('a', 'b'), palette=[[0, 0, 0]]", "1 colours for 2 classes"),
+        ("clases=('a', 'b')", "did you mean 'classes'?"),
+    ],
+)
+def test_what_is_wrong_about_classes_is_told_with_its_line(
+    tmp_path: Path, metainfo: str, told: str
+) -> None:
+    message = errors(write(tmp_path, OWN_DATA.format(metainfo)))
+    assert told in message
+    assert re.search(r"mine.py:3: train_dataloader.dataset.metainfo", message)
+
+
+def test_a_last_line_break_is_no_class(tmp_path: Path) -> None:
+    names = tmp_path / "classes.txt"
+    names.write_text("a\nb\n")
+    assert class_count({"type": "BaseSegDataset", "metainfo": {"classes": str(names)}}) == 2
+
+
+def test_one_metric_needs_no_list() -> None:
+    load_config(NONLOCAL, ["val_evaluator.iou_metrics='mFscore'", SAVE_BEST.format("mPrecision")])
 
 
 def test_persistent_workers_without_workers(tmp_path: Path) -> None:
@@ -294,3 +360,58 @@ def test_class_of_a_user_is_checked_like_ours() -> None:
 def test_function_that_is_called_with_more_is_not_missing_arguments() -> None:
     given = ["train_dataloader.collate_fn=dict(type='pseudo_collate')"]
     assert load_config(NONLOCAL, given).train_dataloader.collate_fn.type == "pseudo_collate"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (
+            "nonlocal_r50-d8_4xb2-40k_cityscape-512x1024.py",
+            "did you mean 'nonlocal_r50-d8_4xb2-40k",
+        ),
+        ("nowhere/a.py", "there is no folder"),
+    ],
+)
+def test_a_config_that_is_not_there_has_neighbours(name: str, told: str) -> None:
+    assert told in errors(NONLOCAL.parent / name)
+
+
+def test_paths_have_no_detours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert not [line for line in trace_of(load_config(NONLOCAL)).files.lines() if ".." in line]
+
+
+def test_a_config_that_was_written_out_may_keep_variables_but_no_typo(tmp_path: Path) -> None:
+    text = "classes = ('a', 'b')\nunused = dict(x=1)\nrandomness = dict(seed=len(classes))"
+    config = load_config(write(tmp_path, text + "\nunused_too = unused"))
+    written = tmp_path / "written.py"
+    written.write_text(config.pretty_text)
+    assert load_config(written).unused == {"x": 1}
+    child = tmp_path / "child.py"
+    child.write_text("_base_ = './written.py'\nlr_typo = 1")
+    message = errors(child)
+    assert "lr_typo" in message
+    assert "unused" not in message
+    written.write_text(config.pretty_text + "val_evaluatr = None\n")
+    assert "did you mean 'val_evaluator'?" in errors(written)
+
+
+def test_documented_ways_to_write_a_config_of_ones_own(tmp_path: Path) -> None:
+    text = (ROOT / "docs/configs.md").read_text()
+    blocks = re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)
+    own = [block for block in blocks if block.startswith("    _base_")]
+    assert len(own) == 2
+    for block in own:
+        path = tmp_path / "mine.py"
+        lines = re.sub("^    ", "", block, flags=re.MULTILINE)
+        path.write_text(lines.replace("./", f"{NONLOCAL.parent}/"))
+        load_config(path)
+
+
+def test_text_of_a_config_needs_no_code_formatter(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(NONLOCAL)
+    monkeypatch.setattr("mmengine.config.config.FormatCode", None)
+    copy = deepcopy(config)
+    copy.work_dir = "elsewhere"
+    assert "work_dir = 'elsewhere'" in copy.pretty_text
+    assert parse_assignments(copy.pretty_text) == copy.to_dict()

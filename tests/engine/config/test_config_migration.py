@@ -209,7 +209,7 @@ def test_what_has_no_place_is_kept_under_custom() -> None:
 
 
 def test_config_of_another_form_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"no config of 0\.x: it has no 'data' and 'model'"):
+    with pytest.raises(ConfigError, match=r"no config of 0\.x, which has 'data' and 'model'"):
         migrate_config({"model": {}})
     old = small_old_config(runner={})
     with pytest.raises(ConfigError, match=r"no runner.max_iters and no total_iters"):

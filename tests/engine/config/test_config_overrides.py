@@ -160,3 +160,14 @@ def test_every_refused_override_is_told_at_once() -> None:
     assert "'lr': expected key=value" in str(caught.value)
     assert "model.pretrained is 'open-mmlab://resnet50_v1c', which has no 'x'" in str(caught.value)
     assert "'none' is not None" in str(caught.value)
+
+
+def test_data_of_ones_own_on_a_published_base_has_one_root(tmp_path: Path) -> None:
+    own = "dict(_delete_=True, type='BaseSegDataset', data_root='mine', pipeline=[])"
+    loaders = [f"{name}_dataloader = dict(dataset={own})" for name in ("train", "val", "test")]
+    path = tmp_path / "mine.py"
+    path.write_text("\n".join([f"_base_ = {str(VOC)!r}", *loaders]))
+    config = load_config(path, ["data_root=/d"])
+    assert config.train_dataloader.dataset.data_root == config.val_dataloader.dataset.data_root
+    assert config.val_dataloader.dataset.data_root == "/d"
+    assert config.dataset_train.data_root == "data/VOCdevkit/VOC2012"  # nothing uses it

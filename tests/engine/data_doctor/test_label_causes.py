@@ -171,3 +171,21 @@ def test_remedy_keeps_the_label_map_that_is_there(tmp_path):
     make_data(tmp_path, lambda label: np.where(label == 2, 77, label + 10).astype(np.uint8))
     found = train_findings(make_config(tmp_path, label_map={10: 0, 11: 1}))
     assert "label_map = {10: 0, 11: 1, 77: 255}" in found["stray-labels"].remedy
+
+
+def test_a_few_painted_masks_are_to_be_stored_like_the_others(tmp_path):
+    make_data(tmp_path)
+    save(painted(make_label(1)), tmp_path / "train/lab/1.png")
+    found = train_findings(make_config(tmp_path))["rgb-masks"]
+    assert found.title.endswith(": 1 of 4")
+    assert found.remedy == "store these masks like the others, with one value per pixel"
+
+
+def test_labels_without_a_zero_are_counted_from_1(tmp_path):
+    make_data(tmp_path, lambda label: label + 1)
+    found = train_findings(make_config(tmp_path))
+    assert list(found) == ["reduce-zero-label-missing"]  # and not that class 0 never occurs
+    assert found["reduce-zero-label-missing"].title == "Labels are counted from 1, not from 0"
+    make_data(tmp_path, lambda label: np.where(label == 1, 3, label).astype(np.uint8))
+    missing = train_findings(make_config(tmp_path))["reduce-zero-label-missing"]
+    assert "label_map = {3: 255}" in missing.remedy

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from nlseg.datasets.metainfo import describe_classes
 from nlseg.engine.config.checks.families import find_class
 from nlseg.engine.config.checks.parts import (
     Finding,
@@ -15,6 +16,8 @@ from nlseg.engine.config.checks.parts import (
 from nlseg.engine.config.checks.signatures import default_of
 from nlseg.engine.config.origin import KeyPath
 from nlseg.engine.config.places import LOADERS, at, walk
+from nlseg.engine.config.runner_keys import nearest
+from nlseg.errors import ConfigError
 from nlseg.registry import DATASETS
 
 SCORES = {
@@ -27,6 +30,7 @@ TOGETHER = (
     ("val_dataloader", "val_cfg", "val_evaluator"),
     ("test_dataloader", "test_cfg", "test_evaluator"),
 )
+METAINFO_KEYS = ("classes", "palette")
 BATCH_NORMS = ("BN", "BN2d", "SyncBN", "MMSyncBN")
 
 
@@ -42,6 +46,7 @@ def check_data(config: Any) -> Iterator[Finding]:
     yield from _check_groups(config)
     yield from _check_workers(config)
     yield from _check_padding(config)
+    yield from _check_classes(config)
     yield from _check_zero_label(config)
     yield from _check_single_image(config)
     yield from _check_best(config)
@@ -68,7 +73,7 @@ def _check_workers(config: Any) -> Iterator[Finding]:
 
 
 def _check_padding(config: Any) -> Iterator[Finding]:
-    """Crops are not larger than what a batch is padded to."""
+    """Crops and padded images are not larger than what a batch is padded to."""
     path: KeyPath = ("model", "data_preprocessor")
     preprocessor = at(config, path)
     if not config.get("train_dataloader") or not isinstance(preprocessor, dict):
@@ -78,15 +83,37 @@ def _check_padding(config: Any) -> Iterator[Finding]:
         given = "both" if size else "neither"
         yield error(path, f"training pads to size or to size_divisor, given {given}")
     for where, transform in train_transforms(config):
-        crop = transform.get("crop_size")
-        if transform.get("type") != "RandomCrop" or not isinstance(crop, (list, tuple)) or not size:
+        key = {"RandomCrop": "crop_size", "Pad": "size"}.get(transform.get("type"), "")
+        given_size = transform.get(key)
+        if not isinstance(given_size, (list, tuple)) or not size:
             continue
-        if any(side > limit for side, limit in zip(crop, size, strict=False)):
-            text = f"{tuple(crop)} is larger than data_preprocessor.size {tuple(size)}"
-            yield error((*where, "crop_size"), f"{text}: batches cannot be stacked")
-        elif tuple(crop) != tuple(size):
-            text = f"{tuple(crop)} is padded to data_preprocessor.size {tuple(size)}"
-            yield warning((*where, "crop_size"), f"{text} in every batch")
+        shape = tuple(given_size if key == "crop_size" else given_size[::-1])
+        if any(side > limit for side, limit in zip(shape, size, strict=False)):
+            text = f"{shape} is larger than data_preprocessor.size {tuple(size)}"
+            yield error((*where, key), f"{text} (height, width): batches cannot be stacked")
+        elif key == "crop_size" and shape != tuple(size):
+            text = f"{shape} is padded to data_preprocessor.size {tuple(size)}"
+            yield warning((*where, key), f"{text} in every batch")
+
+
+def _check_classes(config: Any) -> Iterator[Finding]:
+    """Class names are names, there is a colour for each, and no key is misspelt."""
+    for path, dataset in leaf_datasets(config, *LOADERS):
+        given = dataset.get("metainfo")
+        if not isinstance(given, dict):
+            continue
+        where = (*path, "metainfo")
+        for key in given.keys() - set(METAINFO_KEYS):
+            if hint := nearest(str(key), METAINFO_KEYS, cutoff=0.8):
+                yield error((*where, key), f"class information is not looked up there{hint}")
+        classes = given.get("classes")
+        if isinstance(classes, str) and (classes.endswith(".txt") or "/" in classes):
+            continue  # a file, which may be on another machine
+        standard = getattr(find_class(dataset["type"], DATASETS), "METAINFO", {})
+        try:
+            describe_classes(standard, given, None, False, dataset["type"])
+        except ConfigError as problem:
+            yield error(where, str(problem).partition(": ")[2])
 
 
 def _check_zero_label(config: Any) -> Iterator[Finding]:
@@ -130,7 +157,8 @@ def _check_best(config: Any) -> Iterator[Finding]:
     for _, evaluator in evaluators:
         if evaluator.get("type") != "IoUMetric" or evaluator.get("prefix"):
             return
-        for metric in evaluator.get("iou_metrics", ["mIoU"]):
+        metrics = evaluator.get("iou_metrics", "mIoU")
+        for metric in [metrics] if isinstance(metrics, str) else metrics:
             offered += SCORES.get(metric, ())
     if wanted not in offered:
         text = f"{wanted!r} is not among the scores of val_evaluator: {', '.join(offered)}"

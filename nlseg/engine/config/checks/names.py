@@ -10,7 +10,15 @@ from nlseg.engine.config.checks.families import default_type, family_at, find_cl
 from nlseg.engine.config.checks.fixed import FIXED
 from nlseg.engine.config.checks.problems import Problem
 from nlseg.engine.config.checks.signatures import Signature, signature_of
-from nlseg.engine.config.checks.values import as_tuple, describe_hint, fits, group_in, out_of_range
+from nlseg.engine.config.checks.values import (
+    PAIRS,
+    as_tuple,
+    choices_in,
+    describe_hint,
+    fits,
+    group_in,
+    out_of_range,
+)
 from nlseg.engine.config.origin import KeyPath, Trace
 from nlseg.engine.config.places import walk
 from nlseg.engine.config.runner_keys import KNOWN_KEYS, RUN_KEYS, VARIABLES, nearest
@@ -165,6 +173,13 @@ def _place(path: KeyPath) -> str:
     return names[-1]
 
 
+def _nearest_choice(given: Any, choices: list[Any]) -> str:
+    """Say which choice a value, or the first wrong item of a list, was probably meant to be."""
+    items = given if isinstance(given, (list, tuple)) else (given,)
+    wrong = [item for item in items if item not in choices]
+    return nearest(str(wrong[0]), choices) if wrong else ""
+
+
 def _check_value(
     value: dict[str, Any], path: KeyPath, hint: Any, name: str, trace: Trace
 ) -> Iterator[Problem]:
@@ -177,8 +192,10 @@ def _check_value(
     if not fits(given, hint) and fits(as_tuple(given), hint):
         given = value[key] = as_tuple(given)
     if not fits(given, hint):
-        text = f"{name} wants {describe_hint(hint)}, given {given!r}"
-        yield Problem(trace.where(path), path, text)
+        meant = PAIRS.get(key, "")
+        order = f" for {meant}" if meant.startswith("(") else ""
+        text = f"{name} wants {describe_hint(hint)}{order}, given {given!r}"
+        yield Problem(trace.where(path), path, text + _nearest_choice(given, choices_in(hint)))
     elif wanted := out_of_range(key, given):
         text = f"{name} wants values {wanted}, given {given!r}"
         yield Problem(trace.where(path), path, text)

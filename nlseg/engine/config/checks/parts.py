@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from nlseg.datasets.metainfo import read_classes
 from nlseg.engine.config.checks.families import find_class
 from nlseg.engine.config.origin import KeyPath
 from nlseg.engine.config.places import LOADERS, at, walk
@@ -50,14 +51,14 @@ def leaf_datasets(config: Any, *loaders: str) -> Iterator[tuple[KeyPath, Any]]:
 
 
 def datasets_of(config: Any) -> Iterator[tuple[str, int]]:
-    """Yield name and number of classes of each data set that tells it."""
+    """Yield name, with its first loader, and number of classes of each data set that tells it."""
     seen = set()
-    for _, dataset in leaf_datasets(config, *LOADERS):
+    for path, dataset in leaf_datasets(config, *LOADERS):
         count = class_count(dataset)
         name = str(dataset["type"])
         if count is not None and (name, count) not in seen:
             seen.add((name, count))
-            yield name, count
+            yield f"{name} of {path[0]}", count
 
 
 def class_count(dataset: Any) -> int | None:
@@ -74,8 +75,7 @@ def class_count(dataset: Any) -> int | None:
         found = find_class(dataset["type"], DATASETS)
         classes = getattr(found, "METAINFO", {}).get("classes")
     if isinstance(classes, str):
-        file = Path(classes)
-        return len(file.read_text(encoding="utf-8").split("\n")) if file.is_file() else None
+        return len(read_classes(classes, "classes")) if Path(classes).is_file() else None
     return len(classes) if isinstance(classes, (list, tuple)) else None
 
 

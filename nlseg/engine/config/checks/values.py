@@ -87,6 +87,13 @@ def _describe_container(hint: Any, origin: Any, args: tuple[Any, ...]) -> str:
     return getattr(hint, "__name__", str(hint))
 
 
+def choices_in(hint: Any) -> list[Any]:
+    """List the values that a hint names one by one, also inside of sequences."""
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    return [choice for part in get_args(hint) for choice in choices_in(part)]
+
+
 def _plural(words: str) -> str:
     return f"{words[2:]}s" if words.startswith("a ") and " of " not in words else words
 
@@ -109,33 +116,61 @@ COUNT: Range = (lambda x: x >= 1, "at least 1")
 SHARE: Range = (lambda x: 0 <= x <= 1, "in [0, 1]")
 BELOW_ONE: Range = (lambda x: 0 <= x < 1, "in [0, 1)")
 RANGES: dict[str, Range] = {
+    "accumulative_counts": COUNT,
     "alpha": SHARE,
     "batch_size": COUNT,
+    "begin_epoch": NOT_NEGATIVE,
+    "begin_iter": NOT_NEGATIVE,
+    "beta": POSITIVE,
+    "brightness_delta": NOT_NEGATIVE,
     "cat_max_ratio": (lambda x: 0 < x <= 1, "in (0, 1]"),
     "channels": COUNT,
     "class_weight": NOT_NEGATIVE,
+    "clip_limit": POSITIVE,
+    "contrast_range": NOT_NEGATIVE,
     "crop_size": COUNT,
+    "dilation": COUNT,
     "dilations": COUNT,
     "dropout_ratio": BELOW_ONE,
+    "end_factor": NOT_NEGATIVE,
+    "eta_min": NOT_NEGATIVE,
+    "gamma": POSITIVE,
+    "hue_delta": NOT_NEGATIVE,
     "in_channels": COUNT,
+    "kernel_size": COUNT,
+    "limit": NOT_NEGATIVE,
     "loss_weight": NOT_NEGATIVE,
     "lr": NOT_NEGATIVE,
     "max_epochs": COUNT,
     "max_iters": COUNT,
+    "max_refetch": NOT_NEGATIVE,
+    "min_kept": NOT_NEGATIVE,
     "momentum": BELOW_ONE,
+    "n_holes": NOT_NEGATIVE,
     "num_classes": COUNT,
     "num_convs": NOT_NEGATIVE,
     "num_stages": COUNT,
     "num_workers": NOT_NEGATIVE,
+    "power": POSITIVE,
     "prob": SHARE,
+    "rare_classes": NOT_NEGATIVE,
+    "rare_prob": SHARE,
     "ratio": POSITIVE,
     "ratio_range": POSITIVE,
+    "ratios": NOT_NEGATIVE,
     "reduction": COUNT,
+    "saturation_range": NOT_NEGATIVE,
     "scale": COUNT,
     "scale_factor": POSITIVE,
+    "size_divisor": COUNT,
+    "start_factor": NOT_NEGATIVE,
     "std": POSITIVE,
     "stride": COUNT,
     "strides": COUNT,
+    "thresh": SHARE,
+    "threshold": SHARE,
+    "tile_grid_size": COUNT,
+    "times": COUNT,
     "val_interval": COUNT,
     "weight_decay": NOT_NEGATIVE,
 }
@@ -147,6 +182,7 @@ PAIRS = {
     "stride": "(vertical, horizontal)",
 }
 """Arguments that are pairs where they are sequences."""
+LOW_HIGH = ("contrast_range", "ratio_range", "saturation_range")
 
 
 def out_of_range(name: str, value: Any) -> str:
@@ -161,7 +197,7 @@ def out_of_range(name: str, value: Any) -> str:
     """
     if name in PAIRS and isinstance(value, (list, tuple)) and len(value) != 2:
         return f"{PAIRS[name]}: two numbers"
-    if name == "ratio_range" and list(value) != sorted(value):
+    if name in LOW_HIGH and value is not None and list(value) != sorted(value):
         return "(low, high) with low <= high"
     inside, words = RANGES.get(name, (None, ""))
     numbers = value if isinstance(value, (list, tuple)) else (value,)

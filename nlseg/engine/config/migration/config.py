@@ -35,11 +35,12 @@ READ = frozenset((
 KEPT = ("custom_hooks", "custom_imports", "work_dir")
 
 
-def migrate_config(old: Mapping[str, Any]) -> Cfg:
+def migrate_config(old: Mapping[str, Any], where: str = "the config") -> Cfg:
     """Turn a resolved config of 0.x into the present form.
 
     Args:
         old: The config, with ``data`` and ``runner`` or ``total_iters``.
+        where: Its file, for the error.
 
     Returns:
         The new config. What has no place in it stands under ``custom``.
@@ -48,7 +49,8 @@ def migrate_config(old: Mapping[str, Any]) -> Cfg:
         ConfigError: The config is not of the form of 0.x.
     """
     if "data" not in old or "model" not in old:
-        raise ConfigError("this is no config of 0.x: it has no 'data' and 'model'")
+        hint = "; it has the present form already" if "train_dataloader" in old else ""
+        raise ConfigError(f"{where}: no config of 0.x, which has 'data' and 'model'{hint}")
     new: Cfg = {"model": _migrate_model(old)}
     new.update(_migrate_data(old))
     new["optim_wrapper"] = migrate_optimizer(old)

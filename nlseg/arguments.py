@@ -1,0 +1,54 @@
+"""Arguments that the commands share, without heavy imports: ``--help`` answers at once."""
+
+import argparse
+
+
+def command_parser(description: str | None) -> argparse.ArgumentParser:
+    """Make a parser whose first argument is a config file.
+
+    Args:
+        description: What the command says about itself, its line breaks kept.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="config file")
+    return parser
+
+
+def add_overrides(parser: argparse.ArgumentParser, example: str) -> None:
+    """Add ``--cfg-options`` or ``--set``, which may be given several times, as ``overrides``.
+
+    Args:
+        parser: It gets the argument.
+        example: Ends the help text.
+    """
+    parser.add_argument(
+        "--cfg-options", "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+        dest="overrides", help=f"settings to override, {example}",
+    )  # fmt: skip
+
+
+def add_config_options(
+    parser: argparse.ArgumentParser, example: str = "such as data_root=/data"
+) -> None:
+    """Add the overrides, and the leave to have keys in the config that nothing reads."""
+    add_overrides(parser, example)
+    parser.add_argument(
+        "--allow-unknown-keys", action="store_true",
+        help="accept top-level config keys that no part of a run reads",
+    )  # fmt: skip
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what a training and a test are told alike."""
+    parser.add_argument("--work-dir", metavar="DIR", help="folder for logs and results")
+    parser.add_argument("--amp", action="store_true", help="compute in half precision")
+    parser.add_argument(
+        "--fast", action="store_true", help="turn on what is quick and safe on this hardware"
+    )
+    parser.add_argument(
+        "--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none",
+        help="who starts the processes",
+    )  # fmt: skip
+    parser.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
