@@ -73,7 +73,7 @@ def benchmark(args: argparse.Namespace) -> None:
         suite=Suite(device, args.quick, args.peer),
         plan=Plan(device, args.threads, args.rounds or rounds, args.seconds or seconds, side),
         folder=args.out,
-        command=shlex.join(["tools/benchmark.py", *sys.argv[1:]]),
+        command=command_line(sys.argv[1:]),
         match=args.match,
         data_root=args.data_root,
     )
@@ -81,6 +81,15 @@ def benchmark(args: argparse.Namespace) -> None:
     found = driver.run(chosen, request)
     for path in driver.write_files(args.out, found):
         print(path)
+
+
+def command_line(arguments: list[str]) -> str:
+    """Return the command for the record, without the folder that a machine's files went to."""
+    kept = list(arguments)
+    if "--out" in kept:
+        place = kept.index("--out")
+        del kept[place : place + 2]
+    return shlex.join(["tools/benchmark.py", *kept])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ on CPUs, where mmengine's own start calls CUDA.
 
 import os
 import socket
+import warnings
 from datetime import timedelta
 from typing import Any
 
@@ -177,6 +178,8 @@ def share_buffers(model: nn.Module) -> None:
 
 def wrap(model: nn.Module, *, find_unused_parameters: bool = False) -> nn.Module:
     """Wrap a model so that gradients are averaged over processes, on CUDA or CPU."""
+    # Gradients of 1x1 kernels from maps that lie channels last: other strides, same order in memory
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     device_ids = [torch.cuda.current_device()] if torch.cuda.is_available() else None
     wrapped: nn.Module = MMDistributedDataParallel(
         module=model,
