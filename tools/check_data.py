@@ -36,10 +36,10 @@ def main() -> int:
     from nlseg.engine.config import load_config
     from nlseg.engine.data_doctor.examination import examine
     from nlseg.engine.data_doctor.report import as_text, write_report
-    from nlseg.errors import UserError
+    from nlseg.errors import ending_at_the_user
 
     folder = Path(args.out or Path("work_dirs/check_data") / Path(args.config).stem)
-    try:
+    with ending_at_the_user():
         examination = examine(
             load_config(args.config, args.overrides, allow_unknown=args.allow_unknown_keys),
             stages=args.stages,
@@ -47,9 +47,6 @@ def main() -> int:
             cache_file=None if args.no_cache else folder.parent / "facts.jsonl",
             progress=sys.stderr.isatty(),
         )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     print(as_text(examination))
     print("\n" + "\n".join(str(file) for file in write_report(examination, folder)))
     return 2 if examination.num_errors else 0

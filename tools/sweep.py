@@ -81,10 +81,7 @@ def command_of(template: str, config: Path, folder: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    from nlseg.errors import UserError
+    from nlseg.errors import ending_at_the_user
 
-    try:
+    with ending_at_the_user():
         sys.exit(main())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -25,10 +25,11 @@ class _Shard(Sampler[Any]):
     def __init__(
         self,
         dataset: Sized,
-        shuffle: bool,
-        seed: int | None,
-        rank: int | None,
-        world_size: int | None,
+        shuffle: bool = True,
+        seed: int | None = None,
+        *,
+        rank: int | None = None,
+        world_size: int | None = None,
     ) -> None:
         own_rank, own_world_size = get_dist_info()
         self.rank = own_rank if rank is None else rank
@@ -67,17 +68,6 @@ class InfiniteSampler(_Shard):
     Raises:
         DataError: The data set is empty.
     """
-
-    def __init__(
-        self,
-        dataset: Sized,
-        shuffle: bool = True,
-        seed: int | None = None,
-        *,
-        rank: int | None = None,
-        world_size: int | None = None,
-    ) -> None:
-        super().__init__(dataset, shuffle, seed, rank, world_size)
 
     def set_batch(self, batch_size: int, start_iteration: int = 0) -> None:
         """Set the batch size of a rank and the iteration that the next walk begins with."""
@@ -140,7 +130,7 @@ class DefaultSampler(_Shard):
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        super().__init__(dataset, shuffle, seed, rank, world_size)
+        super().__init__(dataset, shuffle, seed, rank=rank, world_size=world_size)
         self.round_up = round_up
         self.epoch = 0
         rest = self.size % self.world_size

@@ -1,6 +1,5 @@
 """What the commands add to a config, and how they end."""
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,7 @@ from mmengine.config import Config, ConfigDict
 
 from nlseg.engine.config import load_config
 from nlseg.engine.processes import distributed
-from nlseg.errors import ConfigError, UserError
-
-USER_ERROR = 2
+from nlseg.errors import ConfigError, ending_at_the_user
 
 
 def run(main: Callable[[], None]) -> None:
@@ -19,16 +16,13 @@ def run(main: Callable[[], None]) -> None:
 
     The process group is left before the interpreter ends: its threads would abort the process.
     """
-    try:
-        main()
-        distributed.stop()
-    except SystemExit:
-        distributed.stop()
-        raise
-    except UserError as error:
-        sys.stdout.flush()
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(USER_ERROR)
+    with ending_at_the_user():
+        try:
+            main()
+            distributed.stop()
+        except SystemExit:
+            distributed.stop()
+            raise
 
 
 def training_config(

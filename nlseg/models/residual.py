@@ -1,5 +1,6 @@
 """Residual blocks of ResNet, with room for plugins such as non-local or context blocks."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -38,7 +39,10 @@ class ResidualBlock(nn.Module):
 
     Args:
         in_channels: Channels of the input.
-        convs: The convolutions in order.
+        channels: Channels of the inner convolutions; the output has ``expansion`` times as many.
+        stride: Step of the block.
+        dilation: Dilation of its 3x3 convolution, or of the first of them.
+        style: Which convolution has the stride, see ``Bottleneck``.
         downsample: Shortcut where shape or stride change; the identity where None.
         with_cp: Keep only the input for the backward pass and compute the rest again.
         recompute_norms: Compute inner norms and ReLUs again in the backward pass.
@@ -53,8 +57,11 @@ class ResidualBlock(nn.Module):
     def __init__(
         self,
         in_channels: int,
-        convs: Sequence[ConvSpec],
+        channels: int,
         *,
+        stride: int,
+        dilation: int,
+        style: Style,
         downsample: nn.Sequential | None,
         with_cp: bool,
         recompute_norms: bool,
@@ -66,18 +73,24 @@ class ResidualBlock(nn.Module):
         self.with_cp = with_cp
         self.recompute_norms = recompute_norms and not with_cp
         self.norm_names: list[str] = []
-        channels = [in_channels, *(conv.out_channels for conv in convs)]
+        convs = self.convs(channels, stride, dilation, style)
+        widths = [in_channels, *(conv.out_channels for conv in convs)]
         for i, conv in enumerate(convs, 1):
-            self.add_module(f"conv{i}", _build_conv(conv_cfg, channels[i - 1], conv))
+            self.add_module(f"conv{i}", _build_conv(conv_cfg, widths[i - 1], conv))
             name, norm = build_norm_layer(norm_cfg, conv.out_channels, postfix=i)
             self.add_module(name, norm)
             self.norm_names.append(name)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
         self.plugin_names = [
-            self._add_plugins(channels[i], [p for p in plugins if p["position"][-1] == str(i)])
-            for i in range(1, len(channels))
+            self._add_plugins(widths[i], [p for p in plugins if p["position"][-1] == str(i)])
+            for i in range(1, len(widths))
         ]
+
+    @staticmethod
+    @abstractmethod
+    def convs(channels: int, stride: int, dilation: int, style: Style) -> tuple[ConvSpec, ...]:
+        """Return the convolutions in order."""
 
     def _add_plugins(self, channels: int, plugins: Sequence[Cfg]) -> list[str]:
         names = []
@@ -142,97 +155,27 @@ class ResidualBlock(nn.Module):
 
 
 class BasicBlock(ResidualBlock):
-    """Two 3x3 convolutions (ResNet-18 and 34); only the first has stride and dilation.
+    """Two 3x3 convolutions (ResNet-18 and 34); only the first has stride and dilation."""
 
-    Args:
-        in_channels: Channels of the input.
-        channels: Channels of the output.
-        stride: Step of the first convolution.
-        dilation: Dilation of the first convolution.
-        style: Has no effect here.
-        downsample: See ``ResidualBlock``.
-        with_cp: See ``ResidualBlock``.
-        recompute_norms: See ``ResidualBlock``.
-        conv_cfg: See ``ResidualBlock``.
-        norm_cfg: See ``ResidualBlock``.
-        plugins: See ``ResidualBlock``.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        *,
-        stride: int,
-        dilation: int,
-        style: Style,
-        downsample: nn.Sequential | None,
-        with_cp: bool,
-        recompute_norms: bool,
-        conv_cfg: Cfg | None,
-        norm_cfg: Cfg,
-        plugins: Sequence[Cfg],
-    ) -> None:
-        super().__init__(
-            in_channels,
-            (ConvSpec(channels, 3, stride, dilation), ConvSpec(channels, 3)),
-            downsample=downsample,
-            with_cp=with_cp,
-            recompute_norms=recompute_norms,
-            conv_cfg=conv_cfg,
-            norm_cfg=norm_cfg,
-            plugins=plugins,
-        )
+    @staticmethod
+    def convs(channels: int, stride: int, dilation: int, style: Style) -> tuple[ConvSpec, ...]:
+        """Return the convolutions; ``style`` has no effect."""
+        return ConvSpec(channels, 3, stride, dilation), ConvSpec(channels, 3)
 
 
 class Bottleneck(ResidualBlock):
-    """1x1, 3x3 and 1x1 convolution (ResNet-50 and deeper); the 3x3 one has the dilation.
-
-    Args:
-        in_channels: Channels of the input.
-        channels: Channels of the 3x3 convolution, a quarter of the output's.
-        stride: Step of the 3x3 convolution, or of the first with style 'caffe'.
-        dilation: Dilation of the 3x3 convolution.
-        style: Where the stride sits.
-        downsample: See ``ResidualBlock``.
-        with_cp: See ``ResidualBlock``.
-        recompute_norms: See ``ResidualBlock``.
-        conv_cfg: See ``ResidualBlock``.
-        norm_cfg: See ``ResidualBlock``.
-        plugins: See ``ResidualBlock``.
-    """
+    """1x1, 3x3 and 1x1 convolution (ResNet-50 and deeper); the 3x3 one has the dilation."""
 
     expansion = 4
 
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        *,
-        stride: int,
-        dilation: int,
-        style: Style,
-        downsample: nn.Sequential | None,
-        with_cp: bool,
-        recompute_norms: bool,
-        conv_cfg: Cfg | None,
-        norm_cfg: Cfg,
-        plugins: Sequence[Cfg],
-    ) -> None:
+    @staticmethod
+    def convs(channels: int, stride: int, dilation: int, style: Style) -> tuple[ConvSpec, ...]:
+        """Return the convolutions; 'pytorch' strides the 3x3 one, 'caffe' the first."""
         stride_1x1, stride_3x3 = (1, stride) if style == "pytorch" else (stride, 1)
-        super().__init__(
-            in_channels,
-            (
-                ConvSpec(channels, 1, stride_1x1),
-                ConvSpec(channels, 3, stride_3x3, dilation),
-                ConvSpec(channels * self.expansion, 1),
-            ),
-            downsample=downsample,
-            with_cp=with_cp,
-            recompute_norms=recompute_norms,
-            conv_cfg=conv_cfg,
-            norm_cfg=norm_cfg,
-            plugins=plugins,
+        return (
+            ConvSpec(channels, 1, stride_1x1),
+            ConvSpec(channels, 3, stride_3x3, dilation),
+            ConvSpec(channels * Bottleneck.expansion, 1),
         )
 
 

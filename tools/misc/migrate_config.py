@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nlseg.errors import UserError
+from nlseg.errors import UserError, ending_at_the_user
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,8 +42,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with ending_at_the_user():
         main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from nlseg.arguments import add_overrides, command_parser
-from nlseg.errors import UserError
+from nlseg.errors import ending_at_the_user
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,8 +38,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with ending_at_the_user():
         main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

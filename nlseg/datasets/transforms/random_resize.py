@@ -1,5 +1,6 @@
 """Resize to a size that is drawn at random."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +13,50 @@ from nlseg.registry import TRANSFORMS
 from nlseg.structures import Sample
 
 
+class _DrawnResize(BaseTransform):
+    """Resize to a scale that is drawn for each sample; a child draws it.
+
+    Args:
+        resize_type: Registered name of the transform that resizes.
+        keep_ratio: See ``Resize``.
+        clip_object_border: See ``Resize``.
+        backend: See ``Resize``.
+        interpolation: See ``Resize``.
+    """
+
+    def __init__(
+        self,
+        resize_type: str,
+        keep_ratio: bool,
+        clip_object_border: bool,
+        *,
+        backend: Backend,
+        interpolation: Interpolation,
+    ) -> None:
+        self.resize = TRANSFORMS.build(
+            {
+                "type": resize_type,
+                "scale": 1,
+                "keep_ratio": keep_ratio,
+                "clip_object_border": clip_object_border,
+                "backend": backend,
+                "interpolation": interpolation,
+            }
+        )
+
+    def transform(self, sample: Sample) -> Sample:
+        """Draw a scale and resize to it."""
+        self.resize.scale = self.draw_scale(sample)
+        resized: Sample = self.resize(sample)
+        return resized
+
+    @abstractmethod
+    def draw_scale(self, sample: Sample) -> Size:
+        """Draw a (width, height). The only random step."""
+
+
 @TRANSFORMS.register_module()
-class RandomResize(BaseTransform):
+class RandomResize(_DrawnResize):
     """Resize to a random scale.
 
     Args:
@@ -49,22 +92,13 @@ class RandomResize(BaseTransform):
             )
         self.scale: Any = scale
         self.ratio_range = ratio_range
-        self.resize = TRANSFORMS.build(
-            {
-                "type": resize_type,
-                "scale": 1,
-                "keep_ratio": keep_ratio,
-                "clip_object_border": clip_object_border,
-                "backend": backend,
-                "interpolation": interpolation,
-            }
+        super().__init__(
+            resize_type,
+            keep_ratio,
+            clip_object_border,
+            backend=backend,
+            interpolation=interpolation,
         )
-
-    def transform(self, sample: Sample) -> Sample:
-        """Draw a scale and resize to it."""
-        self.resize.scale = self.draw_scale(sample)
-        resized: Sample = self.resize(sample)
-        return resized
 
     def draw_scale(self, sample: Sample) -> Size:
         """Draw a (width, height). The only random step."""
@@ -80,7 +114,7 @@ class RandomResize(BaseTransform):
 
 
 @TRANSFORMS.register_module()
-class RandomChoiceResize(BaseTransform):
+class RandomChoiceResize(_DrawnResize):
     """Resize to one of several scales, drawn at random.
 
     Args:
@@ -104,15 +138,12 @@ class RandomChoiceResize(BaseTransform):
     ) -> None:
         given = scales if isinstance(scales, list) else [scales]
         self.scales = [as_size(scale, "RandomChoiceResize.scales") for scale in given]
-        self.resize = TRANSFORMS.build(
-            {
-                "type": resize_type,
-                "scale": 1,
-                "keep_ratio": keep_ratio,
-                "clip_object_border": clip_object_border,
-                "backend": backend,
-                "interpolation": interpolation,
-            }
+        super().__init__(
+            resize_type,
+            keep_ratio,
+            clip_object_border,
+            backend=backend,
+            interpolation=interpolation,
         )
 
     def transform(self, sample: Sample) -> Sample:

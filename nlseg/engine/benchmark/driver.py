@@ -56,16 +56,17 @@ def run(sections: Sequence[str], request: Request) -> Results:
     found = results.read(request.folder)
     machine = device_name(request.plan.device)
     for name in sections:
-
-        def keep(section: Section, name: str = name) -> None:
-            results.merge(found, machine, name, section, partly=True)
-            results.write(request.folder, found)
-
-        section = _measure_section(name, request, keep)
+        section = _measure_section(name, request, partial(_keep, found, machine, name, request))
         results.merge(found, machine, name, section, partly=bool(request.match))
         print_section(name, section)
         write_files(request.folder, found)
     return found
+
+
+def _keep(found: Results, machine: str, name: str, request: Request, section: Section) -> None:
+    """Write down the rows of a section that is not through yet."""
+    results.merge(found, machine, name, section, partly=True)
+    results.write(request.folder, found)
 
 
 def _measure_section(name: str, request: Request, keep: Callable[[Section], None]) -> Section:
