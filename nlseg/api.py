@@ -14,13 +14,13 @@ from torch import nn
 
 import nlseg.datasets
 import nlseg.models  # noqa: F401 - registers what configs name
-from nlseg.engine.config import load_config
-from nlseg.engine.training.normalization import revert_sync_batchnorm
-from nlseg.engine.weights.files import guard_mmengine, read_checkpoint
-from nlseg.engine.weights.fitting import load_strictly, weights_in
+from nlseg.config import load_config
 from nlseg.errors import ConfigError, DataError
 from nlseg.registry import DATASETS, MODELS, SCOPE
+from nlseg.run.normalization import revert_sync_batchnorm
 from nlseg.structures import SegDataSample
+from nlseg.weights.files import guard_mmengine, read_checkpoint
+from nlseg.weights.fitting import load_strictly, weights_in
 
 Picture = NDArray[np.uint8]
 _LABEL_STEPS = ("LoadAnnotations",)

@@ -50,16 +50,16 @@ def main() -> None:
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))  # runs from a bare checkout, too
 
-    from nlseg.engine import command
+    from nlseg.run import command
 
     command.run(lambda: benchmark(args))
 
 
 def benchmark(args: argparse.Namespace) -> None:
-    from nlseg.engine.benchmark import driver, results
-    from nlseg.engine.benchmark.measure import Plan
-    from nlseg.engine.benchmark.peer import check_peer
-    from nlseg.engine.benchmark.suite import Suite
+    from benchmark import driver, results
+    from benchmark.measure import Plan
+    from benchmark.peer import check_peer
+    from benchmark.suite import Suite
 
     if args.merge:
         found = results.read(args.out)

@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
 
-    from nlseg.engine import command
+    from nlseg.run import command
 
     command.run(lambda: browse(args))
 
@@ -38,8 +38,8 @@ def browse(args: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from nlseg.engine.analysis.browsing import Browser
-    from nlseg.engine.config import load_config
+    from nlseg.config import load_config
+    from nlseg.doctor.browsing import Browser
     from nlseg.visualization.browse_page import browse_page
     from nlseg.visualization.contact_sheet import contact_sheet
     from nlseg.visualization.visualizer import write_picture

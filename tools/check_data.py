@@ -33,9 +33,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     # Not at the top: the processes that read files load this module, too, and need none of it.
-    from nlseg.engine.config import load_config
-    from nlseg.engine.data_doctor.examination import examine
-    from nlseg.engine.data_doctor.report import as_text, write_report
+    from nlseg.config import load_config
+    from nlseg.doctor.examination import examine
+    from nlseg.doctor.report import as_text, write_report
     from nlseg.errors import ending_at_the_user
 
     folder = Path(args.out or Path("work_dirs/check_data") / Path(args.config).stem)

@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
 
-    from nlseg.engine.analysis import sweep, sweep_scores
+    from nlseg.compare import sweep, sweep_scores
 
     config = Path(args.config)
     folder = args.out or Path("work_dirs/sweeps") / config.stem

@@ -22,15 +22,15 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
 
-    from nlseg.engine import command
+    from nlseg.run import command
 
     command.run(lambda: test(args))
 
 
 def test(args: argparse.Namespace) -> None:
-    from nlseg.engine.command import evaluation_config
-    from nlseg.engine.runner import Runner
-    from nlseg.engine.training.fast import use_fast_testing
+    from nlseg.run.command import evaluation_config
+    from nlseg.run.fast import use_fast_testing
+    from nlseg.run.runner import Runner
 
     cfg = evaluation_config(
         args.config,

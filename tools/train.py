@@ -39,17 +39,17 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
 
-    from nlseg.engine import command
+    from nlseg.run import command
 
     command.run(lambda: train(args))
 
 
 def train(args: argparse.Namespace) -> None:
-    from nlseg.engine.command import training_config
-    from nlseg.engine.planning.auto_batch import enable_rate_scaling, fit_batch_size
-    from nlseg.engine.planning.dry_run import dry_run, report
-    from nlseg.engine.runner import Runner
-    from nlseg.engine.training.fast import use_fast_training
+    from nlseg.plan.auto_batch import enable_rate_scaling, fit_batch_size
+    from nlseg.plan.dry_run import dry_run, report
+    from nlseg.run.command import training_config
+    from nlseg.run.fast import use_fast_training
+    from nlseg.run.runner import Runner
 
     cfg = training_config(
         args.config,

@@ -6,9 +6,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from nlseg.engine.config.linked import LINKED
-from nlseg.engine.config.overrides import set_value
-from nlseg.engine.config.places import walk
+from nlseg.config.linked import LINKED
+from nlseg.config.overrides import set_value
+from nlseg.config.places import walk
 
 FACTOR = 8
 CROPS = {(512, 1024): (64, 128), (769, 769): (97, 97), (512, 512): (64, 64), (360, 480): (48, 64)}

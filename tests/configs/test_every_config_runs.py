@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nlseg.engine.config import load_config
-from nlseg.engine.runner import Runner
+from nlseg.config import load_config
+from nlseg.run.runner import Runner
 from tests.configs.shrink import CLASSES, shrink, write_data
 
 CONFIGS = Path(__file__).parents[2] / "configs"

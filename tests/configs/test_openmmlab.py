@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nlseg.engine.config.load import load_config, trace_of
+from nlseg.config.load import load_config, trace_of
 from nlseg.errors import ConfigError
 from tests.configs.foreign import CONFIGS, write_foreign_tree
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nlseg.engine.config import load_config
+from nlseg.config import load_config
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.py") if "_base_" not in path.parts)

@@ -16,9 +16,9 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from nlseg.engine.runner import Runner
 from nlseg.errors import UserError
 from nlseg.registry import HOOKS
+from nlseg.run.runner import Runner
 
 PATIENCE_S = 300
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from nlseg.engine.weights.files import read_checkpoint
 from nlseg.errors import CheckpointError
+from nlseg.weights.files import read_checkpoint
 from tests.faults.forked import Outcome
 
 Maker = Callable[[Path, Path], None]

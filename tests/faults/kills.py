@@ -7,10 +7,10 @@ from typing import Any
 
 from mmengine.config import Config
 
-from nlseg.engine.checkpoints import folder as checkpoint_folder
-from tests.engine.runs import assert_same, curves, final
-from tests.engine.toy import toy_config
+from nlseg.run import checkpoint_folder
 from tests.faults.forked import Child, Outcome, kill_at_random, resumed, train_forked
+from tests.run.runs import assert_same, curves, final
+from tests.run.toy import toy_config
 
 ITERS = 30
 LAST = f"iter_{ITERS}.pth"

@@ -11,14 +11,14 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
-from nlseg.engine.processes.launcher import restart_count
 from nlseg.registry import HOOKS
-from tests.engine.real_processes import ROOT, environment
-from tests.engine.runs import assert_same, final
+from nlseg.run.launcher import restart_count
 from tests.faults.forked import Outcome
 from tests.faults.kills import ITERS, LAST, hard_config
+from tests.run.real_processes import ROOT, environment
+from tests.run.runs import assert_same, final
 
-IMPORTS = {"imports": ["tests.engine.toy", "tests.engine.runs", "tests.faults.ranks"]}
+IMPORTS = {"imports": ["tests.run.toy", "tests.run.runs", "tests.faults.ranks"]}
 LIMIT_S = 240
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from nlseg.engine.command import training_config
+from nlseg.run.command import training_config
 from tests import tiny_data
-from tests.engine.runs import assert_same, final
 from tests.faults.forked import train_forked
 from tests.faults.kills import LAST, hard_config, undisturbed
+from tests.run.runs import assert_same, final
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/quickstart/nonlocal_r18-d8_1xb4-300_synthetic-96x192.py")

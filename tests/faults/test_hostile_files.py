@@ -6,9 +6,9 @@ import pytest
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from nlseg.engine.config import load_config
-from nlseg.engine.weights.files import guard_mmengine, read_checkpoint
+from nlseg.config import load_config
 from nlseg.errors import CheckpointError, ConfigError
+from nlseg.weights.files import guard_mmengine, read_checkpoint
 from tests.faults import hostile
 
 

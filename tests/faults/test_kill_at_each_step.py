@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from nlseg.engine.checkpoints import checkpoint, keeping
-from nlseg.engine.checkpoints import folder as checkpoint_folder
+from nlseg.run import checkpoint, checkpoint_folder, keeping
 from tests.faults.forked import resumed, train_forked
 from tests.faults.kills import assert_ended_alike, hard_config, undisturbed
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nlseg.engine.checkpoints import folder as checkpoint_folder
-from tests.engine.runs import assert_same, final
+from nlseg.run import checkpoint_folder
 from tests.faults.forked import Child, resumed, train_forked
 from tests.faults.kills import (
     LAST,
@@ -17,6 +16,7 @@ from tests.faults.kills import (
     kill_and_go_on,
     undisturbed,
 )  # fmt: skip
+from tests.run.runs import assert_same, final
 
 pytestmark = pytest.mark.slow
 
@@ -86,7 +86,7 @@ def test_signal_saves_and_leaves_with_143(
 
 
 def test_second_signal_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nlseg.engine.processes import preemption
+    from nlseg.run import preemption
 
     monkeypatch.setattr(preemption, "_ONE_EVENT_S", 0.0)
     config = hard_config(tmp_path, **{"train_dataloader.dataset.sleep_at": 20})

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nlseg.engine.runner import Runner
-from tests.engine.tiny_segmentor import tiny_run
+from nlseg.run.runner import Runner
+from tests.run.tiny_segmentor import tiny_run
 
 pytestmark = [
     pytest.mark.gpu,

@@ -8,14 +8,14 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from nlseg.engine.benchmark.measure import Plan, peak_memory
-from nlseg.engine.benchmark.networks import BEST, PLAIN
-from nlseg.engine.benchmark.suite import Suite
-from nlseg.engine.runner import Runner
-from nlseg.engine.training.compilation import compile_network
-from nlseg.engine.training.fast import apply, find_hardware, training_choices
+from benchmark.measure import Plan, peak_memory
+from benchmark.networks import BEST, PLAIN
+from benchmark.suite import Suite
 from nlseg.registry import HOOKS
-from tests.engine.tiny_segmentor import labelled, tiny_run, tiny_segmentor
+from nlseg.run.compilation import compile_network
+from nlseg.run.fast import apply, find_hardware, training_choices
+from nlseg.run.runner import Runner
+from tests.run.tiny_segmentor import labelled, tiny_run, tiny_segmentor
 
 pytestmark = [
     pytest.mark.gpu,

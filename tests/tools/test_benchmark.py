@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from nlseg.engine.benchmark import loading, results, tables
-from nlseg.engine.benchmark.chart import draw
-from nlseg.engine.benchmark.driver import slug
-from nlseg.engine.benchmark.measure import Result
-from nlseg.engine.benchmark.peer import check_peer
-from nlseg.engine.benchmark.suite import Row, Target
+from benchmark import loading, results, tables
+from benchmark.chart import draw
+from benchmark.driver import slug
+from benchmark.measure import Result
+from benchmark.peer import check_peer
+from benchmark.suite import Row, Target
 from nlseg.errors import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -9,18 +9,10 @@ from functools import partial
 import pytest
 import torch
 
-from nlseg.engine.benchmark import growth
-from nlseg.engine.benchmark.machine import describe_machine, matrix_rate
-from nlseg.engine.benchmark.measure import (
-    Plan,
-    Result,
-    Work,
-    measure,
-    median_ratio,
-    peak_memory,
-    time_in_turns,
-)
-from nlseg.engine.benchmark.processes import in_new_process
+from benchmark import growth
+from benchmark.machine import describe_machine, matrix_rate
+from benchmark.measure import Plan, Result, Work, measure, median_ratio, peak_memory, time_in_turns
+from benchmark.processes import in_new_process
 
 MIB = 2**20
 PLAN = Plan(threads=1, rounds=3, seconds=5.0, rate_side=64)

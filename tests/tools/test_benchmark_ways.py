@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from nlseg.engine.benchmark import blocks, customary, networks, pixels
-from nlseg.engine.benchmark.networks import BEST, CUSTOMARY, PLAIN, Network
-from nlseg.engine.benchmark.suite import MODES, Row, Suite
+from benchmark import blocks, customary, networks, pixels
+from benchmark.networks import BEST, CUSTOMARY, PLAIN, Network
+from benchmark.suite import MODES, Row, Suite
 
 NETWORK = Network(18, 8)
 WINDOWS = Network(

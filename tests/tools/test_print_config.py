@@ -8,8 +8,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from nlseg.engine.config.load import load_config
-from nlseg.engine.config.show import as_python, difference, read_any
+from nlseg.config.load import load_config
+from nlseg.config.show import as_python, difference, read_any
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs/gcnet/gcnet_r50-d8_4xb4-80k_ade20k-512x512.py"

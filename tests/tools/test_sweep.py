@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from nlseg.engine.analysis import sweep, sweep_scores
-from nlseg.engine.analysis.sweep import Run
-from nlseg.engine.config import load_config
+from nlseg.compare import sweep, sweep_scores
+from nlseg.compare.sweep import Run
+from nlseg.config import load_config
 from nlseg.errors import ConfigError, UserError
 
 ROOT = Path(__file__).parents[2]

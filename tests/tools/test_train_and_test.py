@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from nlseg.engine.logs.scalars import read_scalars
+from nlseg.run.logs.scalars import read_scalars
 from tests import tiny_data
-from tests.engine.real_processes import environment
+from tests.run.real_processes import environment
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/quickstart/nonlocal_r18-d8_1xb4-300_synthetic-96x192.py")

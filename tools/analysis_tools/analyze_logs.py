@@ -26,13 +26,13 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
 
-    from nlseg.engine import command
+    from nlseg.run import command
 
     command.run(lambda: analyze(args))
 
 
 def analyze(args: argparse.Namespace) -> None:
-    from nlseg.engine.logs.run_log import read_runs, summary
+    from nlseg.run.logs.run_log import read_runs, summary
     from nlseg.visualization.curves import plot_curves
 
     runs = read_runs(args.logs, args.legend)

@@ -26,13 +26,13 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
 
-    from nlseg.engine import command
+    from nlseg.run import command
 
     command.run(lambda: draw(args))
 
 
 def draw(args: argparse.Namespace) -> None:
-    from nlseg.engine.config import load_config
+    from nlseg.config import load_config
     from nlseg.registry import DATASETS
     from nlseg.visualization.confusion_plot import plot_confusion, write_confusion_csv
     from nlseg.visualization.visualizer import write_picture
@@ -51,19 +51,15 @@ def draw(args: argparse.Namespace) -> None:
 def count(args: argparse.Namespace, config: Any) -> Any:
     from tqdm import tqdm
 
-    from nlseg.engine.analysis.confusion_report import (
-        count_folder,
-        counts_of_test,
-        read_kept_counts,
-    )
+    from nlseg.compare.confusion_report import count_folder, counts_of_test, read_kept_counts
 
     source = Path(args.predictions)
     if source.is_dir():
         return count_folder(config, source, progress=functools.partial(tqdm, disable=None))
     if source.suffix == ".json":
         return read_kept_counts(source)
-    from nlseg.engine.command import evaluation_config
-    from nlseg.engine.runner import Runner
+    from nlseg.run.command import evaluation_config
+    from nlseg.run.runner import Runner
 
     testing = evaluation_config(
         args.config,

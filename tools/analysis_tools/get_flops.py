@@ -21,15 +21,15 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
 
-    from nlseg.engine import command
+    from nlseg.run import command
 
     command.run(lambda: count(args))
 
 
 def count(args: argparse.Namespace) -> None:
-    from nlseg.engine.config import load_config
-    from nlseg.engine.planning.complexity import measure_complexity
+    from nlseg.config import load_config
     from nlseg.errors import UserError
+    from nlseg.plan.complexity import measure_complexity
 
     if len(args.shape) > 2 or min(args.shape) < 1:
         raise UserError(f"--shape: {args.shape}; give one or two numbers above 0")

@@ -20,10 +20,10 @@ def main() -> None:
 
     from mmengine.config import Config
 
-    from nlseg.engine.config.checks import check_config
-    from nlseg.engine.config.load import load_config, trace_of
-    from nlseg.engine.config.migration import migrate_config, migrate_name
-    from nlseg.engine.config.text import python_text
+    from nlseg.config.checks import check_config
+    from nlseg.config.load import load_config, trace_of
+    from nlseg.config.text import python_text
+    from nlseg.migrate import migrate_config, migrate_name
 
     old = load_config(args.config, check=False).to_dict()
     config = Config(migrate_config(old, str(args.config)))

@@ -22,9 +22,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
 
-    from nlseg.engine.config.checks import check_config
-    from nlseg.engine.config.load import load_config, trace_of
-    from nlseg.engine.config.show import as_python, difference, read_any
+    from nlseg.config.checks import check_config
+    from nlseg.config.load import load_config, trace_of
+    from nlseg.config.show import as_python, difference, read_any
 
     config = load_config(args.config, args.overrides, check=False)
     if args.tree:

@@ -1,0 +1,116 @@
+"""Which registry the ``type`` at a place of a config is looked up in."""
+
+from collections.abc import Callable
+from typing import Any
+
+import mmengine.runner  # noqa: F401  registers hooks, loops and log processors
+from mmengine.registry import (
+    FUNCTIONS,
+    MODEL_WRAPPERS,
+    OPTIMIZERS,
+    WEIGHT_INITIALIZERS,
+    Registry,
+)
+
+from nlseg import registry as ours
+from nlseg.config.origin import KeyPath
+
+FAMILIES: dict[str, Registry] = {
+    "batch_sampler": ours.DATA_SAMPLERS,
+    "collate_fn": FUNCTIONS,
+    "custom_hooks": ours.HOOKS,
+    "dataset": ours.DATASETS,
+    "datasets": ours.DATASETS,
+    "default_hooks": ours.HOOKS,
+    "init_cfg": WEIGHT_INITIALIZERS,
+    "log_processor": ours.LOG_PROCESSORS,
+    "metrics": ours.METRICS,
+    "model": ours.MODELS,
+    "model_wrapper_cfg": MODEL_WRAPPERS,
+    "optim_wrapper": ours.OPTIM_WRAPPERS,
+    "optimizer": OPTIMIZERS,
+    "param_scheduler": ours.PARAM_SCHEDULERS,
+    "pipeline": ours.TRANSFORMS,
+    "test_evaluator": ours.METRICS,
+    "transforms": ours.TRANSFORMS,
+    "tta_model": ours.MODELS,
+    "tta_pipeline": ours.TRANSFORMS,
+    "val_evaluator": ours.METRICS,
+    "vis_backends": ours.VISBACKENDS,
+    "visualizer": ours.VISUALIZERS,
+    "worker_init_fn": FUNCTIONS,
+}
+LOOP_KEYS = ("train_cfg", "val_cfg", "test_cfg")
+DEFAULT_TYPES = {
+    "log_processor": "LogProcessor",
+    "optim_wrapper": "OptimWrapper",
+    "test_cfg": "TestLoop",
+    "val_cfg": "ValLoop",
+}
+
+
+def default_type(path: KeyPath, value: dict[str, Any]) -> str | None:
+    """Return what a dict at the top level builds when it names no type, None for other dicts."""
+    if path == ("train_cfg",):
+        counts_epochs = value.get("by_epoch", "max_epochs" in value)
+        return "EpochBasedTrainLoop" if counts_epochs else "IterBasedTrainLoop"
+    return DEFAULT_TYPES.get(str(path[0])) if len(path) == 1 else None
+
+
+def family_at(path: KeyPath, around: Registry | None) -> Registry | None:
+    """Return the registry for the value at a path.
+
+    Args:
+        path: Where the value stands.
+        around: Registry of what holds the value.
+
+    Returns:
+        The registry, or None where nothing is built.
+    """
+    key = path[-1]
+    if len(path) == 1 and key in LOOP_KEYS:
+        return ours.LOOPS
+    if path[0] == "default_hooks":
+        return ours.HOOKS
+    if key == "sampler":
+        in_loader = str(path[0]).endswith("_dataloader")
+        return ours.DATA_SAMPLERS if in_loader else ours.TASK_UTILS
+    return FAMILIES.get(str(key), around) if isinstance(key, str) else around
+
+
+def find_class(kind: Any, registry: Registry) -> Callable[..., Any] | None:
+    """Return what a ``type`` names.
+
+    Args:
+        kind: A registered name, a dotted path to import, or a class itself.
+        registry: Where to look; its parents are asked too.
+
+    Returns:
+        A class or function, None where there is none of that name.
+    """
+    if not isinstance(kind, str):
+        return kind if callable(kind) else None
+    found = registry.get(kind)
+    if found is None and registry is ours.METRICS:
+        found = ours.EVALUATOR.get(kind)
+    return found if callable(found) else None
+
+
+def names_in(registry: Registry) -> tuple[list[str], list[str]]:
+    """List what a registry holds.
+
+    Args:
+        registry: A registry of nlseg or of mmengine.
+
+    Returns:
+        nlseg's own names, and all names, its parents' included.
+    """
+    registry.import_from_location()
+    own = sorted(registry.module_dict)
+    every = set(own)
+    parent = registry.parent
+    while parent is not None:
+        parent.import_from_location()
+        every.update(parent.module_dict)
+        parent = parent.parent
+    return own, sorted(every)

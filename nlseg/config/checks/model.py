@@ -1,0 +1,145 @@
+"""Do the parts of a model fit each other, its input and the classes of the data?"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from nlseg.config.checks.parts import Finding, datasets_of, error, heads_of, parts_below, warning
+from nlseg.config.origin import KeyPath
+from nlseg.config.places import at
+from nlseg.structures import IGNORE_INDEX
+
+RESNETS = ("ResNet", "ResNetV1c", "ResNetV1d")
+EXPANSION = {18: 1, 34: 1, 50: 4, 101: 4, 152: 4}
+
+
+def check_model(config: Any) -> Iterator[Finding]:
+    """Compare the parts of the model with each other and with the data.
+
+    Args:
+        config: A resolved config.
+
+    Yields:
+        Errors and warnings.
+    """
+    if not isinstance(config.get("model"), dict):
+        return
+    heads = heads_of(config)
+    yield from _check_class_counts(config, heads)
+    yield from _check_class_weights(heads)
+    yield from _check_channels(config, heads)
+    yield from _check_alignment(heads)
+    yield from _check_ignored(config, heads)
+    yield from _check_pretrained(config)
+    yield from _check_windows(config)
+
+
+Heads = list[tuple[KeyPath, Any]]
+
+
+def _check_class_counts(config: Any, heads: Heads) -> Iterator[Finding]:
+    """All heads, and every data set, count the same classes."""
+    counts = [(path, head["num_classes"]) for path, head in heads if "num_classes" in head]
+    if not counts:
+        return
+    first_path, first = counts[0]
+    for path, count in counts[1:]:
+        if count != first:
+            yield error((*path, "num_classes"), f"{count}, but {first_path[1]} has {first}")
+    for name, classes in datasets_of(config):
+        if classes > first:
+            text = f"{first}, but {name} has {classes} classes"
+            yield error((*first_path, "num_classes"), text)
+        elif classes < first:
+            text = f"{first}, but {name} has only {classes} classes"
+            yield warning((*first_path, "num_classes"), text)
+
+
+def _check_class_weights(heads: Heads) -> Iterator[Finding]:
+    for path, head in heads:
+        for inner, loss in parts_below(head.get("loss_decode"), (*path, "loss_decode")):
+            weights, classes = loss.get("class_weight"), head.get("num_classes")
+            if isinstance(weights, (list, tuple)) and classes and len(weights) != classes:
+                text = f"{len(weights)} weights for {classes} classes"
+                yield error((*inner, "class_weight"), text)
+
+
+def stage_channels(backbone: Any) -> list[int] | None:
+    """Return the channels of a backbone's outputs.
+
+    Args:
+        backbone: Its config.
+
+    Returns:
+        One number for each of ``out_indices``; None where the backbone is no ResNet.
+    """
+    expansion = EXPANSION.get(backbone.get("depth", 0))
+    if backbone.get("type") not in RESNETS or expansion is None:
+        return None
+    base = backbone.get("base_channels", 64)
+    stages = backbone.get("out_indices", range(backbone.get("num_stages", 4)))
+    return [base * 2**stage * expansion for stage in stages]
+
+
+def _check_channels(config: Any, heads: Heads) -> Iterator[Finding]:
+    """Each head reads an output that exists and has the channels that the head expects."""
+    model = config["model"]
+    channels = stage_channels(model.get("backbone") or {})
+    if channels is None or model.get("neck"):
+        return
+    for path, head in heads:
+        index, wanted = head.get("in_index", -1), head.get("in_channels")
+        indices = index if isinstance(index, (list, tuple)) else (index,)
+        outside = [i for i in indices if not -len(channels) <= i < len(channels)]
+        if outside:
+            text = f"{outside[0]}, but the backbone has {len(channels)} outputs (out_indices)"
+            yield error((*path, "in_index"), text)
+            continue
+        given = tuple(wanted) if isinstance(wanted, (list, tuple)) else (wanted,)
+        found = tuple(channels[i] for i in indices)
+        if wanted is not None and given != found:
+            text = f"{wanted}, but output {index} of the backbone has {_plain(found)} channels"
+            yield error((*path, "in_channels"), text)
+
+
+def _plain(items: tuple[int, ...]) -> Any:
+    return items[0] if len(items) == 1 else items
+
+
+def _check_alignment(heads: Heads) -> Iterator[Finding]:
+    values = [(path, head.get("align_corners", False)) for path, head in heads]
+    for path, value in values[1:]:
+        if value != values[0][1]:
+            text = f"{value}, but {values[0][0][1]} has {values[0][1]}: heads resize differently"
+            yield warning((*path, "align_corners"), text)
+
+
+def _check_ignored(config: Any, heads: Heads) -> Iterator[Finding]:
+    """What pads labels is what the heads ignore."""
+    preprocessor = at(config, ("model", "data_preprocessor")) or {}
+    padding = preprocessor.get("seg_pad_val", IGNORE_INDEX)
+    for path, head in heads:
+        ignored = head.get("ignore_index", IGNORE_INDEX)
+        if ignored != padding:
+            text = f"{ignored}, but data_preprocessor.seg_pad_val is {padding}: padding would train"
+            yield error((*path, "ignore_index"), text)
+
+
+def _check_pretrained(config: Any) -> Iterator[Finding]:
+    """The name of a published weight file says which depth it is for."""
+    weights, backbone = at(config, ("model", "pretrained")), at(config, ("model", "backbone")) or {}
+    named = re.search(r"resnet(\d+)", weights) if isinstance(weights, str) else None
+    if named and backbone.get("depth") not in (None, int(named[1])):
+        text = f"{weights!r} is for depth {named[1]}, but the backbone has {backbone['depth']}"
+        yield error(("model", "pretrained"), text)
+
+
+def _check_windows(config: Any) -> Iterator[Finding]:
+    """Sliding windows leave no gap."""
+    settings = at(config, ("model", "test_cfg")) or {}
+    window, stride = settings.get("crop_size"), settings.get("stride")
+    if settings.get("mode") != "slide" or not window or not stride:
+        return
+    if any(step > side for step, side in zip(stride, window, strict=False)):
+        text = f"steps of {tuple(stride)} leave gaps between windows of {tuple(window)}"
+        yield error(("model", "test_cfg", "stride"), text)

@@ -1,0 +1,162 @@
+"""Reading a config file with its bases, and laying overrides over it."""
+
+import logging
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+from mmengine.config import Config
+from mmengine.fileio.handlers import YamlHandler, file_handlers
+from mmengine.utils import import_modules_from_strings
+
+from nlseg.config.origin import FileNode, Origin, Trace, shown
+from nlseg.config.overrides import apply_overrides
+from nlseg.config.runner_keys import nearest
+from nlseg.config.scope import rename_scope
+from nlseg.config.secrets import values_unsaid
+from nlseg.config.text import ReadableConfig
+from nlseg.config.trace import trace_files
+from nlseg.errors import ConfigError
+
+LOGGER = logging.getLogger("nlseg.config")
+TRACE = "_nlseg_trace"
+SUFFIXES = (".py", ".json", ".yaml", ".yml")
+
+
+def load_config(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    check: bool = True,
+    allow_unknown: bool = False,
+) -> Config:
+    """Read a config file, resolve its ``_base_`` files, apply overrides and check the result.
+
+    Python files (with ``_base_`` or ``read_base``), JSON and YAML are read; YAML only as data. A
+    config written for mmsegmentation is renamed on the way. ``custom_imports`` are imported.
+
+    Args:
+        path: The config file.
+        overrides: ``key=value`` strings as ``--cfg-options`` takes them.
+        check: Compare every name and value with the classes that the config names, and the parts
+            with each other. Warnings are logged. Without it nothing of the toolkit is imported.
+        allow_unknown: Accept top-level keys that no part of a run reads.
+
+    Returns:
+        The resolved config.
+
+    Raises:
+        ConfigError: The file cannot be read, an override does not fit, or the check finds errors,
+            all of which are told at once.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES or not path.is_file():
+        expected = f"no such config file; expected one of {', '.join(SUFFIXES)}"
+        raise ConfigError(f"{path}: {expected}{_similar_file(path)}")
+    trace = trace_files(path)
+    raw = _read(path)
+    config = ReadableConfig(rename_scope(raw.to_dict()), cfg_text=raw.text, filename=str(path))
+    object.__setattr__(config, TRACE, trace)
+    refused = apply_overrides(config, overrides, trace)
+    import_custom_modules(config)
+    if check:
+        _check(config, trace, allow_unknown, refused)
+    elif refused:
+        raise ConfigError("\n".join(refused))
+    return config
+
+
+def _similar_file(path: Path) -> str:
+    """Say which config beside a missing one has a similar name."""
+    if not path.parent.is_dir():
+        return f"; there is no folder {path.parent}"
+    there = [file.name for file in sorted(path.parent.iterdir()) if file.suffix in SUFFIXES]
+    return nearest(path.name, there)
+
+
+def _check(config: Config, trace: Trace, allow_unknown: bool, refused: Sequence[str]) -> None:
+    from nlseg.config.checks import check_config  # imports every class of the toolkit
+
+    found = check_config(config, trace, allow_unknown=allow_unknown, refused=refused)
+    for problem in found:
+        LOGGER.warning("%s", problem)
+
+
+def trace_of(config: Config) -> Trace:
+    """Return where the values of a config were written.
+
+    Args:
+        config: A config; one that ``load_config`` did not read has no origins to tell.
+
+    Returns:
+        Its trace.
+    """
+    found = config.__dict__.get(TRACE)
+    return found if isinstance(found, Trace) else no_trace(config)
+
+
+def no_trace(config: Config) -> Trace:
+    """Make the trace of a config that was built in memory: every name counts as used."""
+    where = config.filename or "the config"
+    return Trace(Origin(where, is_dict=True), set(config), FileNode(Path(where)))
+
+
+def _read(path: Path) -> Config:
+    """Let mmengine run the files; what goes wrong there is told with the line of the config."""
+    try:
+        with safe_yaml(), values_unsaid():
+            return Config.fromfile(path, import_custom_modules=False)
+    except Exception as error:
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        where = _line_in_config(error, path)
+        raise ConfigError(f"{where}: {type(error).__name__}: {text}") from error
+
+
+def _line_in_config(error: Exception, path: Path) -> str:
+    """Return the last line of a config file that an error went through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if frame.name == "<module>"]
+    return f"{shown(Path(ours[-1].filename))}:{ours[-1].lineno}" if ours else shown(path)
+
+
+class SafeYamlHandler(YamlHandler):
+    """Reads YAML as plain data: a tag that would build a Python object is refused."""
+
+    def load_from_fileobj(self, file: TextIO, **_: Any) -> Any:
+        """Return what the file says in dicts, lists, strings and numbers."""
+        return yaml.safe_load(file)
+
+
+@contextmanager
+def safe_yaml() -> Iterator[None]:
+    """Let mmengine's file reader take YAML as plain data for a while."""
+    before = {name: file_handlers[name] for name in ("yaml", "yml")}
+    file_handlers.update(dict.fromkeys(before, SafeYamlHandler()))
+    try:
+        yield
+    finally:
+        file_handlers.update(before)
+
+
+def import_custom_modules(config: Config) -> None:
+    """Import the modules that ``custom_imports`` names, so that their classes are registered.
+
+    Args:
+        config: A config; without ``custom_imports`` nothing happens.
+
+    Raises:
+        ConfigError: A module cannot be imported.
+    """
+    wanted = config.get("custom_imports")
+    if not wanted or not wanted.get("imports"):
+        return
+    try:
+        import_modules_from_strings(**wanted)
+    except ImportError as error:
+        raise ConfigError(
+            f"custom_imports.imports: {error}; given {wanted['imports']}; the folder that holds "
+            "the module has to be on PYTHONPATH"
+        ) from error

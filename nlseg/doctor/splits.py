@@ -1,0 +1,153 @@
+"""From a config to what each split reads, and by which rules."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmengine.config import Config
+
+from nlseg.config.load import trace_of
+from nlseg.errors import DataError
+from nlseg.registry import DATASETS
+from nlseg.structures import IGNORE_INDEX
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How raw label values become classes.
+
+    Args:
+        classes: Names of the K classes.
+        palette: RGB colour of each.
+        reduce_zero_label: 0 is ignored, k becomes class k - 1.
+        label_map: New value for each value after that step.
+        raw_map: The part of ``label_map`` that the setting of that name holds; the other part
+            drops or moves classes that were not chosen.
+        palette_to_index: Colours of the classes, for masks painted in them.
+        ignore_index: Value that does not count.
+        decoder: ``pillow``, or ``cv2``, which turns palette masks into colours.
+        pipeline_reduces: What the pipeline's own ``reduce_zero_label`` says, None for nothing.
+    """
+
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...] = ()
+    reduce_zero_label: bool = False
+    label_map: Mapping[int, int] | None = None
+    raw_map: Mapping[int, int] | None = None
+    palette_to_index: Any = None
+    ignore_index: int = IGNORE_INDEX
+    decoder: str = "pillow"
+    pipeline_reduces: bool | None = None
+
+
+@dataclass
+class Split:
+    """One data set of a config.
+
+    Args:
+        name: ``train``, ``val`` or ``test``, with a number where several are joined.
+        key: Its place in the config, such as ``train_dataloader.dataset``.
+        dataset: Built, but not yet looked for files.
+        rules: Of its labels.
+        where: ``file:line`` that wrote the data set, where known.
+        crop: Height and width in px of training crops, where the pipeline has a fixed one.
+        pairs: Image and label file of every sample that has them; filled by the listing.
+        trouble: Why no dataset could be built.
+    """
+
+    name: str
+    key: str
+    dataset: Any
+    rules: Rules
+    where: str = ""
+    crop: tuple[int, int] | None = None
+    pairs: list[tuple[str, str | None]] = field(default_factory=list)
+    trouble: str = ""
+
+    @property
+    def stage(self) -> str:
+        """``train``, ``val`` or ``test``."""
+        return self.name.split("-")[0]
+
+
+def find_splits(config: Config) -> list[Split]:
+    """List the data sets of a config, those inside joined and repeated ones one by one.
+
+    A validation set that is also the test set is listed once.
+    """
+    splits: list[Split] = []
+    seen: list[Any] = []
+    for stage in ("train", "val", "test"):
+        loader = config.get(f"{stage}_dataloader")
+        if not loader or "dataset" not in loader:
+            continue
+        found = list(_leaves(loader["dataset"], f"{stage}_dataloader.dataset"))
+        for i, (key, settings) in enumerate(found):
+            plain = Config(dict(settings)).to_dict()
+            if plain in seen:
+                continue
+            seen.append(plain)
+            name = stage if len(found) == 1 else f"{stage}-{i + 1}"
+            splits.append(_make_split(name, key, plain, config))
+    return splits
+
+
+def _leaves(settings: Mapping[str, Any], key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if "datasets" in settings:
+        for i, part in enumerate(settings["datasets"]):
+            yield from _leaves(part, f"{key}.datasets.{i}")
+    elif isinstance(settings.get("dataset"), Mapping):
+        yield from _leaves(settings["dataset"], f"{key}.dataset")
+    else:
+        yield key, settings
+
+
+def _make_split(name: str, key: str, settings: dict[str, Any], config: Config) -> Split:
+    pipeline = settings.get("pipeline") or ()
+    path = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+    where = trace_of(config).root.find(path).where
+    bare = {**settings, "pipeline": [], "lazy_init": True, "test_mode": False}
+    try:
+        dataset = DATASETS.build(bare)
+    except DataError as error:
+        return Split(name, key, None, Rules(()), where, trouble=str(error))
+    rules = read_rules(dataset, pipeline)
+    return Split(name, key, dataset, rules, where, crop=_fixed_crop(pipeline))
+
+
+def read_rules(dataset: Any, pipeline: Any = ()) -> Rules:
+    """Read the label rules of a built data set and of the pipeline that is configured for it."""
+    meta = dataset.metainfo
+    loading = next(_steps(pipeline, "LoadAnnotations"), {})
+    colours = loading.get("palette_to_index") or getattr(dataset, "palette_to_index", None)
+    standard = getattr(dataset, "METAINFO", {}).get("classes")
+    is_subset = standard is not None and tuple(standard) != tuple(meta.get("classes") or ())
+    return Rules(
+        classes=tuple(meta.get("classes") or ()),
+        palette=tuple((int(r), int(g), int(b)) for r, g, b in meta.get("palette") or ()),
+        reduce_zero_label=bool(meta.get("reduce_zero_label")),
+        label_map=meta.get("label_map"),
+        raw_map=getattr(dataset, "LABEL_MAP", None) if is_subset else meta.get("label_map"),
+        palette_to_index=colours,
+        ignore_index=getattr(dataset, "ignore_index", IGNORE_INDEX),
+        decoder=loading.get("imdecode_backend", "pillow"),
+        pipeline_reduces=loading.get("reduce_zero_label"),
+    )
+
+
+def _steps(pipeline: Any, name: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the settings of every transform of a name, also inside test-time augmentation."""
+    if isinstance(pipeline, Mapping):
+        if str(pipeline.get("type", "")).rsplit(".", 1)[-1] == name:
+            yield pipeline
+        yield from _steps(pipeline.get("transforms") or (), name)
+    elif isinstance(pipeline, list | tuple):
+        for step in pipeline:
+            yield from _steps(step, name)
+
+
+def _fixed_crop(pipeline: Any) -> tuple[int, int] | None:
+    crop = next(_steps(pipeline, "RandomCrop"), {}).get("crop_size")
+    if crop is None:
+        return None
+    return (int(crop), int(crop)) if isinstance(crop, int) else (int(crop[0]), int(crop[1]))

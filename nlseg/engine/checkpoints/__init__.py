@@ -1,1 +1,0 @@
-"""Checkpoint files: written whole, found again, gone on from."""

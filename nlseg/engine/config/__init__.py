@@ -1,5 +1,0 @@
-"""Reading config files: inheritance, overrides, OpenMMLab's names."""
-
-from nlseg.engine.config.load import load_config
-
-__all__ = ["load_config"]

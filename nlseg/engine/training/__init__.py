@@ -1,1 +1,0 @@
-"""What happens in training: loops, steps, loaders, precision, compilation, bad numbers."""

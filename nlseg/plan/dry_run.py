@@ -1,0 +1,249 @@
+"""Building everything and taking one step, to say what a run will need before it starts."""
+
+import copy
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypedDict
+
+import torch
+from mmengine.config import Config
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from nlseg.plan.extrapolation import extrapolate, full_bytes, smaller_sizes
+from nlseg.plan.free_memory import free_bytes, shown_bytes
+from nlseg.plan.probe import Probe, Size, Step, cut
+from nlseg.run import distributed
+from nlseg.run.control import Control
+from nlseg.run.runner import Runner
+from nlseg.structures import SegDataSample
+
+LONGEST_STEP_S = 60.0
+LONGEST_LOADING_S = 15.0
+LARGEST_SHARE = 0.7
+
+
+@dataclass
+class DryRun:
+    """What a run takes.
+
+    Args:
+        device: Where it was measured.
+        parameters: Number of parameters, and of those that train.
+        images: Images a batch and process.
+        size: Height and width in px of what the network trains on.
+        flops: Operations of forward and of forward and backward, each for one image of that size.
+        small: Largest of the small steps, which were always taken.
+        memory_bytes: Memory of a full step, carried on from the small ones.
+        step_s: Time of a full step, carried on from the small ones.
+        full: The full step, where it was taken.
+        free: Memory that was free.
+        data_s: Time that loading a batch takes.
+        batches: How many batches were loaded to find that.
+        iterations: Length of the run.
+    """
+
+    device: str
+    parameters: tuple[int, int]
+    images: int
+    size: Size
+    flops: tuple[float, float]
+    small: Step
+    memory_bytes: float
+    step_s: float
+    full: Step | None
+    free: int
+    data_s: float
+    batches: int
+    iterations: int
+
+    @property
+    def duration_s(self) -> float:
+        """Time of all iterations, each as long as the slower of network and loading."""
+        step = self.full.seconds if self.full else self.step_s
+        return self.iterations * max(step, self.data_s)
+
+
+@contextmanager
+def built(config: Config) -> Iterator[Runner]:
+    """Build all that a run needs, with its folder in a temporary place, and end its workers after.
+
+    Args:
+        config: A config for training; it is not changed.
+
+    Yields:
+        The runner, with loops, optimizer and schedulers.
+    """
+    config = copy.deepcopy(config)
+    with tempfile.TemporaryDirectory() as folder:
+        config.work_dir = folder
+        config.load_from, config.resume = None, False
+        config.log_level = "WARNING"
+        runner = Runner.build(config)
+        try:
+            loops = [runner.train_loop]
+            loops += [runner.val_loop] if config.get("val_cfg") is not None else []
+            loops += [runner.test_loop] if config.get("test_cfg") is not None else []
+            runner.control = Control(runner)
+            runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+            if runner.param_schedulers is not None:
+                runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
+            yield runner
+        finally:
+            runner._shut_down_loaders()
+            runner.lock.release()
+
+
+def dry_run(config: Config) -> DryRun:
+    """Build everything, load batches, and take steps forward and backward.
+
+    Small steps on parts of one real image are always taken and carried on to the full size. The
+    full step is taken where it promises to fit into memory and into a minute.
+
+    Args:
+        config: A config for training; it is not changed.
+
+    Returns:
+        What was measured.
+    """
+    with built(config) as runner:
+        loop: Any = runner.train_loop
+        batch, data_s, count = time_loading(loop.dataloader)
+        model: Any = distributed.unwrap(runner.model)
+        data = model.data_preprocessor(batch, training=True)
+        probe = Probe(model, runner.optim_wrapper)
+        trained = [p.numel() for p in model.parameters() if p.requires_grad]
+        return DryRun(
+            device=describe_device(probe.device),
+            parameters=(sum(p.numel() for p in model.parameters()), sum(trained)),
+            data_s=data_s,
+            batches=count,
+            iterations=loop.max_iters,
+            **_measure(probe, data["inputs"], data["data_samples"]),
+        )
+
+
+class Measured(TypedDict):
+    """The fields of ``DryRun`` that steps are taken for."""
+
+    images: int
+    size: Size
+    flops: tuple[float, float]
+    small: Step
+    memory_bytes: float
+    step_s: float
+    full: Step | None
+    free: int
+
+
+def _measure(probe: Probe, inputs: Tensor, samples: Sequence[SegDataSample]) -> Measured:
+    """Take the small steps on a preprocessed batch (N, 3, H, W), and the full one if it fits."""
+    size: Size = (inputs.shape[2], inputs.shape[3])
+    steps = [probe.measure(*cut(inputs, samples, 1, small)) for small in smaller_sizes(size)]
+    memory = full_bytes(steps, size, len(inputs))
+    step_s = extrapolate(steps, "seconds", size, len(inputs))
+    free = free_bytes(probe.device)
+    fits = memory < LARGEST_SHARE * free and step_s < LONGEST_STEP_S
+    forward, both = (extrapolate(steps, name, size, 1) for name in ("forward_flops", "flops"))
+    return {
+        "images": len(inputs),
+        "size": size,
+        "flops": (forward, both),
+        "small": steps[-1],
+        "memory_bytes": memory,
+        "step_s": step_s,
+        "full": _full_step(probe, inputs, samples) if fits else None,
+        "free": free,
+    }
+
+
+def _full_step(probe: Probe, inputs: Tensor, samples: Sequence[SegDataSample]) -> Step | None:
+    """Take the full step, None where it does not fit after all."""
+    try:
+        return probe.measure(inputs, samples)
+    except torch.OutOfMemoryError:
+        return None
+
+
+def time_loading(loader: DataLoader) -> tuple[Any, float, int]:
+    """Load a few batches, the first of which is not timed.
+
+    Args:
+        loader: The training loader.
+
+    Returns:
+        A batch, seconds a batch, and how many were timed.
+    """
+    batches = iter(loader)
+    batch = next(batches)
+    wanted = 2 * loader.num_workers + 4
+    count, started = 0, time.perf_counter()
+    while count < wanted and time.perf_counter() - started < LONGEST_LOADING_S:
+        batch = next(batches, batch)
+        count += 1
+    return batch, (time.perf_counter() - started) / count, count
+
+
+def describe_device(device: torch.device) -> str:
+    """Name a device as a person would."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def report(run: DryRun) -> str:
+    """Write a dry run as lines for a person.
+
+    Args:
+        run: What was measured.
+
+    Returns:
+        The text.
+    """
+    height, width = run.size
+    forward, both = (number / 1e9 for number in run.flops)
+    each = f"for one image of {height}x{width}"
+    duration = timedelta(seconds=round(run.duration_s))
+    lines = [
+        ("device", run.device),
+        ("parameters", f"{run.parameters[0]:,}, of which {run.parameters[1]:,} train"),
+        ("operations", f"{forward:.1f} GFLOP forward, {both:.1f} GFLOP with backward, {each}"),
+        ("memory", f"{_memory(run)}; {shown_bytes(run.free)} are free"),
+        ("step", _step(run)),
+        ("loading", f"{run.data_s:.3f} s a batch over {run.batches} batches; {_bottleneck(run)}"),
+        ("run", f"{run.iterations} iterations take {duration}, validation not counted"),
+    ]
+    if run.memory_bytes > run.free and run.full is None:
+        lines.append(("warning", "the step does not fit into memory; see --auto-batch"))
+    return "\n".join(f"{name:<12}{text}" for name, text in lines)
+
+
+def _where(run: DryRun) -> tuple[str, str]:
+    """Name the batch of the small step and that of the full one."""
+    small = "x".join(map(str, run.small.size))
+    return f"1 image of {small}", f"{run.images} of {run.size[0]}x{run.size[1]}"
+
+
+def _memory(run: DryRun) -> str:
+    part, whole = _where(run)
+    text = f"{shown_bytes(run.small.peak_bytes)} measured for {part}, carried on to {whole}: "
+    text += shown_bytes(run.memory_bytes)
+    return text + (f", measured: {shown_bytes(run.full.peak_bytes)}" if run.full else "")
+
+
+def _step(run: DryRun) -> str:
+    part, whole = _where(run)
+    small, full = run.small.seconds, run.step_s
+    text = f"{small:.3f} s measured for {part}, carried on to {whole}: {full:.3f} s"
+    return text + (f", measured: {run.full.seconds:.3f} s" if run.full else "")
+
+
+def _bottleneck(run: DryRun) -> str:
+    step = run.full.seconds if run.full else run.step_s
+    if run.data_s <= step:
+        return "the network is slower"
+    return "loading is slower: raise train_dataloader.num_workers"

@@ -1,0 +1,175 @@
+"""One training step under observation: memory, operations and time, at any size."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.optim import OptimWrapper
+from mmengine.structures import PixelData
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from nlseg.plan.tensor_memory import TensorMemory
+from nlseg.structures import SegDataSample
+
+Size = tuple[int, int]
+
+
+@dataclass
+class Step:
+    """What one training step took.
+
+    Args:
+        images: Images in the batch.
+        size: Height and width of each in px.
+        held_bytes: Memory of weights, buffers and optimizer state.
+        work_bytes: Most memory that forward and backward held beside these and the gradients.
+        update_bytes: Most memory in the optimizer's step, which does not depend on the images.
+        seconds: Time of forward, backward and optimizer.
+        flops: Floating point operations of forward and backward; a multiply-add counts as two.
+        forward_flops: Those of the forward pass.
+    """
+
+    images: int
+    size: Size
+    held_bytes: int
+    work_bytes: int
+    update_bytes: int
+    seconds: float
+    flops: int
+    forward_flops: int
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most memory that tensors hold in the whole step.
+
+        Activations are most when the backward pass begins and gradients are still to come; all
+        gradients are there when the optimizer steps.
+        """
+        return max(self.held_bytes + self.work_bytes, self.update_bytes)
+
+
+class Probe:
+    """Takes training steps of a model and watches them.
+
+    Args:
+        model: The segmentor, on its device.
+        wrapper: Its optimizer.
+    """
+
+    def __init__(self, model: nn.Module, wrapper: OptimWrapper) -> None:
+        self.model: Any = model
+        self.wrapper = wrapper
+        self.device = next(model.parameters()).device
+
+    def _loss(self, inputs: Tensor, samples: Sequence[SegDataSample]) -> Tensor:
+        with self.wrapper.optim_context(self.model):
+            losses = self.model(inputs, list(samples), mode="loss")
+        loss: Tensor = self.model.parse_losses(losses)[0]
+        return loss
+
+    def _run(self, inputs: Tensor, samples: Sequence[SegDataSample]) -> None:
+        self.wrapper.backward(self._loss(inputs, samples))
+        self.wrapper.step()
+        self.wrapper.zero_grad()
+
+    def measure(self, inputs: Tensor, samples: Sequence[SegDataSample]) -> Step:
+        """Take a step to make the optimizer's state, one that is counted, and one that is timed.
+
+        Args:
+            inputs: Preprocessed images (N, 3, H, W) on the model's device.
+            samples: Their labels.
+
+        Returns:
+            What they took.
+        """
+        self.model.train()
+        if not self.wrapper.optimizer.state:
+            self._run(inputs, samples)
+        size: Size = (inputs.shape[2], inputs.shape[3])
+        held = self.held_bytes()
+        forward, both = FlopCounterMode(display=False), FlopCounterMode(display=False)
+        memory = TensorMemory(self.device, held + inputs.nbytes)
+        with memory, both:
+            with forward:
+                loss = self._loss(inputs, samples)
+            with memory.without_gradients(self.model):
+                self.wrapper.backward(loss)
+            work = memory.take_peak() - held
+            self.wrapper.step()
+        update = memory.take_peak()
+        self.wrapper.zero_grad()
+        started = self._now()
+        self._run(inputs, samples)
+        seconds = self._now() - started
+        flops = (both.get_total_flops(), forward.get_total_flops())
+        return Step(len(inputs), size, held, work, update, seconds, *flops)
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def held_bytes(self) -> int:
+        """Return the bytes of weights, buffers and optimizer state."""
+        return sum({t.untyped_storage().data_ptr(): t.nbytes for t in self._held()}.values())
+
+    def _held(self) -> Iterator[Tensor]:
+        yield from self.model.parameters()
+        yield from self.model.buffers()
+        yield from (t for t in tree_leaves(self._optimizer_state()) if isinstance(t, Tensor))
+
+    def _optimizer_state(self) -> list[Any]:
+        return [dict(state) for state in self.wrapper.optimizer.state.values()]
+
+
+def cut(
+    inputs: Tensor, samples: Sequence[SegDataSample], images: int, size: Size
+) -> tuple[Tensor, list[SegDataSample]]:
+    """Take the first images of a batch and the upper left corner of each.
+
+    Args:
+        inputs: Images (N, 3, H, W).
+        samples: Labels (1, H, W) in ``gt_sem_seg``.
+        images: How many to take.
+        size: Height and width of the corner in px.
+
+    Returns:
+        Images (n, 3, h, w) and their samples.
+    """
+    height, width = size
+    chosen = []
+    for sample in samples[:images]:
+        label = sample.gt_sem_seg.data[:, :height, :width]
+        part = SegDataSample(metainfo={"img_shape": size, "pad_shape": size, "ori_shape": size})
+        part.gt_sem_seg = PixelData(data=label)
+        chosen.append(part)
+    return inputs[:images, :, :height, :width].contiguous(), chosen
+
+
+def drawn_batch(
+    images: int, size: Size, num_classes: int, device: torch.device
+) -> tuple[Tensor, list[SegDataSample]]:
+    """Draw a batch of noise with labels of every class.
+
+    Args:
+        images: Number of images N.
+        size: Height H and width W in px.
+        num_classes: Number of classes.
+        device: Where to put it.
+
+    Returns:
+        Images (N, 3, H, W), float, and their samples.
+    """
+    rng = torch.Generator().manual_seed(0)
+    inputs = torch.randn(images, 3, *size, generator=rng).to(device)
+    samples = []
+    for _ in range(images):
+        label = torch.randint(num_classes, (1, *size), generator=rng).to(device)
+        sample = SegDataSample(metainfo={"img_shape": size, "pad_shape": size, "ori_shape": size})
+        sample.gt_sem_seg = PixelData(data=label)
+        samples.append(sample)
+    return inputs, samples

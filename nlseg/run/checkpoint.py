@@ -1,0 +1,188 @@
+"""Checkpoint files: plain values only, written whole, with size and SHA-256 in a JSON beside them.
+
+The order is always: data under a temporary name, flush, sync, rename, JSON, then the pointer
+``last_checkpoint``, and only then may older files go (see ``checkpoint_folder``). A kill at any
+moment leaves at least one whole checkpoint.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nlseg.files import replace_file
+
+_CHUNK = 1 << 22
+
+
+class SaveError(OSError):
+    """A checkpoint that could not be written; the earlier ones are intact."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the JSON beside a checkpoint says about it.
+
+    Args:
+        file: Name of the checkpoint in the same folder.
+        size: Bytes.
+        sha256: Hex digest of the whole file.
+        iter: Iterations trained.
+        epoch: Epochs trained.
+        resumable: Whether optimizer and schedule are in the file, too.
+        scores: Validation scores at this iteration; empty until it has been validated.
+    """
+
+    file: str
+    size: int
+    sha256: str
+    iter: int = 0
+    epoch: int = 0
+    resumable: bool = True
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+class _HashingFile:
+    """A file open for writing that hashes what passes through and remembers why a write failed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.digest = hashlib.sha256()
+        self.size = 0
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            written = self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+        self.digest.update(data)
+        self.size += len(data)
+        return written
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def save(checkpoint: Mapping[str, Any], path: Path) -> Record:
+    """Write a checkpoint and the JSON beside it.
+
+    Args:
+        checkpoint: Only tensors, numbers, strings and plain containers; see ``plain``.
+        path: Final name. An existing file of this name stays until the new one is whole.
+
+    Raises:
+        SaveError: The disk is full, the folder cannot be written, ...
+    """
+    seen: list[_HashingFile] = []
+
+    def write(file: BinaryIO) -> None:
+        seen.append(_HashingFile(file))
+        torch.save(dict(checkpoint), cast(BinaryIO, seen[0]))
+
+    try:
+        replace_file(path, write, stale=record_path(path))
+        meta = checkpoint.get("meta", {})
+        record = Record(
+            file=path.name,
+            size=seen[0].size,
+            sha256=seen[0].digest.hexdigest(),
+            iter=int(meta.get("iter", 0)),
+            epoch=int(meta.get("epoch", 0)),
+            resumable="optimizer" in checkpoint,
+        )
+        write_record(path, record)
+    except (OSError, RuntimeError) as error:
+        cause = seen[0].error if seen and seen[0].error else error
+        if not isinstance(cause, OSError):
+            raise
+        raise SaveError(_why_not(path, checkpoint, cause)) from cause
+    return record
+
+
+def _why_not(path: Path, checkpoint: Mapping[str, Any], cause: OSError) -> str:
+    mib = 1 << 20
+    free = shutil.disk_usage(path.parent).free / mib if path.parent.is_dir() else 0.0
+    return (
+        f"{path}: cannot be written: {cause.strerror or cause}; {bytes_in(checkpoint) / mib:.1f} "
+        f"MiB are needed, {free:.1f} MiB are free in that folder; earlier checkpoints are intact"
+    )
+
+
+def bytes_in(value: Any) -> int:
+    """Count the bytes of all tensors in nested containers."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, Mapping):
+        return sum(bytes_in(item) for item in value.values())
+    return sum(bytes_in(item) for item in value) if isinstance(value, (list, tuple)) else 0
+
+
+def record_path(path: Path) -> Path:
+    """Return the name of the JSON beside a checkpoint."""
+    return path.with_name(path.name + ".json")
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write the JSON beside a checkpoint."""
+    text = json.dumps({**asdict(record), "written": time.strftime("%Y-%m-%dT%H:%M:%S%z")}, indent=1)
+    replace_file(record_path(path), lambda file: file.write(text.encode()))
+
+
+def read_record(path: Path) -> Record | None:
+    """Read the JSON beside a checkpoint; None where there is none or it is damaged."""
+    try:
+        values = json.loads(record_path(path).read_text())
+        return Record(**{name: values[name] for name in Record.__dataclass_fields__})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def plain(value: Any) -> Any:  # noqa: PLR0911 - one return for each kind
+    """Turn nested values into what ``torch.load(weights_only=True)`` reads.
+
+    Tensors come to the host without their graph; numpy scalars and arrays become numbers and
+    tensors; sets, which PyTorch before 2.5 refuses to read, become sorted lists; an object of any
+    other class becomes its ``repr``.
+    """
+    if isinstance(value, Tensor):
+        return _own_tensor(value)
+    if value is None or type(value) in (bool, int, float, str, bytes):
+        return value
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted((plain(item) for item in value), key=repr)
+    if isinstance(value, (list, tuple)):
+        kind = list if type(value) is list else tuple
+        return kind(plain(item) for item in value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, str):
+        return str(value)
+    return torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else repr(value)
+
+
+def _own_tensor(tensor: Tensor) -> Tensor:
+    """Detach, bring to the host, and give a view storage of its own so that no more is saved."""
+    result = tensor.detach().cpu()
+    whole = result.untyped_storage().nbytes() == result.numel() * result.element_size()
+    return result if whole else result.clone()

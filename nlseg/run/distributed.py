@@ -1,0 +1,197 @@
+"""The one place that knows about processes: rank, device, process group, collectives, wrapping.
+
+CUDA is touched only where CUDA is available, so that the same code trains with several processes
+on CPUs, where mmengine's own start calls CUDA.
+"""
+
+import os
+import socket
+import warnings
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from mmengine.model import MMDistributedDataParallel
+from torch import Tensor, nn
+
+from nlseg.errors import UserError
+from nlseg.run.launcher import Process, read_environment, restart_count
+
+DEFAULT_TIMEOUT_S = 1800.0
+
+
+def free_port() -> int:
+    """Ask the system for a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(launcher: str, *, backend: str | None = None, timeout_s: float | None = None) -> Process:
+    """Join the other processes and take this process's device.
+
+    Args:
+        launcher: Who started the processes, one of ``LAUNCHERS``.
+        backend: Backend of the process group; nccl with CUDA and gloo without when not given.
+            ``nccl`` becomes gloo where there is no CUDA.
+        timeout_s: How long to wait for a slow process, at the start and in each collective.
+    """
+    process = read_environment(launcher)
+    if torch.cuda.is_available():
+        _take_device(process)
+    if launcher == "none" or dist.is_initialized():
+        return process
+    os.environ.update(
+        RANK=str(process.rank), WORLD_SIZE=str(process.world_size),
+        LOCAL_RANK=str(process.local_rank), MASTER_ADDR=process.address,
+        MASTER_PORT=str(process.port),
+    )  # fmt: skip
+    if not torch.cuda.is_available() or backend is None:
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+    timeout = timedelta(seconds=timeout_s or DEFAULT_TIMEOUT_S)
+    group: Any = dist
+    store, rank, size = next(
+        group.rendezvous("env://", process.rank, process.world_size, timeout=timeout)
+    )
+    store.set_timeout(timeout)
+    store = group.PrefixStore(attempt(process), store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    return process
+
+
+def attempt(process: Process) -> str:
+    """Name this start, so that after a restart no address of the one before is read.
+
+    torchrun keeps one store over restarts. Its count of them is the same everywhere on one node
+    only; on several nodes tools/dist_train.sh asks for a new store each time instead.
+    """
+    one_node = os.environ.get("LOCAL_WORLD_SIZE") == str(process.world_size)
+    return f"attempt_{restart_count() if one_node else 0}"
+
+
+def stop() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _take_device(process: Process) -> None:
+    count = torch.cuda.device_count()
+    if process.local_rank >= count:
+        raise UserError(
+            f"process {process.local_rank} of this node has no GPU: {count} visible; start at most "
+            f"{count} processes per node or check CUDA_VISIBLE_DEVICES"
+        )
+    torch.cuda.set_device(process.local_rank)
+
+
+def device() -> torch.device:
+    """Return the device that this process computes on."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def rank() -> int:
+    """Return this process's number, 0 where there is only one."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Return the number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Tell whether this process writes files and speaks to the user."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    sum_over_ranks(torch.zeros(1))
+
+
+def _on_device(tensor: Tensor) -> Tensor:
+    return tensor.to(device()) if dist.get_backend() == "nccl" else tensor.cpu()
+
+
+def _reduce(tensor: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
+    if world_size() == 1:
+        return tensor.clone()
+    result = _on_device(tensor).clone()
+    dist.all_reduce(result, operation)
+    return result.to(tensor.device)
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """Sum a tensor of any shape over all processes."""
+    return _reduce(tensor, dist.ReduceOp.SUM)
+
+
+def max_over_ranks(tensor: Tensor) -> Tensor:
+    """Take the largest value over all processes, entry by entry."""
+    return _reduce(tensor, dist.ReduceOp.MAX)
+
+
+def any_of(flag: bool) -> bool:
+    """Tell whether the flag is set on any process; waits for all of them."""
+    return bool(max_over_ranks(torch.tensor([int(flag)])).item())
+
+
+def broadcast(tensor: Tensor, source: int = 0) -> Tensor:
+    """Return the tensor of process ``source``; all must bring the same shape and type."""
+    if world_size() == 1:
+        return tensor.clone()
+    result = _on_device(tensor).clone()
+    dist.broadcast(result, source)
+    return result.to(tensor.device)
+
+
+def broadcast_text(text: str, source: int = 0) -> str:
+    """Return the text of process ``source``, sent as bytes and never pickled."""
+    data = torch.tensor(list(text.encode()), dtype=torch.uint8)
+    length = int(broadcast(torch.tensor([len(data)]), source).item())
+    if rank() != source:
+        data = torch.zeros(length, dtype=torch.uint8)
+    return bytes(broadcast(data, source).tolist()).decode() if length else ""
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the running statistics of process 0.
+
+    Without SyncBatchNorm each process gathers its own; only those of process 0 are saved, so only
+    those may be validated with.
+    """
+    if world_size() == 1:
+        return
+    for floating in (True, False):
+        buffers = [b for b in model.buffers() if b.is_floating_point() == floating and b.numel()]
+        if buffers:
+            dtype = torch.float64 if floating else torch.int64
+            flat = broadcast(torch.cat([buffer.flatten().to(dtype) for buffer in buffers]))
+            parts = torch.split(flat, [buffer.numel() for buffer in buffers])
+            for buffer, part in zip(buffers, parts, strict=True):
+                buffer.copy_(part.view_as(buffer))
+
+
+def wrap(model: nn.Module, *, find_unused_parameters: bool = False) -> nn.Module:
+    """Wrap a model so that gradients are averaged over processes, on CUDA or CPU."""
+    # Gradients of 1x1 kernels from maps that lie channels last: other strides, same order in memory
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    device_ids = [torch.cuda.current_device()] if torch.cuda.is_available() else None
+    wrapped: nn.Module = MMDistributedDataParallel(
+        module=model,
+        device_ids=device_ids,
+        broadcast_buffers=False,
+        find_unused_parameters=find_unused_parameters,
+        gradient_as_bucket_view=True,
+    )
+    return wrapped
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the network inside DistributedDataParallel or a test-time wrapper."""
+    inner = getattr(model, "module", None)
+    return unwrap(inner) if isinstance(inner, nn.Module) else model

@@ -1,0 +1,98 @@
+"""One run folder has one owner; an earlier run's files are set aside, never written over."""
+
+import fcntl
+import os
+import socket
+import time
+from pathlib import Path
+from typing import IO
+
+from nlseg.errors import UserError
+from nlseg.files import remove_leftovers
+
+LOCK = ".lock"
+FAULTS = "faults"
+_OF_A_RUN = ("*.pth", "*.pth.json", "last_checkpoint", "scalars.jsonl", "tensorboard", FAULTS)
+
+
+def check_writable(folder: Path) -> None:
+    """Make a run folder and try to write to it, before anything is built.
+
+    Raises:
+        UserError: The folder cannot be made, is read-only, or its disk is full.
+    """
+    probe = folder / f".probe.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written to: {error.strerror or error}; make room or change its "
+            "permissions, or give this run another --work-dir"
+        ) from None
+
+
+class FolderLock:
+    """Holds a run folder for this process; released by the system even when it is killed.
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOCK
+        self._file: IO[str] | None = None
+
+    def acquire(self) -> str | None:
+        """Take the folder.
+
+        Returns:
+            A warning where the file system knows no locks.
+
+        Raises:
+            UserError: Another process trains in this folder.
+        """
+        file = open(self.path, "a+")  # noqa: SIM115 - held for as long as training runs
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            file.close()
+            raise UserError(
+                f"{self.path.parent}: {owner} trains in this folder; wait for it, stop it, or give "
+                "this run its own --work-dir"
+            ) from None
+        except OSError as error:
+            file.close()
+            return f"{self.path}: the file system knows no locks ({error}); start one run only"
+        file.truncate(0)
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        file.write(f"process {os.getpid()} on {socket.gethostname()} (since {started})")
+        file.flush()
+        self._file = file
+        remove_leftovers(self.path.parent)
+        return None
+
+    def release(self) -> None:
+        """Give the folder back."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Move what an earlier run left behind into a folder of its own.
+
+    Returns:
+        That folder; None where there was no checkpoint of an earlier run.
+    """
+    if not any(folder.glob("*.pth")):
+        return None
+    target = folder / f"before_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}"
+    target.mkdir()
+    for pattern in _OF_A_RUN:
+        for path in folder.glob(pattern):
+            path.rename(target / path.name)
+    return target

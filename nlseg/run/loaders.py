@@ -1,0 +1,209 @@
+"""Data loaders that start at any sample and replace a dead worker."""
+
+import math
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dataset import InfiniteSampler as MMInfiniteSampler
+from torch.utils.data import DataLoader, Sampler
+
+from nlseg.datasets.sampler import InfiniteSampler
+from nlseg.errors import DataError, UserError
+from nlseg.run import distributed
+from nlseg.run.workers import (
+    WorkerDiedError,
+    forget_child_handler,
+    how_they_died,
+    prepare_worker,
+    shut_down,
+    worker_died,
+)
+
+_MAX_RESTARTS = 3
+
+
+def clean_loader_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop what PyTorch refuses without worker processes, and let workers outlive a signal.
+
+    Images of one size leave the workers as one uint8 tensor, in pinned memory where there is CUDA.
+
+    Args:
+        config: A loader's config, such as ``train_dataloader``.
+    """
+    cleaned = dict(config)
+    if not cleaned.get("num_workers", 0):
+        for name in ("persistent_workers", "prefetch_factor"):
+            cleaned.pop(name, None)
+    cleaned.setdefault("worker_init_fn", {"type": prepare_worker})
+    cleaned.setdefault("collate_fn", {"type": "stack_collate"})
+    cleaned.setdefault("pin_memory", torch.cuda.is_available())
+    return cleaned
+
+
+def log_bad_samples(dataset: Any, file: Path) -> None:
+    """Name the file in which a data set, or each one inside it, writes down bad samples.
+
+    Args:
+        dataset: A data set; one that has a log of its own keeps it.
+        file: JSON-lines file.
+    """
+    policy = getattr(dataset, "bad_samples", None)
+    if policy is not None and policy.log is None:
+        policy.log = str(file)
+    inner = getattr(dataset, "dataset", None)
+    for part in [*getattr(dataset, "datasets", []), *([] if inner is None else [inner])]:
+        log_bad_samples(part, file)
+
+
+def sampler_of(loader: DataLoader) -> Sampler | Any:
+    """Return the sampler that yields single samples."""
+    inner = getattr(loader.batch_sampler, "sampler", None)
+    return loader.sampler if inner is None else inner
+
+
+class _SkipOnce:
+    """A batch sampler whose next walk leaves out the first batches without loading them."""
+
+    def __init__(self, batch_sampler: Any, count: int) -> None:
+        self.batch_sampler, self.count = batch_sampler, count
+
+    def __iter__(self) -> Iterator[Any]:
+        """Walk; a loader makes two walks and uses the second, so the first may do nothing."""
+        count, self.count = self.count, 0
+        yield from islice(iter(self.batch_sampler), count, None)
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.batch_sampler, name)
+
+
+class BatchStream:
+    """Batches of a training loader from any iteration on; a worker that dies is replaced.
+
+    No earlier sample is loaded to get there. A loader that ends is walked again as its next epoch.
+
+    Args:
+        loader: The loader.
+        iteration: Number of the next batch, in iterations of this loader.
+        first_sample: Number of the sample that iteration 0 would begin with; not 0 where the batch
+            size has changed on the way.
+        warn: Called with one line when workers had to be started again.
+    """
+
+    def __init__(
+        self,
+        loader: DataLoader,
+        iteration: int,
+        warn: Callable[[str], None],
+        first_sample: int = 0,
+    ) -> None:
+        self.loader, self.warn = loader, warn
+        self.iteration, self.first_sample = iteration, first_sample
+        self.infinite = is_infinite(loader)
+        self.restarts = 0
+        self._batches: Iterator[Any] | None = None
+
+    def __iter__(self) -> "BatchStream":
+        """Return itself, being read from where it is."""
+        return self
+
+    def __next__(self) -> Any:
+        """Return the next batch.
+
+        Raises:
+            UserError: A sample cannot be used.
+            WorkerDiedError: Workers died several times at one batch.
+        """
+        while True:
+            if self._batches is None:
+                self._batches = self._open()
+            try:
+                batch = next(self._batches)
+            except StopIteration:
+                self._batches = None
+                continue
+            except UserError as error:
+                raise type(error)(original_message(error)) from None
+            except (RuntimeError, OSError, EOFError) as error:
+                self._prepare_restart(error)
+                continue
+            self.iteration += 1
+            self.restarts = 0
+            if not self.infinite and self.iteration % len(self.loader) == 0:
+                self._batches = None
+            return batch
+
+    def _open(self) -> Iterator[Any]:
+        handler = signal.getsignal(signal.SIGCHLD)
+        self._seek()
+        batches = iter(self.loader)
+        forget_child_handler(handler)
+        return batches
+
+    def _seek(self) -> None:
+        sampler: Any = sampler_of(self.loader)
+        size = batch_size_of(self.loader)
+        dataset: Any = self.loader.dataset
+        if len(self.loader) == 0:
+            raise DataError(
+                f"train_dataloader: {len(dataset)} images make no whole batch of {size} "
+                "on each process; lower batch_size or leave drop_last out"
+            )
+        epoch, batch = divmod(self.iteration, len(self.loader))
+        batch = self.iteration if self.infinite else batch
+        if not self.infinite and hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+        if hasattr(sampler, "set_batch"):
+            sampler.set_batch(size, batch)
+            if self.infinite:
+                sampler.start += self.first_sample
+        elif batch:
+            skipping: Any = _SkipOnce(self.loader.batch_sampler, batch)
+            object.__setattr__(self.loader, "batch_sampler", skipping)
+
+    def _prepare_restart(self, error: Exception) -> None:
+        if not worker_died(error, self._batches):
+            raise error
+        self.restarts += 1
+        cause = f"{(str(error) or repr(error)).splitlines()[0]}{how_they_died(self._batches)}"
+        if self.restarts > _MAX_RESTARTS:
+            raise WorkerDiedError(
+                f"loader workers died {self.restarts} times at or soon after batch "
+                f"{self.iteration}: {cause}; often the machine's memory is full (try fewer "
+                "num_workers)"
+            ) from error
+        self.warn(f"{cause}; workers are started again at batch {self.iteration}")
+        shut_down(self.loader)
+        self._batches = None
+
+
+def is_infinite(loader: DataLoader) -> bool:
+    """Tell whether a loader never ends."""
+    return isinstance(sampler_of(loader), InfiniteSampler | MMInfiniteSampler)
+
+
+def batch_size_of(loader: DataLoader) -> int:
+    """Return the samples that this process takes in one batch."""
+    size: int = getattr(loader.batch_sampler, "batch_size", None) or loader.batch_size or 1
+    return size
+
+
+def original_message(error: BaseException) -> str:
+    """Return an error's own text without the traceback that PyTorch adds to a worker's error."""
+    text = str(error)
+    marker = f"{type(error).__name__}: "
+    return text.rsplit(marker, 1)[-1].strip() if text.startswith("Caught ") else text
+
+
+def iterations_per_epoch(loader: DataLoader) -> int:
+    """Return how many batches of all processes together show every image once."""
+    if not is_infinite(loader):
+        return len(loader)
+    sampler: Any = sampler_of(loader)
+    return math.ceil(len(sampler) / (batch_size_of(loader) * distributed.world_size()))

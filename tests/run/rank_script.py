@@ -1,0 +1,94 @@
+"""What each of two processes does in tests of two processes."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nlseg.run import distributed
+from tests.run.runs import go_on, interrupt, train
+from tests.run.toy import toy_config
+
+AMP = {"optim_wrapper.type": "AmpOptimWrapper", "optim_wrapper.dtype": "bfloat16"}
+EMA = {"custom_hooks": [{"type": "EMAHook", "momentum": 0.1}]}
+BEST = {"default_hooks.checkpoint.save_best": "mIoU", "default_hooks.checkpoint.max_keep_ckpts": 1}
+EPOCHS = {
+    "train_cfg": {"_delete_": True, "type": "EpochBasedTrainLoop", "max_epochs": 2},
+    "train_dataloader.sampler.type": "DefaultSampler",
+    "param_scheduler": [{"type": "MultiStepLR", "milestones": [1], "by_epoch": True}],
+    "default_hooks.checkpoint": {"type": "CheckpointHook", "by_epoch": True, "interval": 1},
+}
+
+
+def accumulate(count: int) -> dict[str, Any]:
+    """Take a step every ``count`` iterations."""
+    return {"optim_wrapper.accumulative_counts": count}
+
+
+MANY_IMAGES = {"val_dataloader.batch_size": 1, "val_dataloader.dataset.size": 30}
+INTERRUPTED: dict[str, tuple[int, bool, dict[str, Any]]] = {
+    "bf16": (6, False, AMP),
+    "amid an accumulation": (4, False, accumulate(2)),
+    "amid an epoch": (2, False, EPOCHS),
+    "amid an epoch and an accumulation": (8, False, {**EPOCHS, **accumulate(5), **AMP}),
+    "in validation": (8, True, {**MANY_IMAGES, **EMA}),
+    "all": (6, False, {**EMA, **AMP, **accumulate(2), **BEST}),
+}
+"""Name -> iteration (from 0) in which the signal comes, whether in a validation, settings."""
+
+
+def collectives() -> None:
+    if os.environ["RANK"] == "1":
+        time.sleep(5)  # a slow one is waited for
+    distributed.start("pytorch", timeout_s=60)
+    rank = distributed.rank()
+    assert distributed.device().type == "cpu"
+    assert distributed.broadcast_text("from zero" if rank == 0 else "other") == "from zero"
+    assert distributed.broadcast_text("") == ""
+    assert distributed.any_of(rank == 1)
+    assert not distributed.any_of(False)
+    counts = distributed.sum_over_ranks(torch.tensor([2**40, rank]))
+    assert counts.tolist() == [2**41, 1]
+    distributed.stop()
+
+
+def training(folder: str, launcher: str, batch_size: str) -> None:
+    torch.set_num_threads(1)
+    config = toy_config(
+        Path(folder), iters=4, launcher=launcher,
+        **{
+            "train_dataloader.batch_size": int(batch_size), "model.dropout": 0.0,
+            "model.use_norm": False, "model.sync": True, "default_hooks.logger.interval": 1,
+            "log_processor.window_size": 1,
+        },
+    )  # fmt: skip
+    runner = train(config)
+    losses = runner.message_hub.get_scalar("train/loss").last(4)
+    print("LOSSES", *losses)
+
+
+def two_of(folder: Path, **changes: Any) -> Any:
+    """Make the config of one of two processes with 2 samples each."""
+    return toy_config(folder, launcher="pytorch", **{"train_dataloader.batch_size": 2, **changes})
+
+
+def resuming(folder: str, begun_by_one: str, log: str) -> None:
+    """Train every setting whole, and in two parts of which rank 1 alone is asked to stop.
+
+    Before that, go on with a run that one process began.
+    """
+    torch.set_num_threads(1)
+    go_on(two_of(Path(begun_by_one), **{"train_dataloader.dataset.log": log}))
+    for name, (at, validation, changes) in INTERRUPTED.items():
+        train(two_of(Path(folder, name, "whole"), **changes))
+        parts = two_of(Path(folder, name, "parts"), **changes)
+        interrupt(parts, at, validation=validation, rank=1)
+        go_on(parts)
+    distributed.stop()
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])

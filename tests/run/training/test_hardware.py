@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from nlseg.errors import UserError
+from nlseg.run import hardware
+
+WHEEL_2_13 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
+
+
+@pytest.mark.parametrize(
+    ("capability", "builds", "known"),
+    [
+        ((7, 0), WHEEL_2_13, False),  # V100
+        ((7, 5), WHEEL_2_13, True),
+        ((8, 0), WHEEL_2_13, True),
+        ((8, 9), WHEEL_2_13, True),  # runs sm_86
+        ((9, 0), WHEEL_2_13, True),
+        ((12, 1), WHEEL_2_13, True),
+        ((13, 0), WHEEL_2_13, True),  # compute_120 is compiled for it
+        ((9, 0), ["sm_80"], False),
+        ((9, 0), ["sm_90a"], True),
+        ((7, 0), ["sm_70", "sm_80"], True),
+    ],
+)
+def test_which_gpus_a_build_serves(
+    capability: tuple[int, int], builds: list[str], known: bool
+) -> None:
+    assert hardware.knows(capability, builds) is known
+
+
+def test_unknown_gpu_stops_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla V100")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: WHEEL_2_13)
+    with pytest.raises(
+        UserError, match=r"Tesla V100 needs sm_70.*torch<2\.11, or a wheel for CUDA"
+    ):
+        hardware.check_cuda_build()
+
+
+def test_environment_shows_no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "secret-value")
+    text = hardware.describe_environment(3, 2, "slurm")
+    assert "secret" not in text
+    assert "processes: 2 (launcher slurm)" in text
+
+
+def test_fused_is_chosen_on_cuda_only_and_leaves_choices_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = {"optimizer": {"type": "SGD", "lr": 1.0}}
+    assert hardware.prefer_fused(plain) == plain
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert hardware.prefer_fused(plain)["optimizer"]["fused"] is True
+    assert "fused" not in plain["optimizer"]
+    chosen = {"optimizer": {"type": "SGD", "foreach": True}}
+    assert hardware.prefer_fused(chosen) == chosen
+    other = {"optimizer": {"type": "LBFGS"}}
+    assert hardware.prefer_fused(other) == other

@@ -1,0 +1,87 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from nlseg.errors import ConfigError
+from nlseg.run.finite import NonFiniteError
+from tests.run.runs import assert_same, curves, final, go_on, interrupt, train
+from tests.run.toy import toy_config
+
+POISON = {"train_dataloader.dataset.poison": (21,)}  # in iteration 6, with 4 samples each
+
+
+def policy(name: str, limit: int = 3) -> dict:
+    return {"non_finite": {"policy": name, "limit": limit}}
+
+
+def test_stop_keeps_the_last_good_checkpoint_and_reports(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteError, match=r"iteration 6: a loss or gradient is not finite"):
+        train(toy_config(tmp_path, **POISON))
+    assert {path.name for path in tmp_path.glob("*.pth")} == {"iter_4.pth"}
+    report = json.loads((tmp_path / "faults/non_finite_iter_6_rank_0.json").read_text())
+    assert report["losses"]["loss"] == "nan"
+    assert "head.weight" in report["gradients"]["not finite"]
+    assert all(w.isfinite().all() for w in final(tmp_path, "iter_4.pth")["state_dict"].values())
+
+
+def test_skip_leaves_weights_and_statistics_of_a_run_without_the_iteration(tmp_path: Path) -> None:
+    train(toy_config(tmp_path, **POISON, **policy("skip")))
+    weights = final(tmp_path)["state_dict"]
+    assert all(weight.isfinite().all() for weight in weights.values())
+    assert final(tmp_path)["meta"]["non_finite"] == 1
+    assert weights["body.1.num_batches_tracked"] == 11
+
+
+def test_skipped_iteration_changes_nothing(tmp_path: Path) -> None:
+    every = {"default_hooks.checkpoint.interval": 1}
+    train(toy_config(tmp_path, iters=6, **POISON, **policy("skip"), **every))
+    before, after = (final(tmp_path, f"iter_{i}.pth") for i in (5, 6))
+    for name, weight in before["state_dict"].items():
+        assert torch.equal(weight, after["state_dict"][name]), name
+
+
+def test_skip_has_a_limit_that_counts_over_restarts(tmp_path: Path) -> None:
+    poison = {"train_dataloader.dataset.poison": (21, 33)}
+    config = toy_config(tmp_path, **poison, **policy("skip", 1))
+    interrupt(config, 6)
+    with pytest.raises(NonFiniteError, match=r"iteration 9.*limit 1 is used up"):
+        go_on(config)
+
+
+def test_rollback_goes_on_with_the_samples_after_the_bad_ones(tmp_path: Path) -> None:
+    log = tmp_path / "samples.txt"
+    train(
+        toy_config(
+            tmp_path / "run", **POISON, **policy("rollback"),
+            **{"train_dataloader.dataset.log": str(log)},
+        )
+    )  # fmt: skip
+    numbers = [int(line.split()[0]) for line in log.read_text().splitlines()]
+    # 6 iterations to the bad one; back to 4; then 8 iterations on samples from 24 on.
+    assert numbers == list(range(24)) + list(range(24, 24 + 8 * 4))
+    assert final(tmp_path / "run")["meta"]["jumped"] == 2
+    assert [line["step"] for line in curves(tmp_path / "run") if line["kind"] == "train"] == [
+        2, 4, 6, 8, 10, 12,
+    ]  # fmt: skip
+
+
+def test_resume_after_a_rollback_is_exact(tmp_path: Path) -> None:
+    changes = {**POISON, **policy("rollback")}
+    train(toy_config(tmp_path / "whole", **changes))
+    parts = toy_config(tmp_path / "parts", **changes)
+    interrupt(parts, 9)
+    go_on(parts)
+    assert_same(final(tmp_path / "whole"), final(tmp_path / "parts"))
+
+
+def test_rollback_has_a_limit(tmp_path: Path) -> None:
+    every = {"train_dataloader.dataset.poison": tuple(range(20, 200, 4))}
+    with pytest.raises(NonFiniteError, match="rollback limit 2 is used up"):
+        train(toy_config(tmp_path, **every, **policy("rollback", 2)))
+
+
+def test_unknown_policy_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'ignore' is not one of stop, skip, rollback"):
+        train(toy_config(tmp_path, **policy("ignore")))

@@ -1,0 +1,237 @@
+"""Time, peak memory and operations of one piece of work, done in several ways in turns."""
+
+import ctypes
+import gc
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmark.machine import matrix_rate, synchronize
+from benchmark.processes import Outcome, in_new_process
+
+
+@dataclass
+class Work:
+    """Something to measure, with its weights and inputs ready.
+
+    Args:
+        run: Does it once.
+        warm: Does the same with little data, so that what happens once has happened.
+        precision: The type of most of its products: 'fp32', 'bf16' or 'fp16'.
+    """
+
+    run: Callable[[], Any]
+    warm: Callable[[], Any]
+    precision: str = "fp32"
+
+
+Builder = Callable[[], Work]
+"""Makes a ``Work``; picklable."""
+
+
+@dataclass
+class Result:
+    """What was measured of one way to do something.
+
+    Args:
+        times_s: Seconds of each run.
+        memory: Most bytes held beyond what was there before the run.
+        flops: Floating point operations of a run; a multiply-add counts as two.
+        precision: See ``Work``.
+        rate: Operations a second of a large product in that precision, in the same process before
+            or after, whichever is higher.
+        failure: Why there is nothing, or not all.
+    """
+
+    times_s: list[float] = field(default_factory=list)
+    memory: int | None = None
+    flops: int | None = None
+    precision: str = "fp32"
+    rate: float | None = None
+    failure: str | None = None
+
+    @property
+    def median_s(self) -> float | None:
+        """The median time."""
+        return statistics.median(self.times_s) if self.times_s else None
+
+    @property
+    def spread(self) -> float | None:
+        """Half the distance from the shortest to the longest time, as a share of the median."""
+        if not self.times_s:
+            return None
+        return (max(self.times_s) - min(self.times_s)) / 2 / statistics.median(self.times_s)
+
+    @property
+    def share(self) -> float | None:
+        """The share of the hardware's matrix rate that a run reaches."""
+        if not self.times_s or not self.flops or not self.rate:
+            return None
+        return self.flops / statistics.median(self.times_s) / self.rate
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to measure.
+
+    Args:
+        device: 'cpu' or 'cuda'.
+        threads: Threads of a CPU; PyTorch's choice where None.
+        rounds: Most times that every way is run.
+        seconds: After so long no further round begins; two are always run.
+        rate_side: Side of the matrices whose product tells the hardware's rate.
+        long_s: Where every way takes longer than this, the run that counts operations is timed,
+            too, as the first round.
+    """
+
+    device: str = "cpu"
+    threads: int | None = None
+    rounds: int = 7
+    seconds: float = 60.0
+    rate_side: int | None = None
+    long_s: float = 10.0
+
+
+def measure(ways: Mapping[str, Builder], plan: Plan) -> dict[str, Result]:
+    """Measure several ways of doing the same.
+
+    Time is taken in one process, in turns; memory in a process of its own for each way.
+
+    Args:
+        ways: Name of a way -> what builds it.
+        plan: How.
+    """
+    results = {name: _measure_memory(builder, plan) for name, builder in ways.items()}
+    alive = {name: ways[name] for name, result in results.items() if result.failure is None}
+    outcome = in_new_process(partial(time_in_turns, alive, plan), plan.device)
+    timed: dict[str, Result] = outcome.value or {}
+    for name in alive:
+        if outcome.failure is not None:
+            results[name].failure = outcome.failure
+        else:
+            timed[name].memory = results[name].memory
+            results[name] = timed[name]
+    return results
+
+
+def _measure_memory(builder: Builder, plan: Plan) -> Result:
+    outcome: Outcome = in_new_process(partial(peak_memory, builder, plan), plan.device)
+    return Result(memory=outcome.value, failure=outcome.failure)
+
+
+def peak_memory(builder: Builder, plan: Plan) -> int:
+    """Return the most bytes that one run holds beyond weights, inputs and what was there.
+
+    On CUDA the allocator is asked; else the resident set, which must be this process's own.
+    """
+    prepare(plan)
+    work = builder()
+    work.warm()
+    synchronize(plan.device)
+    give_memory_back()
+    if plan.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work.run()
+        synchronize(plan.device)
+        return torch.cuda.max_memory_allocated() - before
+    before = reset_peak()
+    work.run()
+    return max(read_peak() - before, 0)
+
+
+def time_in_turns(ways: Mapping[str, Builder], plan: Plan) -> dict[str, Result]:
+    """Run all ways once to count operations, then in turns, each round in the other order."""
+    prepare(plan)
+    works = {name: builder() for name, builder in ways.items()}
+    before = _rates(works, plan)
+    results = {}
+    deadline = time.perf_counter() + plan.seconds
+    for name, work in works.items():
+        work.warm()
+        with FlopCounterMode(display=False) as counter:
+            seconds = _time(work.run, plan.device)
+        flops = counter.get_total_flops()
+        results[name] = Result([seconds], flops=flops, precision=work.precision)
+    first = 1
+    if any(result.times_s[0] < plan.long_s for result in results.values()):
+        first, deadline = 0, time.perf_counter() + plan.seconds
+        for result in results.values():
+            result.times_s.clear()
+    for turn in range(first, plan.rounds):
+        if turn >= 2 and time.perf_counter() > deadline:
+            break
+        names = list(works) if turn % 2 == 0 else list(works)[::-1]
+        for name in names:
+            results[name].times_s.append(_time(works[name].run, plan.device))
+    after = _rates(works, plan)
+    for result in results.values():
+        result.rate = max(before[result.precision], after[result.precision])
+    return results
+
+
+def _rates(works: Mapping[str, Work], plan: Plan) -> dict[str, float]:
+    """Measure the matrix rate of every precision that is used."""
+    precisions = sorted({work.precision for work in works.values()})
+    return {p: matrix_rate(plan.device, p, plan.rate_side) for p in precisions}
+
+
+def _time(run: Callable[[], Any], device: str) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    kept = run()
+    synchronize(device)
+    seconds = time.perf_counter() - start
+    del kept
+    return seconds
+
+
+def prepare(plan: Plan) -> None:
+    """Set the number of threads and the seed."""
+    if plan.threads is not None:
+        torch.set_num_threads(plan.threads)
+    torch.manual_seed(0)
+
+
+def give_memory_back() -> None:
+    """Return freed memory to the system, so that the next peak does not hide in it."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def reset_peak() -> int:
+    """Forget the process's peak so far, where the system can; return its memory in bytes.
+
+    Where it cannot, the peak of a fresh process is mostly its present memory.
+    """
+    with suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def read_peak() -> int:
+    """Return the most memory that the process has held since the reset, in bytes."""
+    if os.path.exists("/proc/self/status"):
+        with open("/proc/self/status") as file:
+            for line in file:
+                if line.startswith("VmHWM"):
+                    return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def median_ratio(result: Result, reference: Result) -> float | None:
+    """Return the median over the rounds of this way's time by the reference's in that round."""
+    pairs = zip(result.times_s, reference.times_s, strict=False)
+    ratios: Sequence[float] = [ours / theirs for ours, theirs in pairs]
+    return statistics.median(ratios) if ratios else None

@@ -1,0 +1,114 @@
+"""What is done with every pixel beside the network: loss, label map, counting."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine.structures import PixelData
+from torch import Tensor
+
+from benchmark import customary
+from benchmark.measure import Work
+from nlseg.models.heads import FCNHead
+from nlseg.ops.confusion import count_pairs
+from nlseg.ops.logit_rows import Held, Resized, label_map
+from nlseg.structures import IGNORE_INDEX, SegDataSample
+
+Size = tuple[int, int]
+
+
+def noise_labels(classes: int, shape: tuple[int, ...], device: str = "cpu") -> Tensor:
+    """Draw labels in blocks of 16 x 16 px, as large as objects are, with a few ignored."""
+    *batch, height, width = shape
+    coarse = torch.randint(classes, (*batch, -(-height // 16), -(-width // 16)))
+    fine = coarse.repeat_interleave(16, -2).repeat_interleave(16, -1)[..., :height, :width]
+    fine[..., :8, :] = IGNORE_INDEX
+    return fine.contiguous().to(device)
+
+
+def loss(way: str, device: str, *, classes: int, size: Size, batch: int, stride: int = 8) -> Work:
+    """Upsample logits, compare them with labels, and compute the logits' gradient.
+
+    Args:
+        way: 'customary' or 'nlseg'.
+        device: 'cpu' or 'cuda'.
+        classes: Number of classes K.
+        size: Height and width of the labels.
+        batch: Number of images.
+        stride: How many times smaller the logits are.
+    """
+    head = FCNHead(
+        num_convs=0, concat_input=False, in_channels=8, channels=8, num_classes=classes
+    ).to(device)
+    step = _customary_loss if way == "customary" else partial(_loss, head)
+
+    def ready(size: Size, batch: int) -> Any:
+        logits = torch.randn(batch, classes, size[0] // stride, size[1] // stride, device=device)
+        label = noise_labels(classes, (batch, *size), device)
+        return partial(step, logits.requires_grad_(), label)
+
+    return Work(ready(size, batch), ready((64, 64), 1))
+
+
+def _customary_loss(logits: Tensor, label: Tensor) -> Tensor | None:
+    value, _ = customary.pixel_loss(logits, label)
+    value.backward()  # type: ignore[no-untyped-call]
+    gradient, logits.grad = logits.grad, None
+    return gradient
+
+
+def _loss(head: FCNHead, logits: Tensor, label: Tensor) -> Tensor | None:
+    samples = [SegDataSample() for _ in label]
+    for sample, one in zip(samples, label, strict=True):
+        sample.gt_sem_seg = PixelData(data=one.unsqueeze(0))
+    value = head.loss_by_feat(logits, samples)["loss_ce"]
+    value.backward()  # type: ignore[no-untyped-call]
+    gradient, logits.grad = logits.grad, None
+    return gradient
+
+
+def upsample(way: str, device: str, *, classes: int, size: Size, stride: int = 8) -> Work:
+    """Turn logits into a label map of the image's size.
+
+    Args:
+        way: 'customary' or 'nlseg'.
+        device: 'cpu' or 'cuda'.
+        classes: Number of classes K.
+        size: Height and width of the image.
+        stride: How many times smaller the logits are.
+    """
+    step = _customary_label_map if way == "customary" else _label_map
+
+    def ready(size: Size) -> Any:
+        logits = torch.randn(1, classes, size[0] // stride, size[1] // stride, device=device)
+        return partial(step, logits, size)
+
+    return Work(ready(size), ready((64, 128)))
+
+
+@torch.no_grad()
+def _customary_label_map(logits: Tensor, size: Size) -> Any:
+    return customary.label_map(customary.resize(logits, size), size)[1]
+
+
+@torch.no_grad()
+def _label_map(logits: Tensor, size: Size) -> Any:
+    return label_map(Resized(Held(logits[0]), size, align_corners=False))
+
+
+def count(way: str, device: str, *, classes: int, size: Size) -> Work:
+    """Count which class was predicted where which was true.
+
+    Args:
+        way: 'customary' or 'nlseg'.
+        device: 'cpu' or 'cuda'.
+        classes: Number of classes.
+        size: Height and width of the image.
+    """
+    step = customary.count if way == "customary" else count_pairs
+
+    def ready(size: Size) -> Any:
+        pred = noise_labels(classes, size, device).clamp(max=classes - 1)
+        return partial(step, pred, noise_labels(classes, size, device), classes)
+
+    return Work(ready(size), ready((64, 128)))
