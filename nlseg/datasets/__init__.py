@@ -5,11 +5,16 @@ from nlseg.datasets.ade20k import ADE20KDataset
 from nlseg.datasets.base import BaseSegDataset
 from nlseg.datasets.camvid import CamVidDataset
 from nlseg.datasets.cityscapes import CityscapesDataset
-from nlseg.datasets.collate import list_collate, stack_collate
 from nlseg.datasets.names import get_classes, get_palette
 from nlseg.datasets.pascal_voc import PascalVOCDataset
-from nlseg.datasets.sampler import DefaultSampler, InfiniteSampler
-from nlseg.datasets.stream import permutation, sample_rng
+from nlseg.datasets.stream import (
+    DefaultSampler,
+    InfiniteSampler,
+    list_collate,
+    permutation,
+    sample_rng,
+    stack_collate,
+)
 from nlseg.datasets.wrappers import ConcatDataset, RepeatDataset
 
 __all__ = [

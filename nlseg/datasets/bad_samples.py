@@ -46,7 +46,7 @@ class BadSamplePolicy:
 
     @property
     def skips(self) -> bool:
-        """Tell whether a bad sample leaves a gap."""
+        """Return whether a bad sample leaves a gap."""
         return self.policy == "skip"
 
     def load(self, load: Callable[..., Any], *image: int) -> Any:

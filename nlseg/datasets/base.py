@@ -7,8 +7,7 @@ from typing import Any, ClassVar, Literal
 from mmengine.dataset import BaseDataset
 
 from nlseg.datasets.bad_samples import BadSamplePolicy, BadSamples
-from nlseg.datasets.cached_files import attach_frames, cache_files
-from nlseg.datasets.frame_cache import FrameCache
+from nlseg.datasets.cache import FrameCache, attach_frames, cache_files
 from nlseg.datasets.metainfo import describe_classes
 from nlseg.datasets.pairs import Folders, Source, find_pairs
 from nlseg.datasets.stream import sample_rng, seed_global_state
@@ -57,7 +56,7 @@ class BaseSegDataset(BaseDataset):
             happens to a sample whose files cannot be used.
         fuse: ``exact``, ``fast`` or ``off``: whether random resize, crop and flip are one step, see
             ``transforms.Compose``.
-        cache: ``memmap`` keeps the decoded files in one file on disk, see ``frame_cache``.
+        cache: ``memmap`` keeps the decoded files in one file on disk, see ``nlseg.datasets.cache``.
         cache_dir: Folder of that file; None for ``.nlseg_cache`` in the data root.
         seed: Seed of the random draws; the training sampler hands over the run's.
 

@@ -37,7 +37,7 @@ class Source:
 
     @property
     def is_local(self) -> bool:
-        """Tell whether the files are in the ordinary file system."""
+        """Return whether the files are in the ordinary file system."""
         return not self.backend_args or self.backend_args.get("backend") == "local"
 
 

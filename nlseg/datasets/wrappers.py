@@ -145,7 +145,7 @@ class ConcatDataset(Dataset[Any]):
 
     @property
     def draws_index(self) -> bool:
-        """Tell whether this set has its own rule for the image of a sample number."""
+        """Return whether this set has its own rule for the image of a sample number."""
         return self._counts is not None
 
     def draw_index(self, seed: int, number: int) -> int:
@@ -198,7 +198,7 @@ class RepeatDataset(Dataset[Any]):
 
     @property
     def draws_index(self) -> bool:
-        """Tell whether the data set has its own rule for the image of a sample number."""
+        """Return whether the data set has its own rule for the image of a sample number."""
         return bool(getattr(self.dataset, "draws_index", False))
 
     def draw_index(self, seed: int, number: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nlseg.datasets.transforms.label_table import label_table
+from nlseg.datasets.transforms.labels import label_table
 from nlseg.doctor.probe import Facts
 from nlseg.doctor.splits import Rules, Split
 

@@ -11,7 +11,7 @@ import torch
 from mmengine.dataset import InfiniteSampler as MMInfiniteSampler
 from torch.utils.data import DataLoader, Sampler
 
-from nlseg.datasets.sampler import InfiniteSampler
+from nlseg.datasets.stream import InfiniteSampler
 from nlseg.errors import DataError, UserError
 from nlseg.run import distributed
 from nlseg.run.workers import (

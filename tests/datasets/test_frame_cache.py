@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from nlseg.datasets import InfiniteSampler, frame_cache, stack_collate
-from nlseg.datasets.frame_cache import Source, open_cache
+from nlseg.datasets import InfiniteSampler, cache, stack_collate
+from nlseg.datasets.cache import Source, open_cache
 from nlseg.errors import ConfigError, DataError
 from nlseg.registry import DATASETS
 from nlseg.structures import SampleIndex
@@ -63,7 +63,7 @@ def test_one_file_that_is_read_instead_of_the_images(root: Path) -> None:
 
 def test_a_second_start_decodes_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cached(root)
-    monkeypatch.setattr(frame_cache, "_build", lambda *_: pytest.fail("built again"))
+    monkeypatch.setattr(cache, "_build", lambda *_: pytest.fail("built again"))
     cached(root)
 
 

@@ -11,16 +11,17 @@ from PIL import Image
 
 from nlseg.datasets.transforms import Compose
 from nlseg.datasets.transforms.crop import Box
-from nlseg.datasets.transforms.fused import FusedCrop, FusedLoadCrop
-from nlseg.datasets.transforms.resize import resize_array
-from nlseg.datasets.transforms.window import (
+from nlseg.datasets.transforms.fused import (
     ONE_LEVEL,
+    FusedCrop,
+    FusedLoadCrop,
     nearest_is_exact,
     nearest_window,
     resize_window,
     rows_needed,
     window_is_exact,
 )
+from nlseg.datasets.transforms.resize import resize_array
 
 KEYS = ("scale", "scale_factor", "img_shape", "ori_shape", "flip", "flip_direction", "keep_ratio")
 
@@ -149,7 +150,7 @@ def test_whole_pictures_are_resized_where_windows_are_not_exact(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("window_is_exact", "nearest_is_exact"):
-        monkeypatch.setattr(f"nlseg.datasets.transforms.window.{name}", lambda: False)
+        monkeypatch.setattr(f"nlseg.datasets.transforms.fused.{name}", lambda: False)
     plain, fused = run_both(steps((40, 56)), 3, "fast")
     np.testing.assert_array_equal(fused["img"], plain["img"])
     np.testing.assert_array_equal(fused["gt_seg_map"], plain["gt_seg_map"])
@@ -212,23 +213,23 @@ def test_fast_decoders_give_the_pixels_of_opencv(
 ) -> None:
     if find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
-    from nlseg.datasets.transforms import png
+    from nlseg.datasets.transforms import decode
 
-    only = {package: png._CANDIDATES[package]}
-    monkeypatch.setattr(png, "_CANDIDATES", only)
-    png.fast_decoder.cache_clear()
+    only = {package: decode._CANDIDATES[package]}
+    monkeypatch.setattr(decode, "_CANDIDATES", only)
+    decode.fast_decoder.cache_clear()
     try:
-        found = png.fast_decoder()
+        found = decode.fast_decoder()
         assert found is not None
         assert found[0] == package
         rng = RandomState(3)
         for shape in ((50, 67, 3), (50, 67)):
             image = rng.randint(0, 256, shape).astype(np.uint8)
             data = cv2.imencode(".png", image)[1].tobytes()
-            header = png.read_header(data)
+            header = decode.read_header(data)
             assert header is not None
             for rows in (1, 20, 50, 99):
-                top = png.decode_fast(data, header, rows)
+                top = decode.decode_fast(data, header, rows)
                 np.testing.assert_array_equal(top, image[:rows])
     finally:
-        png.fast_decoder.cache_clear()
+        decode.fast_decoder.cache_clear()

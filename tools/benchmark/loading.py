@@ -16,7 +16,7 @@ from benchmark.measure import Result
 from benchmark.results import row_record
 from benchmark.suite import Row, Target
 from nlseg.datasets.synthetic import write_street_scenes
-from nlseg.datasets.transforms.png import fast_decoder
+from nlseg.datasets.transforms.decode import fast_decoder
 from nlseg.registry import DATASETS
 from nlseg.structures import SampleIndex
 

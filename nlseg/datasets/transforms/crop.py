@@ -9,7 +9,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from nlseg.datasets.transforms.draws import rng_of
-from nlseg.datasets.transforms.label_table import histogram
+from nlseg.datasets.transforms.labels import histogram
 from nlseg.errors import ConfigError
 from nlseg.registry import TRANSFORMS
 from nlseg.structures import IGNORE_INDEX, Sample
@@ -116,7 +116,7 @@ class RandomCrop(BaseTransform):
         return Box(top, bottom, left, min(left + self.crop_size[1], shape[1]))
 
     def accepts(self, label: NDArray[np.uint8]) -> bool:
-        """Tell whether a cut label map (h, w) is mixed enough for ``cat_max_ratio``."""
+        """Return whether a cut label map (h, w) is mixed enough for ``cat_max_ratio``."""
         counts = histogram(np.ascontiguousarray(label))
         if 0 <= self.ignore_index < counts.size:
             counts[self.ignore_index] = 0

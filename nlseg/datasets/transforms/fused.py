@@ -2,29 +2,199 @@
 
 The draws are those of the separate transforms, in their order, so the crop is the same one. In
 ``exact`` mode its pixels are the same too; in ``fast`` mode an image value may be one level off.
+
+OpenCV computes each pixel of a resized picture from the scale and the pixel's own coordinates
+alone. So a window that starts at the top left corner can be had from the part of the source that
+it covers, if the scale is handed over explicitly: bit for bit what the whole picture would hold.
+A window that starts elsewhere has this property where its start falls on a source pixel's start;
+"nearly" is enough where one level of rounding does not matter.
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
+import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
+from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from nlseg.datasets.transforms.annotations import LoadAnnotations
 from nlseg.datasets.transforms.crop import Box, RandomCrop
+from nlseg.datasets.transforms.decode import read_bytes
 from nlseg.datasets.transforms.draws import rng_of
 from nlseg.datasets.transforms.geometry import RandomFlip
-from nlseg.datasets.transforms.loading import LoadImageFromFile, read_bytes
-from nlseg.datasets.transforms.random_resize import RandomChoiceResize, RandomResize
-from nlseg.datasets.transforms.resize import Resize, Size
-from nlseg.datasets.transforms.window import (
-    ONE_LEVEL,
-    nearest_window,
-    resize_window,
-    rows_needed,
+from nlseg.datasets.transforms.labels import LoadAnnotations
+from nlseg.datasets.transforms.loading import LoadImageFromFile
+from nlseg.datasets.transforms.resize import (
+    CV2_CODES,
+    RandomChoiceResize,
+    RandomResize,
+    Resize,
+    Size,
+    resize_array,
 )
 from nlseg.structures import Sample
+
+ONE_LEVEL = 1 / 640
+"""Shift of the source in px that moves no bilinear value by a whole level: 2 * 255 / 640 < 1."""
+
+_MARGIN = 3
+_WINDOWED = ("bilinear", "nearest")
+
+
+def rows_needed(height: int, new_height: int, box: Box) -> int:
+    """Return how many rows of a picture, from the top, ``resize_window`` looks at for a box."""
+    rows = _source_end(box.bottom + 1, 1, height, new_height / height)
+    return rows if window_is_exact() and not _keeps(rows, new_height / height) else height
+
+
+def resize_window(
+    image: NDArray[np.uint8],
+    size: Size,
+    box: Box,
+    interpolation: str,
+    *,
+    slack: float = 0.0,
+    height: int | None = None,
+) -> NDArray[np.uint8]:
+    """Return ``resize_array(image, size, interpolation)`` cut to a box, without computing the rest.
+
+    Args:
+        image: Picture (H, W[, C]), or its first rows, as many as ``rows_needed`` says.
+        size: Width and height of the whole resized picture, in px.
+        box: The part of it that is wanted.
+        interpolation: See ``Resize``; other than ``bilinear`` and ``nearest`` the whole picture is
+            resized.
+        slack: How far, in source px, the source may be shifted to save work. With 0 the result is
+            exact, with ``ONE_LEVEL`` at most one level off.
+        height: Height H of the whole picture; None where ``image`` is the whole.
+
+    Returns:
+        The window (h, w[, C]).
+    """
+    width = image.shape[1]
+    height = height or image.shape[0]
+    if size == (width, height):
+        return box.cut(image)
+    if interpolation not in _WINDOWED or not window_is_exact():
+        return box.cut(resize_array(image, size, interpolation))
+    scale_x, scale_y = size[0] / width, size[1] / height
+    left, source_left = nearest_start(box.left, 1 / scale_x, slack)
+    top, source_top = nearest_start(box.top, 1 / scale_y, slack)
+    right = _source_end(box.right - left, source_left, width, scale_x)
+    bottom = _source_end(box.bottom - top, source_top, height, scale_y)
+    if _keeps(right - source_left, scale_x) and _keeps(bottom - source_top, scale_y):
+        left = top = source_left = source_top = 0
+        right, bottom = width, image.shape[0]
+    assert bottom <= image.shape[0], (bottom, image.shape)
+    window: NDArray[np.uint8] = cv2.resize(
+        image[source_top:bottom, source_left:right],
+        None,
+        fx=scale_x,
+        fy=scale_y,
+        interpolation=CV2_CODES[interpolation],
+    )
+    return window[box.top - top : box.bottom - top, box.left - left : box.right - left]
+
+
+def _keeps(length: int, scale: float) -> bool:
+    """Return whether a length stays what it is: OpenCV copies such a window, whatever the scale."""
+    return round(length * scale) == length
+
+
+def _source_end(length: int, start: int, total: int, scale: float) -> int:
+    """Return where the source of ``length`` resized px ends that starts at a source px."""
+    return min(start + int(length / scale) + _MARGIN, total)
+
+
+def nearest_start(start: int, step: float, slack: float) -> tuple[int, int]:
+    """Find the last place at or before a start that falls on a source pixel.
+
+    Args:
+        start: First wanted px of the resized picture; its left neighbour in the source is kept.
+        step: Source px for each resized px.
+        slack: How far from a whole source px it may fall.
+
+    Returns:
+        The place in the resized picture and the source px there; (0, 0) always fits.
+    """
+    first = start - int(0.5 / step) - 1  # px before it would look beyond the source's edge
+    if slack == 0 or first <= 0:
+        return 0, 0
+    positions = np.arange(first, -1, -1) * step
+    nearest = np.rint(positions)
+    found = int(np.argmax(np.abs(positions - nearest) <= slack))
+    return first - found, int(nearest[found])
+
+
+def nearest_rows(old: int, new: int) -> NDArray[np.int64]:
+    """Return the source px (new,) that nearest-neighbour resizing from old to new px takes."""
+    rows: NDArray[np.int64] = (np.arange(new) * (1.0 / (new / old))).astype(np.int64)
+    return np.minimum(rows, old - 1)
+
+
+def nearest_window(label: NDArray[np.uint8], size: Size, box: Box) -> NDArray[np.uint8]:
+    """Return ``resize_array(label, size, "nearest")`` cut to a box, by picking its pixels.
+
+    Args:
+        label: Label map (H, W).
+        size: Width and height of the whole resized label map, in px.
+        box: The part of it that is wanted.
+    """
+    height, width = label.shape
+    if size == (width, height):
+        return box.cut(label)
+    if not nearest_is_exact():
+        return box.cut(resize_array(label, size, "nearest"))
+    rows = nearest_rows(height, size[1])[box.top : box.bottom]
+    columns = nearest_rows(width, size[0])[box.left : box.right]
+    first, last = int(columns[0]), int(columns[-1])
+    return label[:, first : last + 1][rows].take(columns - first, axis=1)
+
+
+def _trials() -> list[tuple[NDArray[np.uint8], Size, Box]]:
+    rng = RandomState(0)
+    trials = []
+    for height, width, new_height, new_width in (
+        (37, 53, 71, 31), (64, 48, 97, 83), (120, 90, 61, 44), (33, 65, 66, 130), (50, 70, 51, 69),
+    ):  # fmt: skip
+        image = rng.randint(0, 256, (height, width, 3)).astype(np.uint8)
+        bottom, right = rng.randint(5, new_height + 1), rng.randint(5, new_width + 1)
+        box = Box(rng.randint(bottom), bottom, rng.randint(right), right)
+        trials.append((image, (new_width, new_height), box))
+    return trials
+
+
+@lru_cache(maxsize=1)
+def window_is_exact() -> bool:
+    """Try whether this OpenCV gives windows the pixels of whole pictures. Once a process."""
+    for image, size, box in _trials():
+        scale = size[0] / image.shape[1], size[1] / image.shape[0]
+        right = _source_end(box.right, 0, image.shape[1], scale[0])
+        bottom = _source_end(box.bottom, 0, image.shape[0], scale[1])
+        for code in (cv2.INTER_LINEAR, cv2.INTER_NEAREST):
+            whole = cv2.resize(image, size, interpolation=code)
+            part = cv2.resize(
+                image[:bottom, :right], None, fx=scale[0], fy=scale[1], interpolation=code
+            )
+            if not np.array_equal(box.cut(whole), box.cut(part)):
+                return False
+    return True
+
+
+@lru_cache(maxsize=1)
+def nearest_is_exact() -> bool:
+    """Try whether this OpenCV picks the nearest pixels that ``nearest_rows`` says."""
+    for image, size, _ in _trials():
+        label = np.ascontiguousarray(image[..., 0])
+        rows = nearest_rows(label.shape[0], size[1])
+        columns = nearest_rows(label.shape[1], size[0])
+        whole = cv2.resize(label, size, interpolation=cv2.INTER_NEAREST)
+        if not np.array_equal(whole, label[rows][:, columns]):
+            return False
+    return True
+
 
 Step = Callable[[Any], Any]
 
@@ -136,7 +306,7 @@ class FusedLoadCrop(BaseTransform):
 
 
 def _is_plain(sample: Sample) -> bool:
-    """Tell whether image and label maps are uint8 and of one size."""
+    """Return whether image and label maps are uint8 and of one size."""
     image = sample["img"]
     maps = [sample[key] for key in sample.get("seg_fields", ())]
     return image.dtype == np.uint8 and all(

@@ -1,97 +1,29 @@
-"""Image files to arrays in BGR order."""
+"""Image files to samples."""
 
-from collections.abc import Mapping, Sequence
-from io import BytesIO
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
-import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
-from mmengine import fileio
 from numpy.typing import NDArray
-from PIL import Image
 
-from nlseg.datasets.transforms.png import Header, decode_fast, fast_decoder, read_header
-from nlseg.errors import ConfigError, DataError
+from nlseg.datasets.transforms.decode import (
+    BGR_TYPES,
+    CV2_FLAGS,
+    PILLOW_MODES,
+    ColorType,
+    Header,
+    ImageBackend,
+    check_option,
+    decode,
+    decode_fast,
+    fast_decoder,
+    read_bytes,
+    read_header,
+)
+from nlseg.errors import DataError
 from nlseg.registry import TRANSFORMS
 from nlseg.structures import Sample
-
-_CV2_FLAGS = {
-    "color": cv2.IMREAD_COLOR,
-    "grayscale": cv2.IMREAD_GRAYSCALE,
-    "unchanged": cv2.IMREAD_UNCHANGED,
-    "color_ignore_orientation": cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
-    "grayscale_ignore_orientation": cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
-}
-ImageBackend = Literal["cv2", "pillow"]
-ColorType = Literal[
-    "color", "grayscale", "unchanged",
-    "color_ignore_orientation", "grayscale_ignore_orientation",
-]  # fmt: skip
-_BGR_TYPES = ("color", "color_ignore_orientation")
-_PILLOW_MODES = {"color": "RGB", "grayscale": "L", "unchanged": None}
-
-
-def read_bytes(path: str, backend_args: Mapping[str, Any] | None = None) -> bytes:
-    """Read a whole file, through mmengine's file backends where ``backend_args`` names one.
-
-    Raises:
-        DataError: The file is not there or cannot be read.
-    """
-    try:
-        if backend_args:
-            return fileio.get(path, backend_args=dict(backend_args))  # type: ignore[no-any-return]
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def check_option(where: str, given: str, allowed: Mapping[str, Any] | Sequence[str]) -> None:
-    """Refuse an option that is not one of those allowed.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    if given not in allowed:
-        raise ConfigError(f"{where}: {given!r} is not one of {', '.join(allowed)}")
-
-
-def _decode_pillow(data: bytes, mode: str | None) -> NDArray[Any]:
-    with Image.open(BytesIO(data)) as image:
-        array = np.asarray(image if mode is None else image.convert(mode))
-    if array.ndim == 3 and array.shape[2] >= 3:
-        array = np.concatenate([array[..., 2::-1], array[..., 3:]], axis=2)
-    return array
-
-
-def decode(data: bytes, path: str, color_type: str, backend: str) -> NDArray[Any]:
-    """Decode an image file; three channels come as BGR.
-
-    Args:
-        data: The file's bytes.
-        path: Its name, for the error.
-        color_type: ``color``, ``grayscale`` or ``unchanged``; with ``cv2`` also
-            ``color_ignore_orientation`` and ``grayscale_ignore_orientation``.
-        backend: ``cv2``, or ``pillow``, which keeps the indices of palette images.
-
-    Returns:
-        Array (H, W) or (H, W, C).
-
-    Raises:
-        DataError: The bytes are no complete image.
-    """
-    if backend == "cv2":
-        image: NDArray[Any] | None = None
-        if data:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), _CV2_FLAGS[color_type])
-        if image is None:
-            raise DataError(f"{path}: no readable image ({len(data)} bytes; broken or truncated?)")
-        return image
-    try:
-        return _decode_pillow(data, _PILLOW_MODES[color_type])
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: no readable image ({len(data)} bytes): {error}") from error
 
 
 @TRANSFORMS.register_module()
@@ -119,7 +51,7 @@ class LoadImageFromFile(BaseTransform):
         backend_args: Mapping[str, Any] | None = None,
     ) -> None:
         check_option("LoadImageFromFile.imdecode_backend", imdecode_backend, ("cv2", "pillow"))
-        types = _CV2_FLAGS if imdecode_backend == "cv2" else _PILLOW_MODES
+        types = CV2_FLAGS if imdecode_backend == "cv2" else PILLOW_MODES
         check_option("LoadImageFromFile.color_type", color_type, types)
         self.to_float32 = to_float32
         self.color_type = color_type
@@ -154,12 +86,12 @@ class LoadImageFromFile(BaseTransform):
 
     @property
     def is_plain(self) -> bool:
-        """Tell whether this gives uint8 BGR images and an error for a bad file."""
-        return self.color_type in _BGR_TYPES and not (self.to_float32 or self.ignore_empty)
+        """Return whether this gives uint8 BGR images and an error for a bad file."""
+        return self.color_type in BGR_TYPES and not (self.to_float32 or self.ignore_empty)
 
     def partial_header(self, data: bytes) -> Header | None:
         """Return the header of a file of which ``decode`` can give the first rows only."""
-        header = read_header(data) if self.color_type in _BGR_TYPES else None
+        header = read_header(data) if self.color_type in BGR_TYPES else None
         if header is None or not (header.is_plain and header.is_rgb) or fast_decoder() is None:
             return None
         return header

@@ -1,5 +1,6 @@
 """Change the size of image and label maps: OpenMMLab's size rules, OpenCV's pixels."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ from mmcv.transforms import BaseTransform
 from numpy.typing import NDArray
 from PIL import Image
 
+from nlseg.datasets.transforms.draws import rng_of
 from nlseg.errors import ConfigError
 from nlseg.registry import TRANSFORMS
 from nlseg.structures import Sample
@@ -150,3 +152,221 @@ class Resize(BaseTransform):
         sample["img_shape"] = (new[1], new[0])
         sample["scale_factor"] = (new[0] / old[0], new[1] / old[1])
         sample["keep_ratio"] = self.keep_ratio
+
+
+@TRANSFORMS.register_module()
+class ResizeToMultiple(BaseTransform):
+    """Stretch image and label maps to the next multiple of a number.
+
+    Args:
+        size_divisor: Number for width and height in px, or (width, height).
+        interpolation: See ``Resize``; None for ``bilinear``.
+    """
+
+    def __init__(
+        self, size_divisor: int | Size = 32, interpolation: Interpolation | None = None
+    ) -> None:
+        self.size_divisor = as_size(size_divisor, "ResizeToMultiple.size_divisor")
+        self.interpolation: Interpolation = interpolation or "bilinear"
+
+    def transform(self, sample: Sample) -> Sample:
+        """Resize ``img`` and all ``seg_fields``; note ``img_shape`` and ``pad_shape``."""
+        height, width = sample["img"].shape[:2]
+        across, down = self.size_divisor
+        size = (-(-width // across) * across, -(-height // down) * down)
+        sample["img"] = resize_array(sample["img"], size, self.interpolation)
+        for key in sample.get("seg_fields", ()):
+            sample[key] = resize_array(sample[key], size, "nearest")
+        sample["img_shape"] = sample["pad_shape"] = sample["img"].shape[:2]
+        return sample
+
+
+@TRANSFORMS.register_module()
+class ResizeShortestEdge(BaseTransform):
+    """Resize so that the shorter side gets a length, unless the longer one then gets too long.
+
+    Args:
+        scale: Length of the shorter side in px.
+        max_size: Longest allowed longer side in px.
+        keep_ratio: Accepted for OpenMMLab's configs; the shape is kept anyway.
+        backend: See ``Resize``.
+        interpolation: See ``Resize``.
+
+    Raises:
+        ConfigError: A length is not above 0.
+    """
+
+    def __init__(
+        self,
+        scale: int,
+        max_size: int,
+        *,
+        keep_ratio: bool = True,
+        backend: Backend = "cv2",
+        interpolation: Interpolation = "bilinear",
+    ) -> None:
+        if scale <= 0 or max_size <= 0:
+            raise ConfigError(
+                f"ResizeShortestEdge: scale={scale}, max_size={max_size}; both must be above 0"
+            )
+        self.scale = scale
+        self.max_size = max_size
+        self.keep_ratio = keep_ratio
+        self.resize = Resize(scale=1, backend=backend, interpolation=interpolation)
+
+    def transform(self, sample: Sample) -> Sample:
+        """Resize ``img`` and all ``seg_fields``."""
+        self.resize.scale = self.target_size(sample["img"].shape)
+        return self.resize.transform(sample)
+
+    def target_size(self, shape: tuple[int, ...]) -> Size:
+        """Return the new (width, height) of an image of (height, width)."""
+        height, width = shape[0], shape[1]
+        factor = min(self.scale / min(height, width), self.max_size / max(height, width))
+        return int(width * factor + 0.5), int(height * factor + 0.5)
+
+
+class _DrawnResize(BaseTransform):
+    """Resize to a scale that is drawn for each sample; a child draws it.
+
+    Args:
+        resize_type: Registered name of the transform that resizes.
+        keep_ratio: See ``Resize``.
+        clip_object_border: See ``Resize``.
+        backend: See ``Resize``.
+        interpolation: See ``Resize``.
+    """
+
+    def __init__(
+        self,
+        resize_type: str,
+        keep_ratio: bool,
+        clip_object_border: bool,
+        *,
+        backend: Backend,
+        interpolation: Interpolation,
+    ) -> None:
+        self.resize = TRANSFORMS.build(
+            {
+                "type": resize_type,
+                "scale": 1,
+                "keep_ratio": keep_ratio,
+                "clip_object_border": clip_object_border,
+                "backend": backend,
+                "interpolation": interpolation,
+            }
+        )
+
+    def transform(self, sample: Sample) -> Sample:
+        """Draw a scale and resize to it."""
+        self.resize.scale = self.draw_scale(sample)
+        resized: Sample = self.resize(sample)
+        return resized
+
+    @abstractmethod
+    def draw_scale(self, sample: Sample) -> Size:
+        """Draw a (width, height). The only random step."""
+
+
+@TRANSFORMS.register_module()
+class RandomResize(_DrawnResize):
+    """Resize to a random scale.
+
+    Args:
+        scale: (width, height) that ``ratio_range`` multiplies, or two of them, between which
+            width and height are drawn.
+        ratio_range: Smallest and largest factor of ``scale``.
+        resize_type: Registered name of the transform that resizes.
+        keep_ratio: See ``Resize``.
+        clip_object_border: See ``Resize``.
+        backend: See ``Resize``.
+        interpolation: See ``Resize``.
+
+    Raises:
+        ConfigError: ``scale`` is one size and ``ratio_range`` is not given, or is none of both.
+    """
+
+    def __init__(
+        self,
+        scale: Size | Sequence[Size],
+        ratio_range: tuple[float, float] | None = None,
+        *,
+        resize_type: str = "Resize",
+        keep_ratio: bool = False,
+        clip_object_border: bool = True,
+        backend: Backend = "cv2",
+        interpolation: Interpolation = "bilinear",
+    ) -> None:
+        self.is_range = not isinstance(scale[0], int)
+        if len(scale) != 2 or (not self.is_range and ratio_range is None):
+            raise ConfigError(
+                f"RandomResize: scale {scale!r} with ratio_range {ratio_range!r}; give one "
+                "(width, height) with a ratio_range, or two of them without"
+            )
+        self.scale: Any = scale
+        self.ratio_range = ratio_range
+        super().__init__(
+            resize_type,
+            keep_ratio,
+            clip_object_border,
+            backend=backend,
+            interpolation=interpolation,
+        )
+
+    def draw_scale(self, sample: Sample) -> Size:
+        """Draw a (width, height). The only random step."""
+        rng = rng_of(sample)
+        if self.is_range:
+            widths, heights = sorted(s[0] for s in self.scale), sorted(s[1] for s in self.scale)
+            width = int(rng.randint(widths[0], widths[1] + 1))
+            return width, int(rng.randint(heights[0], heights[1] + 1))
+        assert self.ratio_range is not None
+        low, high = self.ratio_range
+        ratio = rng.random_sample() * (high - low) + low
+        return int(self.scale[0] * ratio), int(self.scale[1] * ratio)
+
+
+@TRANSFORMS.register_module()
+class RandomChoiceResize(_DrawnResize):
+    """Resize to one of several scales, drawn at random.
+
+    Args:
+        scales: The (width, height) to choose from, or single numbers.
+        resize_type: Registered name of the transform that resizes.
+        keep_ratio: See ``Resize``.
+        clip_object_border: See ``Resize``.
+        backend: See ``Resize``.
+        interpolation: See ``Resize``.
+    """
+
+    def __init__(
+        self,
+        scales: Sequence[int | Size],
+        resize_type: str = "Resize",
+        *,
+        keep_ratio: bool = False,
+        clip_object_border: bool = True,
+        backend: Backend = "cv2",
+        interpolation: Interpolation = "bilinear",
+    ) -> None:
+        given = scales if isinstance(scales, list) else [scales]
+        self.scales = [as_size(scale, "RandomChoiceResize.scales") for scale in given]
+        super().__init__(
+            resize_type,
+            keep_ratio,
+            clip_object_border,
+            backend=backend,
+            interpolation=interpolation,
+        )
+
+    def transform(self, sample: Sample) -> Sample:
+        """Draw one scale and resize to it."""
+        self.resize.scale = self.draw_scale(sample)
+        resized: Sample = self.resize(sample)
+        return resized
+
+    def draw_scale(self, sample: Sample) -> Size:
+        """Draw a (width, height), note its place as ``scale_idx``. The only random step."""
+        index = int(rng_of(sample).randint(len(self.scales)))
+        sample["scale_idx"] = index
+        return self.scales[index]

@@ -8,7 +8,7 @@ import mmengine.dataset
 import pytest
 from torch.utils.data import DataLoader
 
-from nlseg.datasets.sampler import DefaultSampler, InfiniteSampler
+from nlseg.datasets.stream import DefaultSampler, InfiniteSampler
 from nlseg.errors import DataError
 from nlseg.run.loaders import (
     BatchStream,

@@ -12,9 +12,10 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from mmengine.logging import print_log
@@ -22,7 +23,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from nlseg.errors import DataError
+from nlseg.datasets.transforms.labels import LoadAnnotations
+from nlseg.datasets.transforms.loading import LoadImageFromFile
+from nlseg.errors import ConfigError, DataError
 
 _MAGIC = b"nlseg frames v1\n"
 _GIB = 1 << 30
@@ -226,3 +229,56 @@ def _write_frames(
         written = list(tqdm(done, label, len(frames), unit="file", disable=None))
     target.flush()
     return written
+
+
+if TYPE_CHECKING:
+    from nlseg.datasets.base import BaseSegDataset
+
+_DEFAULT_FOLDER = ".nlseg_cache"
+_KEYS = (("img_path", "cached_img"), ("seg_map_path", "cached_label"))
+
+
+def cache_files(dataset: "BaseSegDataset") -> FrameCache:
+    """Open or build the cache of a data set's images and label maps.
+
+    Label maps are kept as the files say; shift and label map are applied after reading.
+
+    Args:
+        dataset: Its files are listed; the loading transforms of its pipeline decode.
+
+    Raises:
+        ConfigError: The kind of cache is unknown, or the pipeline does not load uint8 images by
+            ``LoadImageFromFile``.
+        DataError: The folder cannot be written or is too small.
+    """
+    if dataset.cache != "memmap":
+        kind = type(dataset).__name__
+        raise ConfigError(f"{kind}.cache: {dataset.cache!r} is neither None nor 'memmap'")
+    entries, transforms = dataset.data_list, dataset.pipeline.transforms
+    load = next((step for step in transforms if type(step) is LoadImageFromFile), None)
+    annotate = next((step for step in transforms if type(step) is LoadAnnotations), None)
+    if load is None or not load.is_plain:
+        raise ConfigError(
+            "cache='memmap': the pipeline needs LoadImageFromFile with color_type='color', "
+            "to_float32=False and ignore_empty=False; change that or leave cache out"
+        )
+    sources = [Source(entry["img_path"], load.read, 3) for entry in entries]
+    key = f"{load.color_type} {load.imdecode_backend}"
+    if annotate is not None:
+        read = partial(annotate.read, sample={"palette_to_index": dataset.palette_to_index})
+        labels = [entry["seg_map_path"] for entry in entries if "seg_map_path" in entry]
+        sources += [Source(label, read, 0) for label in labels]
+        key += (
+            f" {annotate.imdecode_backend} {annotate.palette_to_index or dataset.palette_to_index}"
+        )
+    name = Path(os.path.dirname(entries[0]["img_path"])).name or "frames"
+    folder = dataset.cache_dir or os.path.join(dataset.data_root or "", _DEFAULT_FOLDER)
+    return open_cache(folder, name, key, sources)
+
+
+def attach_frames(cache: FrameCache, entry: dict[str, Any]) -> None:
+    """Hand a sample its decoded frames, as far as the cache has them."""
+    for path, key in _KEYS:
+        frame = cache.get(entry[path]) if path in entry else None
+        if frame is not None:
+            entry[key] = frame

@@ -1,21 +1,104 @@
-"""PNG files: their header, their first rows only, and the fastest decoder that is installed.
+"""The bytes of an image or label file to an array.
 
-A row of a PNG depends on the rows above it alone. So a file whose header says fewer rows decodes
-to the top of the picture, for less time. Of all chunks only the pixels are passed on: decoders
-then have nothing to interpret, and give the raw samples.
+A row of a PNG depends on the rows above it alone. So a PNG whose header says fewer rows decodes to
+the top of the picture, for less time. Of all chunks only the pixels are passed on: decoders then
+have nothing to interpret, and give the raw samples.
 """
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
-from typing import NamedTuple
+from io import BytesIO
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
+from mmengine import fileio
 from numpy.random import RandomState
 from numpy.typing import NDArray
+from PIL import Image
+
+from nlseg.errors import ConfigError, DataError
+
+CV2_FLAGS = {
+    "color": cv2.IMREAD_COLOR,
+    "grayscale": cv2.IMREAD_GRAYSCALE,
+    "unchanged": cv2.IMREAD_UNCHANGED,
+    "color_ignore_orientation": cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
+    "grayscale_ignore_orientation": cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
+}
+ImageBackend = Literal["cv2", "pillow"]
+ColorType = Literal[
+    "color", "grayscale", "unchanged",
+    "color_ignore_orientation", "grayscale_ignore_orientation",
+]  # fmt: skip
+BGR_TYPES = ("color", "color_ignore_orientation")
+PILLOW_MODES = {"color": "RGB", "grayscale": "L", "unchanged": None}
+
+
+def read_bytes(path: str, backend_args: Mapping[str, Any] | None = None) -> bytes:
+    """Read a whole file, through mmengine's file backends where ``backend_args`` names one.
+
+    Raises:
+        DataError: The file is not there or cannot be read.
+    """
+    try:
+        if backend_args:
+            return fileio.get(path, backend_args=dict(backend_args))  # type: ignore[no-any-return]
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def check_option(where: str, given: str, allowed: Mapping[str, Any] | Sequence[str]) -> None:
+    """Refuse an option that is not one of those allowed.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if given not in allowed:
+        raise ConfigError(f"{where}: {given!r} is not one of {', '.join(allowed)}")
+
+
+def _decode_pillow(data: bytes, mode: str | None) -> NDArray[Any]:
+    with Image.open(BytesIO(data)) as image:
+        array = np.asarray(image if mode is None else image.convert(mode))
+    if array.ndim == 3 and array.shape[2] >= 3:
+        array = np.concatenate([array[..., 2::-1], array[..., 3:]], axis=2)
+    return array
+
+
+def decode(data: bytes, path: str, color_type: str, backend: str) -> NDArray[Any]:
+    """Decode an image file; three channels come as BGR.
+
+    Args:
+        data: The file's bytes.
+        path: Its name, for the error.
+        color_type: ``color``, ``grayscale`` or ``unchanged``; with ``cv2`` also
+            ``color_ignore_orientation`` and ``grayscale_ignore_orientation``.
+        backend: ``cv2``, or ``pillow``, which keeps the indices of palette images.
+
+    Returns:
+        Array (H, W) or (H, W, C).
+
+    Raises:
+        DataError: The bytes are no complete image.
+    """
+    if backend == "cv2":
+        image: NDArray[Any] | None = None
+        if data:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), CV2_FLAGS[color_type])
+        if image is None:
+            raise DataError(f"{path}: no readable image ({len(data)} bytes; broken or truncated?)")
+        return image
+    try:
+        return _decode_pillow(data, PILLOW_MODES[color_type])
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: no readable image ({len(data)} bytes): {error}") from error
+
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _END = b"\0\0\0\0IEND\xaeB`\x82"
