@@ -86,12 +86,11 @@ def several(folder: Path, dice: random.Random) -> list:
 
 def show(outcomes: list) -> None:
     """Print the table."""
-    width = max(len(outcome.name) for outcome in outcomes)
-    print(f"\n{'fault':<{width}}  injected  survived  lost")
-    for outcome in outcomes:
-        notes = f"  {'; '.join(outcome.notes)}" if outcome.notes else ""
-        counts = f"{outcome.injected:8}  {outcome.survived:8}  {outcome.lost:4}"
-        print(f"{outcome.name:<{width}}  {counts}{notes}")
+    from nlseg.table import format_table
+
+    header = ["fault", "injected", "survived", "lost", ""]
+    rows = [[o.name, o.injected, o.survived, o.lost, "; ".join(o.notes)] for o in outcomes]
+    print("\n" + format_table(header, rows, rule=False))
 
 
 if __name__ == "__main__":

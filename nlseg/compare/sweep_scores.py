@@ -12,6 +12,7 @@ from nlseg.compare.sweep import Run
 from nlseg.config.literals import parse_value
 from nlseg.errors import UserError
 from nlseg.run.logs.scalars import FILE, read_scalars
+from nlseg.table import format_table
 
 T_QUANTILES = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
@@ -20,8 +21,6 @@ T_QUANTILES = (
 )  # fmt: skip
 """97.5 % quantiles of Student's t with 1 to 30 degrees of freedom."""
 
-
-_SIGNS = ("", "", "+- ")
 _NO_SCORES = {"kind", "step", "epoch", "time", "data_time", "memory"}
 
 
@@ -101,22 +100,15 @@ def summarize(runs: Sequence[Run], metric: str, *, best: bool = False) -> list[R
 
 def as_table(rows: Sequence[Row], metric: str) -> str:
     """Write rows as text: setting, number of runs, mean, spread, confidence."""
-    head = ["setting", "runs", metric, "spread", "95 % confidence"]
-    lines = [head]
+    lines = []
     for row in rows:
         name = " ".join(f"{key}={value}" for key, value in row.setting) or "(base)"
         done, total = len(row.scores), len(row.scores) + row.unfinished
         count = f"{done}" if done == total else f"{done} of {total}"
-        numbers = (row.mean, row.spread, row.confidence)
-        shown = [
-            "-" if isnan(n) else f"{sign}{n:.2f}" for n, sign in zip(numbers, _SIGNS, strict=True)
-        ]
-        lines.append([name, count, *shown])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+        confidence = "-" if isnan(row.confidence) else f"+- {row.confidence:.2f}"
+        lines.append([name, count, row.mean, row.spread, confidence])
+    header = ["setting", "runs", metric, "spread", "95 % confidence"]
+    return format_table(header, lines, rule=False)
 
 
 def write_csv(rows: Sequence[Row], file: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nlseg.doctor.examination import Examination
-from nlseg.evaluation.table import format_table
+from nlseg.table import format_table
 from nlseg.visualization.doctor_page import doctor_page
 
 

@@ -23,10 +23,10 @@ from nlseg.evaluation.scores import (
     class_scores,
     summarize,
 )
-from nlseg.evaluation.table import format_table
 from nlseg.ops.confusion import count_pairs
 from nlseg.registry import METRICS
 from nlseg.structures import IGNORE_INDEX
+from nlseg.table import format_table
 
 
 @METRICS.register_module()

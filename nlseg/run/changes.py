@@ -1,11 +1,13 @@
 """What differs between the settings a checkpoint was trained with and those it is resumed with."""
 
 from collections.abc import Mapping
+from textwrap import indent
 from typing import Any
 
 from nlseg.run import distributed
 from nlseg.run.checkpoint import plain
 from nlseg.run.loaders import batch_size_of
+from nlseg.table import format_table
 
 _MOVING = ("params", "lr", "initial_lr", "foreach", "fused")
 SCHEDULE = ("max_iters", "max_epochs", "optimizer", "param_scheduler", "accumulation")
@@ -76,7 +78,5 @@ def schedule_changed(changes: Mapping[str, Any]) -> bool:
 
 def table(changes: Mapping[str, tuple[Any, Any]]) -> str:
     """Write the changed settings as a table."""
-    rows = [("setting", "in the checkpoint", "now")]
-    rows += [(name, str(before), str(now)) for name, (before, now) in changes.items()]
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    return "\n".join(f"  {row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}" for row in rows)
+    rows = [(name, str(before), str(now)) for name, (before, now) in changes.items()]
+    return indent(format_table(["setting", "in the checkpoint", "now"], rows, rule=False), "  ")

@@ -4,7 +4,7 @@ import torch
 
 from nlseg.errors import ConfigError
 from nlseg.evaluation.scores import check_metric_names, class_scores, score, summarize
-from nlseg.evaluation.table import format_table
+from nlseg.table import format_table
 
 HAND = torch.tensor([[1, 0, 0, 0], [1, 2, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]])
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from benchmark.results import Results, Section
+from nlseg.table import format_table
 
 TITLES = {
     "block": "Non-local block alone",
@@ -135,10 +136,7 @@ def _without_empty_columns(cells: Sequence[Sequence[str]]) -> list[list[str]]:
 
 def as_text(cells: Sequence[Sequence[str]]) -> list[str]:
     """Align columns for a terminal."""
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in cells]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return [line.rstrip() for line in lines]
+    return format_table(cells[0], cells[1:]).splitlines()
 
 
 def as_markdown(cells: Sequence[Sequence[str]]) -> list[str]:

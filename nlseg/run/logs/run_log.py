@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from nlseg.errors import UserError
-from nlseg.evaluation.table import format_table
 from nlseg.run.logs.scalars import FILE, read_scalars
+from nlseg.table import format_table
 
 Run = list[dict[str, Any]]
 

@@ -1,14 +1,17 @@
-"""Text tables for terminals and logs."""
+"""The one text table, for terminals and logs."""
 
 from collections.abc import Sequence
 
 
-def format_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def format_table(
+    header: Sequence[str], rows: Sequence[Sequence[object]], *, rule: bool = True
+) -> str:
     """Lay out cells in columns: text to the left, numbers to the right.
 
     Args:
         header: One title a column.
         rows: Cells, as many a row as there are titles. Floats get two decimals, NaN a dash.
+        rule: Draw a line below the titles.
 
     Returns:
         The table, without a newline at its end.
@@ -19,8 +22,8 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str
         bool(rows) and all(isinstance(row[i], int | float) for row in rows)
         for i in range(len(header))
     ]
-    lines = [_line(header, widths, right), "  ".join("-" * width for width in widths)]
-    return "\n".join(lines + [_line(row, widths, right) for row in cells])
+    lines = [header, ["-" * width for width in widths]] if rule else [header]
+    return "\n".join(_line(line, widths, right) for line in [*lines, *cells])
 
 
 def _text(cell: object) -> str:
