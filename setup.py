@@ -1,12 +1,26 @@
-"""Install nlseg: ``pip install .``; the README names the extras and the onedl-mmengine variant."""
+"""Build nlseg: dependencies from ``requirements/``, and the published configs into the wheel."""
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
+EXTRAS = ("optional", "completion", "tests", "docs")
+
+
+class BuildWithConfigs(build_py):
+    """Copies ``configs/`` to ``nlseg/configs/`` of the wheel; a checkout uses its own."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib) / "nlseg" / "configs"
+            ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+            shutil.copytree(HERE / "configs", target, ignore=ignored, dirs_exist_ok=True)
 
 
 def requirements(name: str) -> list[str]:
@@ -29,29 +43,10 @@ if version is None:
     raise RuntimeError("nlseg/__init__.py: no __version__ found")
 
 setup(
-    name="nlseg",
     version=version.group(1),
-    description="Semantic segmentation with non-local and global-context networks",
-    long_description=(HERE / "README.md").read_text() if (HERE / "README.md").exists() else "",
-    long_description_content_type="text/markdown",
-    license="Apache-2.0",
     packages=find_packages(include=["nlseg", "nlseg.*"]),
     package_data={"nlseg": ["py.typed"]},
-    python_requires=">=3.10",
     install_requires=runtime(),
-    extras_require={
-        "optional": requirements("optional"),
-        "tests": requirements("tests"),
-        "docs": requirements("docs"),
-    },
-    classifiers=[
-        "License :: OSI Approved :: Apache Software License",
-        "Operating System :: POSIX :: Linux",
-        "Programming Language :: Python :: 3",
-        "Programming Language :: Python :: 3.10",
-        "Programming Language :: Python :: 3.11",
-        "Programming Language :: Python :: 3.12",
-        "Programming Language :: Python :: 3.13",
-        "Topic :: Scientific/Engineering :: Image Recognition",
-    ],
+    extras_require={name: requirements(name) for name in EXTRAS},
+    cmdclass={"build_py": BuildWithConfigs},
 )

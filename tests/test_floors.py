@@ -15,7 +15,6 @@ TABLE = {
     "registry": [],
     "files": [],
     "table": [],
-    "arguments": [],
     "ops": ["errors", "structures", "registry"],
     "models": ["errors", "structures", "registry", "ops"],
     "datasets": ["errors", "structures", "registry", "files", "ops"],
@@ -36,6 +35,8 @@ KIT = {  # what people use around a run: it may import every room of the core an
     "plan": [],
     "compare": ["doctor"],
     "migrate": [],
+    "commands": ["doctor", "plan", "compare", "migrate"],
+    "__main__": ["commands"],
 }
 NAMES_TO_AVOID = {"utils.py", "misc.py", "common.py", "helpers.py"}
 

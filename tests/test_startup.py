@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TOOLS = sorted(p for p in (ROOT / "tools").rglob("*.py") if "ArgumentParser" in p.read_text())
+TOOLS = sorted(
+    path
+    for path in (ROOT / "tools").rglob("*.py")
+    if "ArgumentParser" in path.read_text() or "nlseg.commands" in path.read_text()
+)
 HEAVY = {"torch", "numpy", "cv2", "mmengine", "mmcv", "scipy", "matplotlib"}
 UNUSED = {"tensorboard", "matplotlib", "scipy", "torchvision", "safetensors", "pandas"}
 QUICKSTART = ROOT / "configs/quickstart/nonlocal_r18-d8_1xb4-300_synthetic-96x192.py"

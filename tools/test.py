@@ -1,53 +1,11 @@
 """Test a network that a config file describes with the weights of a checkpoint.
 
-Exit code 0: done; 1: the test failed; 2: something to mend in the command, config, data or weights.
+The same as ``nlseg test``.
 """
 
-import argparse
+import sys
 
-from nlseg.arguments import add_config_options, add_run_arguments, command_parser
-
-
-def parse_args() -> argparse.Namespace:
-    parser = command_parser(__doc__)
-    parser.add_argument("checkpoint", help="weights: a file, https address or published name")
-    parser.add_argument("--out", metavar="DIR", help="write the predicted label maps here")
-    parser.add_argument("--show-dir", metavar="DIR", help="write a picture of every image here")
-    parser.add_argument("--tta", action="store_true", help="average over several scales and flips")
-    add_run_arguments(parser)
-    add_config_options(parser, "such as load_strict=False, which accepts weights that fit in part")
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
-
-    from nlseg.run import command
-
-    command.run(lambda: test(args))
-
-
-def test(args: argparse.Namespace) -> None:
-    from nlseg.run.command import evaluation_config
-    from nlseg.run.fast import use_fast_testing
-    from nlseg.run.runner import Runner
-
-    cfg = evaluation_config(
-        args.config,
-        args.checkpoint,
-        work_dir=args.work_dir,
-        out=args.out,
-        show_dir=args.show_dir,
-        tta=args.tta,
-        amp=args.amp,
-        overrides=args.overrides,
-        launcher=args.launcher,
-        allow_unknown=args.allow_unknown_keys,
-    )
-    if args.fast:
-        use_fast_testing(cfg)
-    Runner.build(cfg).test()
-
+from nlseg.commands.test import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -14,7 +14,7 @@ from mmengine.utils import import_modules_from_strings
 
 from nlseg.config.origin import FileNode, Origin, Trace, shown
 from nlseg.config.overrides import apply_overrides
-from nlseg.config.runner_keys import nearest
+from nlseg.config.published import find_config
 from nlseg.config.scope import rename_scope
 from nlseg.config.secrets import values_unsaid
 from nlseg.config.text import ReadableConfig
@@ -23,7 +23,6 @@ from nlseg.errors import ConfigError
 
 LOGGER = logging.getLogger("nlseg.config")
 TRACE = "_nlseg_trace"
-SUFFIXES = (".py", ".json", ".yaml", ".yml")
 
 
 def load_config(
@@ -39,7 +38,7 @@ def load_config(
     config written for mmsegmentation is renamed on the way. ``custom_imports`` are imported.
 
     Args:
-        path: The config file.
+        path: The config file, or the bare name of a published config.
         overrides: ``key=value`` strings as ``--cfg-options`` takes them.
         check: Compare every name and value with the classes that the config names, and the parts
             with each other. Warnings are logged. Without it nothing of the toolkit is imported.
@@ -52,10 +51,7 @@ def load_config(
         ConfigError: The file cannot be read, an override does not fit, or the check finds errors,
             all of which are told at once.
     """
-    path = Path(path)
-    if path.suffix not in SUFFIXES or not path.is_file():
-        expected = f"no such config file; expected one of {', '.join(SUFFIXES)}"
-        raise ConfigError(f"{path}: {expected}{_similar_file(path)}")
+    path = find_config(path)
     trace = trace_files(path)
     raw = _read(path)
     config = ReadableConfig(rename_scope(raw.to_dict()), cfg_text=raw.text, filename=str(path))
@@ -67,14 +63,6 @@ def load_config(
     elif refused:
         raise ConfigError("\n".join(refused))
     return config
-
-
-def _similar_file(path: Path) -> str:
-    """Say which config beside a missing one has a similar name."""
-    if not path.parent.is_dir():
-        return f"; there is no folder {path.parent}"
-    there = [file.name for file in sorted(path.parent.iterdir()) if file.suffix in SUFFIXES]
-    return nearest(path.name, there)
 
 
 def _check(config: Config, trace: Trace, allow_unknown: bool, refused: Sequence[str]) -> None:

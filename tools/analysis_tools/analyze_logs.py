@@ -1,45 +1,11 @@
 """Draw scores and losses of one or several runs over their iterations.
 
-python tools/analysis_tools/analyze_logs.py work_dirs/run_a work_dirs/run_b --out curves.png
+The same as ``nlseg analyze-logs``.
 """
 
-import argparse
+import sys
 
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "logs", nargs="+", help="run folders, scalars.jsonl files, or scalars.json of OpenMMLab"
-    )
-    parser.add_argument(
-        "--keys", nargs="+", default=["mIoU", "loss"], help="what to draw (default: mIoU loss)"
-    )
-    parser.add_argument("--legend", nargs="+", help="names of the runs (default: their folders)")
-    parser.add_argument("--title", default="", help="written on top")
-    parser.add_argument("--smooth", type=int, help="average over this many points")
-    parser.add_argument("--out", default="curves.png", help="picture file (default: curves.png)")
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
-
-    from nlseg.run import command
-
-    command.run(lambda: analyze(args))
-
-
-def analyze(args: argparse.Namespace) -> None:
-    from nlseg.run.logs.run_log import read_runs, summary
-    from nlseg.visualization.curves import plot_curves
-
-    runs = read_runs(args.logs, args.legend)
-    print(summary(runs, args.keys))
-    plot_curves(runs, args.out, keys=args.keys, title=args.title, smooth=args.smooth)
-    print(args.out)
-
+from nlseg.commands.analyze_logs import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from nlseg.arguments import add_config_options, add_run_arguments, command_parser
+from nlseg.commands.arguments import add_config_options, add_run_arguments, command_parser
 
-TOOLS = Path(__file__).parents[1] / "tools"
+TOOLS = Path(__file__).parents[2] / "tools"
 READ_A_CONFIG = (
     "train.py", "test.py", "check_data.py", "browse_dataset.py",
     "analysis_tools/confusion_matrix.py", "analysis_tools/get_flops.py",

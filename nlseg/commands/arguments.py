@@ -3,16 +3,27 @@
 import argparse
 
 
-def command_parser(description: str | None) -> argparse.ArgumentParser:
-    """Make a parser whose first argument is a config file.
+def plain_parser(description: str | None) -> argparse.ArgumentParser:
+    """Make a parser that takes options by their full names only.
 
     Args:
         description: What the command says about itself, its line breaks kept.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("config", help="config file")
+
+
+def command_parser(description: str | None) -> argparse.ArgumentParser:
+    """Make a parser whose first argument is a config.
+
+    Args:
+        description: What the command says about itself, its line breaks kept.
+    """
+    parser = plain_parser(description)
+    parser.add_argument("config", help="config file, or the bare name of a published one")
     return parser
 
 

@@ -1,0 +1,1 @@
+"""The commands: each module holds its arguments and what they set in motion."""

@@ -1,0 +1,65 @@
+"""Show samples of a config's data set: as they are stored, and as the network gets them.
+
+    nlseg browse gcnet_r50-d8_4xb4-80k_ade20k-512x512
+
+Writes one picture (samples.png) and one page (samples.html) below --out; needs no display.
+"""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from nlseg.commands.arguments import add_config_options, command_parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command's arguments."""
+    parser = command_parser(__doc__)
+    parser.add_argument("--split", default="train", choices=["train", "val", "test"])
+    parser.add_argument("--num", type=int, default=8, help="samples to show (default: 8)")
+    parser.add_argument(
+        "--draws", type=int, default=3, help="augmentations of each training sample (default: 3)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the run (default: 0)")
+    parser.add_argument(
+        "--out", "--output-dir", help="folder (default: work_dirs/browse/NAME of the config)"
+    )
+    add_config_options(parser)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; without arguments, with those of the process."""
+    args = build_parser().parse_args(arguments)
+
+    from nlseg.run import command
+
+    command.run(lambda: browse(args))
+
+
+def browse(args: argparse.Namespace) -> None:
+    """Draw the samples into a picture and a page."""
+    from pathlib import Path
+
+    from tqdm import tqdm
+
+    from nlseg.config import load_config
+    from nlseg.doctor.browsing import Browser
+    from nlseg.visualization.browse_page import browse_page
+    from nlseg.visualization.contact_sheet import contact_sheet
+    from nlseg.visualization.visualizer import write_picture
+
+    browser = Browser(
+        load_config(args.config, args.overrides, allow_unknown=args.allow_unknown_keys),
+        args.split,
+        args.seed,
+    )
+    rows = list(tqdm(browser.rows(args.num, args.draws), total=args.num, disable=None))
+    folder = Path(args.out or Path("work_dirs/browse") / Path(args.config).stem)
+    title = f"{Path(args.config).stem}, {args.split}"
+    legend: dict[str, Any] = {"classes": browser.classes, "palette": browser.palette}
+    write_picture(folder / "samples.png", contact_sheet(rows, title=title, **legend))
+    subtitle = f"{len(browser.dataset)} images, seed {args.seed}"
+    page = browse_page(rows, title=title, subtitle=subtitle, **legend)
+    (folder / "samples.html").write_text(page, encoding="utf-8")
+    print(f"{folder / 'samples.png'}\n{folder / 'samples.html'}")
