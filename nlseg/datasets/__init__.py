@@ -1,12 +1,31 @@
 """From files to batches: data sets, transforms, samplers and collate functions."""
 
 from nlseg.datasets import transforms
-from nlseg.datasets.ade20k import ADE20KDataset
 from nlseg.datasets.base import BaseSegDataset
-from nlseg.datasets.camvid import CamVidDataset
-from nlseg.datasets.cityscapes import CityscapesDataset
-from nlseg.datasets.names import get_classes, get_palette
-from nlseg.datasets.pascal_voc import PascalVOCDataset
+from nlseg.datasets.catalogue import (
+    ADE20KDataset,
+    BDD100KDataset,
+    CamVidDataset,
+    ChaseDB1Dataset,
+    CityscapesDataset,
+    COCOStuffDataset,
+    DarkZurichDataset,
+    DRIVEDataset,
+    HRFDataset,
+    ISPRSDataset,
+    LoveDADataset,
+    MapillaryDataset_v1,
+    MapillaryDataset_v2,
+    NightDrivingDataset,
+    PascalContextDataset,
+    PascalContextDataset59,
+    PascalVOCDataset,
+    PotsdamDataset,
+    STAREDataset,
+    get_classes,
+    get_palette,
+    iSAIDDataset,
+)
 from nlseg.datasets.stream import (
     DefaultSampler,
     InfiniteSampler,
@@ -19,16 +38,32 @@ from nlseg.datasets.wrappers import ConcatDataset, RepeatDataset
 
 __all__ = [
     "ADE20KDataset",
+    "BDD100KDataset",
     "BaseSegDataset",
+    "COCOStuffDataset",
     "CamVidDataset",
+    "ChaseDB1Dataset",
     "CityscapesDataset",
     "ConcatDataset",
+    "DRIVEDataset",
+    "DarkZurichDataset",
     "DefaultSampler",
+    "HRFDataset",
+    "ISPRSDataset",
     "InfiniteSampler",
+    "LoveDADataset",
+    "MapillaryDataset_v1",
+    "MapillaryDataset_v2",
+    "NightDrivingDataset",
+    "PascalContextDataset",
+    "PascalContextDataset59",
     "PascalVOCDataset",
+    "PotsdamDataset",
     "RepeatDataset",
+    "STAREDataset",
     "get_classes",
     "get_palette",
+    "iSAIDDataset",
     "list_collate",
     "permutation",
     "sample_rng",

@@ -14,7 +14,7 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from nlseg.datasets.cityscapes import CityscapesDataset
+from nlseg.datasets.catalogue import CityscapesDataset
 from nlseg.datasets.street_scene import draw_scene
 from nlseg.ops.confusion import confusion_matrix
 from nlseg.structures import IGNORE_INDEX

@@ -17,7 +17,7 @@ from nlseg.datasets import (
     get_classes,
     get_palette,
 )
-from nlseg.datasets.pascal_voc import voc_colour
+from nlseg.datasets.catalogue import voc_colour
 from nlseg.errors import ConfigError, DataError
 from nlseg.registry import DATASETS
 from tests.datasets.folders import LOAD, config, write_pairs
