@@ -19,7 +19,7 @@ from nlseg.errors import ConfigError, DataError
 from nlseg.registry import DATASETS, MODELS, SCOPE
 from nlseg.run.normalization import revert_sync_batchnorm
 from nlseg.structures import SegDataSample
-from nlseg.weights.files import guard_mmengine, read_checkpoint
+from nlseg.weights.files import read_checkpoint
 from nlseg.weights.fitting import load_strictly, weights_in
 
 Picture = NDArray[np.uint8]
@@ -52,7 +52,6 @@ def init_model(
     if cfg_options:
         cfg.merge_from_dict(dict(cfg_options))
     init_default_scope(cfg.get("default_scope", SCOPE))
-    guard_mmengine()
     settings = cfg.model.to_dict()
     settings.update(train_cfg=None, pretrained=None)
     settings.get("backbone", {}).pop("init_cfg", None)

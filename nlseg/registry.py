@@ -31,7 +31,9 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(
     "optimizer wrapper constructor", parents.OPTIM_WRAPPER_CONSTRUCTORS, "nlseg.run"
 )
 OPTIMIZERS = _child("optimizer", parents.OPTIMIZERS, "nlseg.run")
-WEIGHT_INITIALIZERS = _child("weight initializer", parents.WEIGHT_INITIALIZERS, "nlseg.models")
+WEIGHT_INITIALIZERS = _child(
+    "weight initializer", parents.WEIGHT_INITIALIZERS, "nlseg.weights.pretrained"
+)
 MODEL_WRAPPERS = _child("model wrapper", parents.MODEL_WRAPPERS, "nlseg.run")
 FUNCTIONS = _child("function", parents.FUNCTIONS, "nlseg.datasets")
 LOG_PROCESSORS = _child("log processor", parents.LOG_PROCESSORS, "nlseg.run")

@@ -16,11 +16,11 @@ TABLE = {
     "files": [],
     "table": [],
     "ops": ["errors", "structures", "registry"],
-    "models": ["errors", "structures", "registry", "ops"],
+    "weights": ["errors", "structures", "registry", "files"],
+    "models": ["errors", "structures", "registry", "ops", "weights"],
     "datasets": ["errors", "structures", "registry", "files", "ops"],
     "evaluation": ["errors", "structures", "registry", "files", "table", "ops"],
     "visualization": ["errors", "structures", "registry", "files", "ops"],
-    "weights": ["errors", "structures", "registry", "files"],
     "config": ["errors", "structures", "registry", "files", "models", "datasets", "weights"],
     "run": [
         "errors", "structures", "registry", "files", "table", "ops", "models", "datasets",

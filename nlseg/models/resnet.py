@@ -20,6 +20,7 @@ from nlseg.models.resnet_args import (
     choose_init,
 )
 from nlseg.registry import MODELS
+from nlseg.weights.pretrained import use_own_reader
 
 BATCH_NORM: Cfg = {"type": "BN", "requires_grad": True}
 
@@ -222,6 +223,7 @@ class ResNet(BaseModule):
 
     def init_weights(self) -> None:
         """Fill the parameters as ``init_cfg`` says."""
+        use_own_reader(self)
         super().init_weights()
         if self.zero_init_residual:
             for module in self.modules():

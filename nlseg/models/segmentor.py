@@ -21,6 +21,7 @@ from nlseg.ops.resize import Size
 from nlseg.ops.sliding_window import Window, WindowMean, window_grid
 from nlseg.registry import MODELS
 from nlseg.structures import SegDataSample
+from nlseg.weights.pretrained import use_own_reader
 
 T = TypeVar("T")
 Cfg = dict[str, Any]
@@ -76,6 +77,11 @@ class EncoderDecoder(BaseModel):
         elif auxiliary_head:
             self.auxiliary_head = nn.ModuleList(MODELS.build(head) for head in auxiliary_head)
         self.test_cfg = Inference.from_cfg(test_cfg or {})
+
+    def init_weights(self) -> None:
+        """Fill the parameters as each module's ``init_cfg`` says."""
+        use_own_reader(self)
+        super().init_weights()
 
     @property
     def align_corners(self) -> bool:

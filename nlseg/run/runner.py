@@ -47,7 +47,7 @@ from nlseg.run.preemption import Preempted
 from nlseg.run.randomness import be_deterministic, seed_run
 from nlseg.run.state import collect
 from nlseg.run.workers import shut_down
-from nlseg.weights.files import guard_mmengine
+from nlseg.weights.pretrained import use_own_reader
 
 _DEFAULT_HOOKS = {
     "runtime_info": {"type": "RuntimeInfoHook"},
@@ -90,7 +90,6 @@ class Runner(MMRunner):
         Args:
             env_cfg: mmengine's keys ``cudnn_benchmark``, ``mp_cfg``, ``dist_cfg``.
         """
-        guard_mmengine()
         check_cuda_build()
         set_multi_processing(**env_cfg.get("mp_cfg", {}), distributed=self.distributed)
         settings = dict(env_cfg.get("dist_cfg", {}))
@@ -276,6 +275,7 @@ class Runner(MMRunner):
 
     def _init_model_weights(self) -> None:
         if self.resumed.path is None:
+            use_own_reader(self.model)
             super()._init_model_weights()
 
     def load_or_resume(self) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from nlseg.errors import CheckpointError
@@ -103,13 +102,3 @@ def _read_inertly(path: Path, top: str) -> Any:
             return cache[key]
 
         return Machine(str(path), storage).run(archive.read(f"{top}/data.pkl"))
-
-
-def _load_for_mmengine(filename: str, map_location: Any = None) -> dict[str, Any]:
-    return read_checkpoint(filename)
-
-
-def guard_mmengine() -> None:
-    """Let mmengine's own loading, such as ``Pretrained`` initialisation, read files this way."""
-    prefixes = ["", *CheckpointLoader._schemes]
-    CheckpointLoader.register_scheme(prefixes, _load_for_mmengine, force=True)

@@ -4,11 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.model import BaseModule, PretrainedInit
+from torch import nn
 
 from nlseg.config import load_config
 from nlseg.errors import CheckpointError, ConfigError
-from nlseg.weights.files import guard_mmengine, read_checkpoint
+from nlseg.models import EncoderDecoder
+from nlseg.weights.files import read_checkpoint
+from nlseg.weights.pretrained import use_own_reader
 from tests.faults import hostile
 
 
@@ -62,14 +65,39 @@ def test_config_in_a_checkpoint_is_never_evaluated(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-def test_mmengines_own_loading_is_guarded(tmp_path: Path) -> None:
+class UsersBlock(BaseModule):
+    """A module of a user's, with mmengine's ``init_cfg``."""
+
+    def __init__(self, init_cfg: Any) -> None:
+        super().__init__(init_cfg)
+        self.conv = nn.Conv2d(3, 4, 1)
+
+
+@pytest.mark.parametrize(
+    "kind", ["Pretrained", "mmengine.Pretrained", "mmengine.model.PretrainedInit", PretrainedInit]
+)
+def test_a_users_init_cfg_goes_through_the_guarded_reader(tmp_path: Path, kind: Any) -> None:
     path, mark = tmp_path / "a.pth", tmp_path / "mark"
     hostile.reduce_system(path, mark)
-    guard_mmengine()
+    for source, message in ((str(path), "asks for"), ("http://example.org/a.pth", "only https")):
+        init_cfg = {"type": kind, "checkpoint": source}
+        model = nn.Sequential(UsersBlock(init_cfg))
+        use_own_reader(model)
+        with pytest.raises(CheckpointError, match=message):
+            model[0].init_weights()
+        assert init_cfg == {"type": kind, "checkpoint": source}
+    assert not mark.exists()
+
+
+def test_the_segmentor_guards_the_modules_of_others(tmp_path: Path) -> None:
+    path, mark = tmp_path / "a.pth", tmp_path / "mark"
+    hostile.reduce_system(path, mark)
+    model = EncoderDecoder(
+        {"type": UsersBlock, "init_cfg": {"type": "Pretrained", "checkpoint": str(path)}},
+        {"type": "FCNHead", "in_channels": 4, "channels": 4, "num_classes": 2},
+    )
     with pytest.raises(CheckpointError, match="asks for"):
-        CheckpointLoader.load_checkpoint(str(path), map_location="cpu")
-    with pytest.raises(CheckpointError, match="only https"):
-        CheckpointLoader.load_checkpoint("http://example.org/a.pth")
+        model.init_weights()
     assert not mark.exists()
 
 
