@@ -17,7 +17,7 @@ import nlseg.models  # noqa: F401 - registers what configs name
 from nlseg.config import load_config
 from nlseg.errors import ConfigError, DataError
 from nlseg.registry import DATASETS, MODELS, SCOPE
-from nlseg.run.normalization import revert_sync_batchnorm
+from nlseg.run.device import revert_sync_batchnorm
 from nlseg.structures import SegDataSample
 from nlseg.weights.files import read_checkpoint
 from nlseg.weights.fitting import load_strictly, weights_in

@@ -110,7 +110,7 @@ def report_device() -> list[str]:
             ]
         return []
     from nlseg.errors import UserError
-    from nlseg.run.hardware import check_cuda_build
+    from nlseg.run.device import check_cuda_build
 
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)

@@ -13,10 +13,9 @@ from PIL import Image
 from nlseg.doctor.browsing import only_loading
 from nlseg.errors import DataError, UserError
 from nlseg.evaluation.iou import IoUMetric
-from nlseg.evaluation.prediction_files import prediction_name
+from nlseg.evaluation.prediction_files import image_root, prediction_name
 from nlseg.ops.confusion import confusion_matrix
 from nlseg.registry import DATASETS
-from nlseg.run.hooks.visualization import image_root
 from nlseg.structures import IGNORE_INDEX
 
 

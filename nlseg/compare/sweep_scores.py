@@ -11,7 +11,7 @@ from typing import Any
 from nlseg.compare.sweep import Run
 from nlseg.config.literals import parse_value
 from nlseg.errors import UserError
-from nlseg.run.logs.scalars import FILE, read_scalars
+from nlseg.run.logs import FILE, read_scalars
 from nlseg.table import format_table
 
 T_QUANTILES = (

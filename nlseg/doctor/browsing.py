@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from nlseg.datasets.stream import permutation
 from nlseg.errors import ConfigError
-from nlseg.evaluation.prediction_files import prediction_name
+from nlseg.evaluation.prediction_files import image_root, prediction_name
 from nlseg.registry import DATASETS
-from nlseg.run.hooks.visualization import image_root
 from nlseg.structures import SampleIndex
 from nlseg.visualization.contact_sheet import Cell
 from nlseg.visualization.overlay import Image, fit_longest, overlay, write_class_names

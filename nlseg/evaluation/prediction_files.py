@@ -1,6 +1,9 @@
 """Predictions as label PNGs, the form in which test servers take them."""
 
+import os
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,6 +28,35 @@ def prediction_name(img_path: str | Path, img_root: str | Path | None = None) ->
     if img_root is not None and path.is_relative_to(img_root):
         return path.relative_to(img_root).with_suffix(".png")
     return Path(path.name).with_suffix(".png")
+
+
+def image_root(dataset: Any) -> str | None:
+    """Find the folder that holds all images of a data set, also of a joined or repeated one.
+
+    Returns:
+        The common folder of all image folders, or None where the data set tells none.
+    """
+    roots = sorted(set(_image_roots(dataset)))
+    try:
+        return os.path.commonpath(roots) if roots else None
+    except ValueError:  # absolute and relative ones
+        return None
+
+
+def _image_roots(dataset: Any) -> list[str]:
+    inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
+    roots = [root for part in inner if part is not None for root in _image_roots(part)]
+    prefix = getattr(dataset, "data_prefix", None) or {}
+    return roots + ([str(prefix["img_path"])] if prefix.get("img_path") else [])
+
+
+def root_of_shared_names(dataset: Any) -> str | None:
+    """Return the folder above all images if two of them have the same name, else None."""
+    if not hasattr(dataset, "get_data_info"):
+        return None
+    paths = (Path(dataset.get_data_info(index)["img_path"]) for index in range(len(dataset)))
+    shared = any(number > 1 for number in Counter(path.stem for path in paths).values())
+    return image_root(dataset) if shared else None
 
 
 class PredictionWriter:

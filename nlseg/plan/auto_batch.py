@@ -19,8 +19,8 @@ from nlseg.plan.extrapolation import full_bytes, smaller_sizes
 from nlseg.plan.free_memory import free_bytes
 from nlseg.plan.probe import Probe, Size, cut, drawn_batch
 from nlseg.registry import MODELS, SCOPE
-from nlseg.run import distributed
-from nlseg.run.normalization import revert_sync_batchnorm
+from nlseg.run import processes
+from nlseg.run.device import revert_sync_batchnorm
 
 LOGGER = logging.getLogger("nlseg.auto_batch")
 SHARE = 0.9
@@ -50,7 +50,7 @@ def fit_batch_size(config: Config, *, share: float = SHARE) -> int:
     num_classes = _first_head(config).get("num_classes", 2)
     fits = _fits_on_cuda if probe.device.type == "cuda" else _fits_on_cpu
     batch_size = largest_part(int(wanted), fits(probe, size, num_classes, share))
-    agreed = -int(distributed.max_over_ranks(torch.tensor([-batch_size])).item())
+    agreed = -int(processes.max_over_ranks(torch.tensor([-batch_size])).item())
     if agreed == 0:
         raise ConfigError(
             f"train_dataloader.batch_size: not one image of {size[0]}x{size[1]} fits into memory; "
@@ -124,11 +124,11 @@ def _first_head(config: Config) -> Any:
 
 def _make_probe(config: Config) -> Probe:
     """Build the network and its optimizer on this process's device."""
-    distributed.start(config.get("launcher", "none"))
+    processes.start(config.get("launcher", "none"))
     parts = copy.deepcopy(config)
     parts.model.pretrained = None
     DefaultScope.get_instance("nlseg_auto_batch", scope_name=SCOPE)
-    model = revert_sync_batchnorm(MODELS.build(parts.model)).to(distributed.device())
+    model = revert_sync_batchnorm(MODELS.build(parts.model)).to(processes.device())
     return Probe(model, build_optim_wrapper(model, parts.optim_wrapper))
 
 

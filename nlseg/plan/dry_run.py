@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from nlseg.plan.extrapolation import extrapolate, full_bytes, smaller_sizes
 from nlseg.plan.free_memory import free_bytes, shown_bytes
 from nlseg.plan.probe import Probe, Size, Step, cut
-from nlseg.run import distributed
+from nlseg.run import processes
 from nlseg.run.control import Control
 from nlseg.run.runner import Runner
 from nlseg.structures import SegDataSample
@@ -113,7 +113,7 @@ def dry_run(config: Config) -> DryRun:
     with built(config) as runner:
         loop: Any = runner.train_loop
         batch, data_s, count = time_loading(loop.dataloader)
-        model: Any = distributed.unwrap(runner.model)
+        model: Any = processes.unwrap(runner.model)
         data = model.data_preprocessor(batch, training=True)
         probe = Probe(model, runner.optim_wrapper)
         trained = [p.numel() for p in model.parameters() if p.requires_grad]

@@ -1,5 +1,5 @@
-"""Everything that knows about a run: config, processes, loops, checkpoints, hooks, the runner."""
+"""Everything that knows about a run: processes, loops, checkpoints, hooks, the runner."""
 
-from nlseg.run import eval_loops, hooks, loops, optim, runner
+from nlseg.run import hooks, loop, runner, save, step
 
-__all__ = ["eval_loops", "hooks", "loops", "optim", "runner"]
+__all__ = ["hooks", "loop", "runner", "save", "step"]

@@ -8,7 +8,7 @@ from mmengine.config import Config, ConfigDict
 
 from nlseg.config import load_config
 from nlseg.errors import ConfigError, ending_at_the_user
-from nlseg.run import distributed
+from nlseg.run import processes
 
 
 def run(main: Callable[[], None]) -> None:
@@ -19,9 +19,9 @@ def run(main: Callable[[], None]) -> None:
     with ending_at_the_user():
         try:
             main()
-            distributed.stop()
+            processes.stop()
         except SystemExit:
-            distributed.stop()
+            processes.stop()
             raise
 
 

@@ -1,22 +1,209 @@
 """What is decided between iterations: go on, leave out a step, save and stop, go back."""
 
+import faulthandler
+import os
+import re
+import signal
+import sys
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nlseg.errors import ConfigError
-from nlseg.run import distributed, resume
-from nlseg.run.agreement import Agreement, Verdict
-from nlseg.run.finite import FiniteGuard, RollBack
+from nlseg.run import processes, resume
 from nlseg.run.folder import FAULTS
-from nlseg.run.hooks.checkpoint import CheckpointHook
-from nlseg.run.hooks.ema import EMAHook
-from nlseg.run.preemption import Preempted, StopRequests, parse_duration
-from nlseg.run.watchdog import Watchdog
+from nlseg.run.hooks import EMAHook
+from nlseg.run.loaders import note_stop
+from nlseg.run.save import CheckpointHook
+from nlseg.run.step import Agreement, FiniteGuard, RollBack, Verdict
+
+EXIT_CODE = 143
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_ONE_EVENT_S = 3.0
+_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+class Preempted(SystemExit):
+    """The run was stopped on request after its state was saved; exit code 143.
+
+    Args:
+        reason: Who asked, for the log.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(EXIT_CODE)
+        self.reason = reason
+
+
+def parse_duration(text: str | float) -> float:
+    """Return seconds from '3:50:00', '50:00', '1d2h', '90m' or a plain number of seconds."""
+    text = str(text).strip()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    if re.fullmatch(r"(\d+:){1,2}\d+", text):
+        return float(sum(int(part) * 60**i for i, part in enumerate(reversed(text.split(":")))))
+    if re.fullmatch(r"(\d+[dhms])+", text):
+        return float(sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"(\d+)([dhms])", text)))
+    raise ConfigError(f"max_time: '{text}' is no duration; write 3:50:00, 90m, 1d2h or seconds")
+
+
+class StopRequests:
+    """Listens for requests to stop while training runs.
+
+    Args:
+        agreement: Where the request is taken to the other processes.
+        max_time_s: Seconds after which to stop; saving is to be over by then.
+    """
+
+    def __init__(self, agreement: Agreement, max_time_s: float | None = None) -> None:
+        self.agreement = agreement
+        self.max_time_s = max_time_s
+        self.reason = "another process asked"
+        self.started = time.monotonic()
+        self._first: float | None = None
+        self._before: dict[int, Any] = {}
+        self._longest = 0.0
+        self._last_check = self.started
+
+    def __enter__(self) -> "StopRequests":
+        """Take the signals over; only a main thread can."""
+        note_stop(False)
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        now = time.monotonic()
+        if self._first is not None and now - self._first > _ONE_EVENT_S:
+            os.write(2, f"\n{name} again: stops at once, without saving\n".encode())
+            os._exit(128 + number)
+        if self._first is None:  # launchers send one event twice: to the group and to each process
+            self._first = now
+            note_stop(True)
+            os.write(2, f"\n{name}: finishes this iteration, saves and stops\n".encode())
+            self.ask(name)
+
+    def ask(self, reason: str) -> None:
+        """Ask for a stop."""
+        self.reason = reason
+        self.agreement.ask_to_stop()
+
+    def check_time(self, reserve_s: float = 0.0) -> None:
+        """Ask for a stop when the next stretch of work might end after the limit of time.
+
+        Args:
+            reserve_s: Seconds that the work to come may take beyond an ordinary iteration.
+        """
+        now = time.monotonic()
+        self._longest = max(self._longest, now - self._last_check)
+        self._last_check = now
+        if self.max_time_s is None or self.agreement.stop_asked:
+            return
+        if now - self.started + self._longest + reserve_s > self.max_time_s:
+            self.ask(f"--max-time {self.max_time_s:.0f} s")
+
+
+DEFAULTS_S = {"start": 3600.0, "iteration": 1800.0, "validation": 3600.0, "saving": 3600.0}
+_GRACE_S = 3.0
+_BACKUP_S = 120.0
+
+
+class Watchdog:
+    """Ends the process when one section of its work takes longer than its limit.
+
+    Args:
+        limits_s: Seconds for 'start' (up to the end of the first iteration), 'iteration',
+            'validation' (one batch, or computing the scores) and 'saving'; None is no limit.
+        folder: Where stacks are written.
+        rank: Number of this process, part of the file's name.
+    """
+
+    def __init__(self, limits_s: Mapping[str, float | None], folder: Path, rank: int) -> None:
+        unknown = set(limits_s) - set(DEFAULTS_S)
+        if unknown:
+            raise ConfigError(
+                f"time_limits.{sorted(unknown)[0]}: unknown; choose from {', '.join(DEFAULTS_S)}"
+            )
+        self.limits_s = {**DEFAULTS_S, **limits_s}
+        self.path = folder / f"stacks_rank_{rank}.txt"
+        self.rank = rank
+        self.warmed_up = False
+        self._section: tuple[str, float] = ("start", time.monotonic())
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def __enter__(self) -> "Watchdog":
+        """Start watching; SIGUSR2 writes the stacks to stderr at any time."""
+        self.enter("start")
+        faulthandler.register(signal.SIGUSR2, all_threads=True, chain=False)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop watching."""
+        self._done.set()
+        self._thread.join()
+        faulthandler.cancel_dump_traceback_later()
+        faulthandler.unregister(signal.SIGUSR2)
+
+    def enter(self, section: str) -> None:
+        """Note that a section begins; the first iterations count as the start."""
+        if section == "iteration" and not self.warmed_up:
+            self.warmed_up = self._section[0] == "iteration"
+        self._section = (section, time.monotonic())
+
+    def limit_s(self) -> float | None:
+        """Return the limit of the present section."""
+        name = self._section[0]
+        return self.limits_s["start" if name == "iteration" and not self.warmed_up else name]
+
+    def _watch(self) -> None:
+        while not self._done.wait(1.0):
+            section, since = self._section
+            limit = self.limit_s()
+            if limit is None:
+                faulthandler.cancel_dump_traceback_later()
+                continue
+            faulthandler.dump_traceback_later(limit + _BACKUP_S, exit=True)
+            if time.monotonic() - since > limit and self._section == (section, since):
+                self._bark(section, limit)
+
+    def _bark(self, section: str, limit: float) -> None:
+        text = f"rank {self.rank}: {section} took longer than {limit:.0f} s; stacks: {self.path}\n"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
+                file.flush()
+                faulthandler.dump_traceback(file, all_threads=True)
+        except OSError:
+            faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
+        os.write(2, text.encode())
+        time.sleep(_GRACE_S)  # so that other processes, which wait for this one, write theirs
+        os._exit(1)
 
 
 class Control:
@@ -30,12 +217,12 @@ class Control:
     def __init__(self, runner: Any) -> None:
         self.runner = runner
         self.folder = Path(runner.work_dir)
-        self.agreement = Agreement(distributed.device())
+        self.agreement = Agreement(processes.device())
         policy = {"policy": "stop", "limit": 3, **runner.cfg.get("non_finite", {})}
         if set(policy) != {"policy", "limit"}:
             raise ConfigError(f"non_finite: takes policy and limit, not {', '.join(policy)}")
         self.guard = FiniteGuard(
-            distributed.unwrap(runner.model),
+            processes.unwrap(runner.model),
             folder=self.folder / FAULTS,
             rank=runner.rank,
             lag=self.agreement.lag,
@@ -127,7 +314,7 @@ class Control:
         training = isinstance(getattr(self.runner.train_loop, "iter", None), int)
         if not training or self.is_accumulating():
             return
-        if distributed.any_of(self.agreement.stop_asked):
+        if processes.any_of(self.agreement.stop_asked):
             for hook in self.runner.hooks:
                 if isinstance(hook, EMAHook):
                     hook.put_back()

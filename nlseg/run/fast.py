@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from mmengine.config import Config, ConfigDict
 
-from nlseg.run.launcher import read_environment
+from nlseg.run.processes import read_environment
 
 HALF_FLAGS = ("avx512_bf16", "amx_bf16")
 VOLTA, AMPERE = (7, 0), (8, 0)

@@ -1,22 +1,67 @@
-"""Go on from a checkpoint: find it, restore the run's state, and tell what has changed since."""
+"""Go on from a checkpoint: find it, restore the run's state, and list what has changed since."""
 
 import math
+import re
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from mmengine.optim import _ParamScheduler
 
 from nlseg.errors import CheckpointError, ConfigError
-from nlseg.run import changes as settings_of
-from nlseg.run import checkpoint_folder, distributed
-from nlseg.run.checkpoint import read_record
-from nlseg.run.logs.history import restore_values
+from nlseg.run import checkpoint, processes
+from nlseg.run.checkpoint import point_to, read_record
+from nlseg.run.folder import set_aside
+from nlseg.run.logs import restore_values
+from nlseg.run.processes import restart_count
+from nlseg.run.save import CheckpointHook
+from nlseg.run.state import describe_settings
+from nlseg.table import format_table
+from nlseg.weights.downloads import is_remote
 from nlseg.weights.files import read_checkpoint
-from nlseg.weights.fitting import load_strictly, weights_in
+from nlseg.weights.fitting import load_strictly, load_what_fits, weights_in
+
+SCHEDULE = ("max_iters", "max_epochs", "optimizer", "param_scheduler", "accumulation")
+
+
+def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that differ: name to (before, now)."""
+    before, now = _flat(old), _flat(new)
+    names = [*now, *(name for name in before if name not in now)]
+    return {
+        name: (before.get(name), now.get(name))
+        for name in names
+        if before.get(name) != now.get(name)
+    }
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        items = list(value.items())
+    elif isinstance(value, (list, tuple)):
+        items = [(str(index), item) for index, item in enumerate(value)]
+    else:
+        return {name: value}
+    flat: dict[str, Any] = {}
+    for key, item in items:
+        flat.update(_flat(item, f"{name}.{key}" if name else str(key)))
+    return flat
+
+
+def schedule_changed(changes: Mapping[str, Any]) -> bool:
+    """Tell whether learning rates have to be computed anew."""
+    return any(name.split(".")[0] in SCHEDULE for name in changes)
+
+
+def table(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    """Write the changed settings as a table."""
+    rows = [(name, str(before), str(now)) for name, (before, now) in changes.items()]
+    return indent(format_table(["setting", "in the checkpoint", "now"], rows, rule=False), "  ")
+
 
 _FRESH = ("fused", "foreach", "capturable", "differentiable")
 
@@ -43,14 +88,14 @@ class Resumed:
 def find(folder: Path, warn: Callable[[str], None]) -> Path | None:
     """Find the newest whole checkpoint of a run folder; all processes get the same one."""
     found = ""
-    if distributed.is_main():
-        path, skipped = checkpoint_folder.newest(folder)
+    if processes.is_main():
+        path, skipped = checkpoint.newest(folder)
         for bad, reason in skipped:
             warn(f"{bad}: {reason}; it is passed over")
         found = path.name if path else ""
         if not found and skipped:
             found = "\0"
-    found = distributed.broadcast_text(found)
+    found = processes.broadcast_text(found)
     if found == "\0":
         raise CheckpointError(f"{folder}: no checkpoint is whole; see the warnings above")
     return folder / found if found else None
@@ -63,12 +108,12 @@ def check(path: Path) -> None:
         CheckpointError: It does.
     """
     reason = None
-    if distributed.is_main() and path.is_file():
+    if processes.is_main() and path.is_file():
         if read_record(path) is not None:
-            reason = checkpoint_folder.damage(path)
+            reason = checkpoint.damage(path)
         elif zipfile.is_zipfile(path):
-            reason = checkpoint_folder.broken_entry(path)
-    if text := distributed.broadcast_text(reason or ""):
+            reason = checkpoint.broken_entry(path)
+    if text := processes.broadcast_text(reason or ""):
         raise CheckpointError(f"{path}: {text}; see what else is in {path.parent}")
 
 
@@ -100,16 +145,16 @@ def restore(runner: Any, resumed: Resumed) -> None:
         CheckpointError: The model, the optimizer or the length of training do not fit.
     """
     content, meta = resumed.content, resumed.content["meta"]
-    now = settings_of.describe_settings(runner)
+    now = describe_settings(runner)
     before = meta.get("settings", {})
-    changes = settings_of.changed(before, now) if before else {}
+    changes = changed(before, now) if before else {}
     if changes:
-        runner.logger.warning(f"settings that have changed:\n{settings_of.table(changes)}")
+        runner.logger.warning(f"settings that have changed:\n{table(changes)}")
     _restore_place(runner.train_loop, meta, before, str(resumed.path))
     runner.call_hook("after_load_checkpoint", checkpoint=content)
     source = str(resumed.path)
-    load_strictly(distributed.unwrap(runner.model), weights_in(content, source), source)
-    anew = settings_of.schedule_changed(changes) or not before
+    load_strictly(processes.unwrap(runner.model), weights_in(content, source), source)
+    anew = schedule_changed(changes) or not before
     _restore_optimizer(runner.optim_wrapper, content["optimizer"], source, anew=anew)
     if runner.param_schedulers is not None:
         states = content.get("param_schedulers")
@@ -195,3 +240,98 @@ def _step(schedulers: list[_ParamScheduler], *, by_epoch: bool) -> None:
                     "anew; resume with unchanged settings"
                 )
             scheduler.step()
+
+
+def choose_start(runner: Any) -> None:
+    """Decide what training goes on from, before anything that depends on the seed is built.
+
+    A run that torchrun or Slurm has started again goes on by itself, from what it has saved since
+    rather than from the file that it was first told to go on from.
+    """
+    folder = checkpoint_place(runner)
+    given = Path(runner._load_from) if runner._resume and runner._load_from else None
+    path = None
+    if restart_count() > 0 or (runner._resume and given is None):
+        path = find(folder, runner.logger.warning)
+    if path is None and given is None:
+        _begin_anew(runner, folder)
+        return
+    runner._resume = True
+    if path is not None:
+        runner.resumed = read(path)
+    elif given is not None:
+        runner.resumed = _branch_off(runner, folder, given)
+    seed = runner.resumed.content["meta"].get("seed")
+    if runner._randomness_cfg.get("seed") is None and seed is not None:
+        runner.set_randomness(**{**runner._randomness_cfg, "seed": int(seed)})
+
+
+def checkpoint_place(runner: Any) -> Path:
+    """Return the folder that a run's checkpoints go to."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook):
+            return hook.place(runner)
+    return Path(runner.work_dir)
+
+
+def _branch_off(runner: Any, folder: Path, given: Path) -> Resumed:
+    """Read the file that a run was told to go on from, and let nothing else come before it."""
+    check(given)
+    resumed = read(given)
+    if given.parent.resolve() != folder.resolve():
+        _make_room(runner, folder)
+    elif processes.is_main():
+        point_to(given)  # newer ones belong to a branch that is left
+    processes.barrier()
+    return resumed
+
+
+def _make_room(runner: Any, folder: Path) -> None:
+    if processes.is_main():
+        for place in {folder, Path(runner.work_dir)}:
+            if aside := set_aside(place):
+                runner.logger.warning(f"files of an earlier run were moved to {aside}")
+    processes.barrier()
+
+
+def _begin_anew(runner: Any, folder: Path) -> None:
+    if runner._resume:
+        runner.logger.warning(f"{folder}: no checkpoint to resume; training begins anew")
+    else:
+        _make_room(runner, folder)
+    runner._resume = False
+    processes.barrier()
+
+
+def load_weights(
+    runner: Any, source: str, *, strict: bool, revise_keys: Sequence[tuple[str, str]] = ()
+) -> dict[str, Any]:
+    """Load weights into a runner's model and say what was used.
+
+    Args:
+        runner: The runner.
+        source: File, https address or published name.
+        strict: Whether every weight must fit.
+        revise_keys: Pairs (pattern, replacement) applied to the file's keys.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        CheckpointError: The file cannot be read, or does not fit.
+    """
+    if not is_remote(source):
+        check(Path(source))
+    content = read_checkpoint(source)
+    weights = weights_in(content, source)
+    for pattern, replacement in revise_keys:
+        weights = {re.sub(pattern, replacement, key): w for key, w in weights.items()}
+    content["state_dict"] = weights
+    runner.call_hook("after_load_checkpoint", checkpoint=content)
+    model = processes.unwrap(runner.model)
+    if strict:
+        load_strictly(model, weights, source)
+        runner.logger.info(f"{source}: all {len(weights)} weights were loaded")
+    else:
+        runner.logger.info(load_what_fits(model, weights, source))
+    return content

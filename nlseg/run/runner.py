@@ -26,27 +26,24 @@ from torch.utils.data import DataLoader
 
 from nlseg.config.secrets import hide_secrets
 from nlseg.registry import RUNNERS
-from nlseg.run import checkpoint, distributed, resume, start
-from nlseg.run.compilation import compile_network
-from nlseg.run.control import Control
-from nlseg.run.evaluation_data import every_image_once
-from nlseg.run.evaluation_files import choose_files
-from nlseg.run.folder import FolderLock, check_writable
-from nlseg.run.hardware import (
+from nlseg.run import checkpoint, processes, resume
+from nlseg.run.control import Control, Preempted
+from nlseg.run.device import (
     apply_speed_settings,
+    be_deterministic,
     check_cuda_build,
+    compile_network,
     describe_environment,
     prefer_fused,
+    revert_sync_batchnorm,
+    seed_run,
 )
-from nlseg.run.loaders import clean_loader_config, log_bad_samples
-from nlseg.run.logs.back_ends import forgive_back_ends
-from nlseg.run.logs.history import make_message_hub
-from nlseg.run.normalization import revert_sync_batchnorm
-from nlseg.run.optim import OptimWrapper
-from nlseg.run.preemption import Preempted
-from nlseg.run.randomness import be_deterministic, seed_run
+from nlseg.run.folder import FolderLock, check_writable
+from nlseg.run.loaders import clean_loader_config, every_image_once, log_bad_samples, shut_down
+from nlseg.run.logs import forgive_back_ends, make_message_hub
+from nlseg.run.loop import choose_files
 from nlseg.run.state import collect
-from nlseg.run.workers import shut_down
+from nlseg.run.step import OptimWrapper
 from nlseg.weights.pretrained import use_own_reader
 
 _DEFAULT_HOOKS = {
@@ -93,17 +90,17 @@ class Runner(MMRunner):
         check_cuda_build()
         set_multi_processing(**env_cfg.get("mp_cfg", {}), distributed=self.distributed)
         settings = dict(env_cfg.get("dist_cfg", {}))
-        distributed.start(
+        processes.start(
             self.launcher, backend=settings.get("backend"), timeout_s=settings.get("timeout")
         )
-        self._rank, self._world_size = distributed.rank(), distributed.world_size()
+        self._rank, self._world_size = processes.rank(), processes.world_size()
         apply_speed_settings(self.cfg, env_cfg)
-        started = distributed.broadcast(torch.tensor(time.time(), dtype=torch.float64)).item()
+        started = processes.broadcast(torch.tensor(time.time(), dtype=torch.float64)).item()
         self._timestamp = time.strftime("%Y%m%d_%H%M%S", time.localtime(started))
         self.resumed = resume.Resumed()
         self.lock = FolderLock(Path(self.work_dir))
         self.lock_warning = None
-        if self._train_loop is not None and distributed.is_main():
+        if self._train_loop is not None and processes.is_main():
             self.lock_warning = self.lock.acquire()
 
     def set_randomness(
@@ -132,7 +129,7 @@ class Runner(MMRunner):
 
         That of a test goes beside its log, so that the training's stays.
         """
-        if not distributed.is_main():
+        if not processes.is_main():
             return
         source = Path(self.cfg.filename or f"{self.timestamp}.py")
         folder = Path(self.log_dir if self._train_loop is None else self.work_dir)
@@ -151,8 +148,8 @@ class Runner(MMRunner):
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Bring the model to its device and, with several processes, wrap it."""
-        model = model.to(distributed.device())
-        if self.world_size == 1 or distributed.device().type == "cpu":
+        model = model.to(processes.device())
+        if self.world_size == 1 or processes.device().type == "cpu":
             model = revert_sync_batchnorm(model)
         if self.cfg.get("channels_last"):
             to_layout: Any = model.to
@@ -160,7 +157,7 @@ class Runner(MMRunner):
         if not self.distributed:
             return model
         unused = bool(self.cfg.get("find_unused_parameters", False))
-        return distributed.wrap(model, find_unused_parameters=unused)
+        return processes.wrap(model, find_unused_parameters=unused)
 
     @staticmethod
     def build_dataloader(
@@ -238,7 +235,7 @@ class Runner(MMRunner):
         self.control = Control(self)
         if self.lock_warning is not None:
             self.logger.warning(self.lock_warning)
-        start.choose_start(self)
+        resume.choose_start(self)
         try:
             with self.control:
                 model: nn.Module = super().train()
@@ -312,7 +309,7 @@ class Runner(MMRunner):
         Raises:
             CheckpointError: The file cannot be read, or does not fit.
         """
-        content: dict[str, Any] = start.load_weights(
+        content: dict[str, Any] = resume.load_weights(
             self, filename, strict=strict, revise_keys=revise_keys
         )
         self._has_loaded = True
@@ -344,7 +341,7 @@ class Runner(MMRunner):
         meta = dict(meta or {})
         iteration = int(meta.pop("iter", self.iter + (not by_epoch)))
         epoch = int(meta.pop("epoch", self.epoch + by_epoch))
-        if distributed.is_main():
+        if processes.is_main():
             state = collect(
                 self,
                 iteration=iteration,

@@ -9,11 +9,12 @@ import torch
 from mmengine.optim import OptimWrapper
 
 import nlseg
-from nlseg.run import distributed
-from nlseg.run.changes import describe_settings
+from nlseg.run import processes
 from nlseg.run.checkpoint import plain
-from nlseg.run.logs.history import recent_values
+from nlseg.run.loaders import batch_size_of
+from nlseg.run.logs import recent_values
 
+_MOVING = ("params", "lr", "initial_lr", "foreach", "fused")
 _NOT_KEPT = ("cfg", "dataset_meta")
 
 
@@ -38,7 +39,7 @@ def collect(
     """
     checkpoint: dict[str, Any] = {
         "meta": {**_meta(runner, iteration), **(extra or {}), "iter": iteration, "epoch": epoch},
-        "state_dict": dict(distributed.unwrap(runner.model).state_dict()),
+        "state_dict": dict(processes.unwrap(runner.model).state_dict()),
         "message_hub": _messages(runner.message_hub),
     }
     if optimizer and isinstance(runner.optim_wrapper, OptimWrapper):
@@ -60,7 +61,7 @@ def _meta(runner: Any, iteration: int) -> dict[str, Any]:
         "mmengine_version": mmengine.__version__,
         "nlseg_version": nlseg.__version__,
         "torch_version": str(torch.__version__),
-        "world_size": distributed.world_size(),
+        "world_size": processes.world_size(),
         "samples": loop.samples_after(iteration),
         "jumped": loop.jumped,
         "non_finite": runner.control.guard.happened,
@@ -84,3 +85,37 @@ def scheduler_states(schedulers: Any) -> Any:
     if isinstance(schedulers, Mapping):
         return {name: scheduler_states(items) for name, items in schedulers.items()}
     return [scheduler.state_dict() for scheduler in schedulers]
+
+
+def describe_settings(runner: Any) -> dict[str, Any]:
+    """Return the settings that decide how training goes on, as plain values."""
+    loop = runner.train_loop
+    wrapper = runner.optim_wrapper
+    dataset = loop.dataloader.dataset
+    return {
+        "max_iters": loop.max_iters,
+        "max_epochs": loop.max_epochs,
+        "optimizer": _of_optimizer(wrapper),
+        "param_scheduler": plain(runner.scheduler_config),
+        "accumulation": getattr(wrapper, "_accumulative_counts", 1),
+        "batch_size": batch_size_of(loop.dataloader),
+        "processes": processes.world_size(),
+        "images": len(dataset),
+        "dataset": type(dataset).__name__,
+        "seed": runner.seed,
+    }
+
+
+def _of_optimizer(wrapper: Any) -> dict[str, Any]:
+    optimizer = getattr(wrapper, "optimizer", None)
+    if optimizer is None:
+        return {}
+    groups = [
+        {
+            **{key: plain(value) for key, value in group.items() if key not in _MOVING},
+            "lr": group.get("initial_lr", group.get("lr")),
+        }
+        for group in optimizer.param_groups
+    ]
+    same = all(group == groups[0] for group in groups)
+    return {"type": type(optimizer).__name__, "groups": groups[:1] if same else groups}

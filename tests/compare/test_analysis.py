@@ -10,10 +10,10 @@ from mmengine.config import Config
 from PIL import Image
 
 from nlseg.compare.confusion_report import count_folder, counts_of_test, read_kept_counts
+from nlseg.compare.run_log import read_runs, summary
 from nlseg.errors import DataError, UserError
 from nlseg.evaluation import IoUMetric
 from nlseg.plan.complexity import measure_complexity
-from nlseg.run.logs.run_log import read_runs, summary
 from tests.doctor.damaged import make_config, make_data, make_label
 
 

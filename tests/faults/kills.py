@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from nlseg.run import checkpoint_folder
+from nlseg.run import checkpoint
 from tests.faults.forked import Child, Outcome, kill_at_random, resumed, train_forked
 from tests.run.runs import assert_same, curves, final
 from tests.run.toy import toy_config
@@ -63,7 +63,7 @@ def kill_and_go_on(
             break  # it had finished before
         assert code == -signal.SIGKILL, (folder / "child.log").read_text()[-2000:]
         outcome.injected += 1
-        whole = checkpoint_folder.newest(folder)[0]
+        whole = checkpoint.newest(folder)[0]
         outcome.survived += whole is not None or not had_one
         had_one = had_one or whole is not None
     code = train_forked(resumed(config))
@@ -90,7 +90,7 @@ def damage_and_go_on(folder: Path, reference: Path, harm: str) -> Outcome:
     child.wait_for_beats(40)
     child.signal(signal.SIGTERM)
     assert child.wait() == 143
-    newest = checkpoint_folder.newest(folder)[0]
+    newest = checkpoint.newest(folder)[0]
     assert newest is not None
     _harm(newest, harm)
     one_kept = hard_config(folder)

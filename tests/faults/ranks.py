@@ -12,7 +12,7 @@ from typing import Any
 from mmengine.hooks import Hook
 
 from nlseg.registry import HOOKS
-from nlseg.run.launcher import restart_count
+from nlseg.run.processes import restart_count
 from tests.faults.forked import Outcome
 from tests.faults.kills import ITERS, LAST, hard_config
 from tests.run.real_processes import ROOT, environment

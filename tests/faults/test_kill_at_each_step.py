@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from nlseg.run import checkpoint, checkpoint_folder, keeping
+from nlseg.run import checkpoint, save
 from tests.faults.forked import resumed, train_forked
 from tests.faults.kills import assert_ended_alike, hard_config, undisturbed
 
@@ -18,10 +18,10 @@ STEPS = {
     "data under its temporary name": (torch, "save"),
     "data is renamed": (os, "replace"),
     "record": (checkpoint, "write_record"),
-    "pointer": (checkpoint_folder, "point_to"),
-    "old one is deleted": (checkpoint_folder, "prune"),
-    "best one": (keeping, "link_or_copy"),
-    "old best one is deleted": (checkpoint_folder, "remove"),
+    "pointer": (checkpoint, "point_to"),
+    "old one is deleted": (checkpoint, "prune"),
+    "best one": (save, "link_or_copy"),
+    "old best one is deleted": (checkpoint, "remove"),
 }
 
 
@@ -55,14 +55,14 @@ def test_one_checkpoint_is_enough(tmp_path: Path, step: str) -> None:
     whole = undisturbed(tmp_path / "whole", **alone)
     config = hard_config(tmp_path / "run", **alone)
     assert train_forked(config, kill_in_call(*STEPS[step], 3)) == -signal.SIGKILL
-    assert checkpoint_folder.newest(tmp_path / "run")[0] is not None
+    assert checkpoint.newest(tmp_path / "run")[0] is not None
     assert train_forked(resumed(config)) == 0
     assert_ended_alike(whole, tmp_path / "run")
 
 
 def test_kill_before_the_last_deletion_leaves_no_old_file(tmp_path: Path, reference: Path) -> None:
     config = hard_config(tmp_path)
-    prepare = kill_in_call(checkpoint_folder, "prune", 9)  # the tenth save is the last one
+    prepare = kill_in_call(checkpoint, "prune", 9)  # the tenth save is the last one
     assert train_forked(config, prepare) == -signal.SIGKILL
     assert (tmp_path / "iter_27.pth").is_file()
     assert train_forked(resumed(config)) == 0
@@ -78,7 +78,7 @@ def test_kill_before_a_step_loses_nothing(
     code = train_forked(config, kill_in_call(*STEPS[step], number))
     assert code == -signal.SIGKILL, "the step was never reached"
     if any(tmp_path.glob("*.pth")):
-        assert checkpoint_folder.newest(tmp_path)[0] is not None
+        assert checkpoint.newest(tmp_path)[0] is not None
     if number:
         assert any(tmp_path.glob("*.pth"))
     assert train_forked(resumed(config)) == 0

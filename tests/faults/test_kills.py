@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nlseg.run import checkpoint_folder
+from nlseg.run import checkpoint
 from tests.faults.forked import Child, resumed, train_forked
 from tests.faults.kills import (
     LAST,
@@ -54,7 +54,7 @@ def test_disk_full_costs_only_time(tmp_path: Path, reference: Path) -> None:
     child.wait_for_beats(10)
     child.signal(signal.SIGTERM)
     assert child.wait() == 143
-    before = checkpoint_folder.newest(tmp_path)[0]
+    before = checkpoint.newest(tmp_path)[0]
     assert before is not None
     data = before.read_bytes()
 
@@ -65,7 +65,7 @@ def test_disk_full_costs_only_time(tmp_path: Path, reference: Path) -> None:
     log = (tmp_path / "child.log").read_text()
     assert "cannot be written: File too large" in log
     assert "MiB are needed" in log
-    assert checkpoint_folder.newest(tmp_path)[0] == before
+    assert checkpoint.newest(tmp_path)[0] == before
     assert before.read_bytes() == data
     assert not list(tmp_path.glob(".*tmp"))
     assert train_forked(resumed(config)) == 0
@@ -86,9 +86,9 @@ def test_signal_saves_and_leaves_with_143(
 
 
 def test_second_signal_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nlseg.run import preemption
+    from nlseg.run import control
 
-    monkeypatch.setattr(preemption, "_ONE_EVENT_S", 0.0)
+    monkeypatch.setattr(control, "_ONE_EVENT_S", 0.0)
     config = hard_config(tmp_path, **{"train_dataloader.dataset.sleep_at": 20})
     child = Child(config)
     child.wait_for_beats(5)
@@ -101,7 +101,7 @@ def test_second_signal_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_limit_of_time_saves_and_leaves(tmp_path: Path, reference: Path) -> None:
     config = hard_config(tmp_path, max_time="0")
     assert train_forked(config) == 143
-    assert checkpoint_folder.newest(tmp_path)[0] == tmp_path / "iter_2.pth"
+    assert checkpoint.newest(tmp_path)[0] == tmp_path / "iter_2.pth"
     config.max_time = None
     assert train_forked(resumed(config)) == 0
     assert_same(final(reference, LAST), final(tmp_path, LAST))

@@ -12,7 +12,7 @@ from benchmark.measure import Plan, peak_memory
 from benchmark.networks import BEST, PLAIN
 from benchmark.suite import Suite
 from nlseg.registry import HOOKS
-from nlseg.run.compilation import compile_network
+from nlseg.run.device import compile_network
 from nlseg.run.fast import apply, find_hardware, training_choices
 from nlseg.run.runner import Runner
 from tests.run.tiny_segmentor import labelled, tiny_run, tiny_segmentor

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from nlseg.run import distributed
+from nlseg.run import processes
 from tests.run.runs import go_on, interrupt, train
 from tests.run.toy import toy_config
 
@@ -43,16 +43,16 @@ INTERRUPTED: dict[str, tuple[int, bool, dict[str, Any]]] = {
 def collectives() -> None:
     if os.environ["RANK"] == "1":
         time.sleep(5)  # a slow one is waited for
-    distributed.start("pytorch", timeout_s=60)
-    rank = distributed.rank()
-    assert distributed.device().type == "cpu"
-    assert distributed.broadcast_text("from zero" if rank == 0 else "other") == "from zero"
-    assert distributed.broadcast_text("") == ""
-    assert distributed.any_of(rank == 1)
-    assert not distributed.any_of(False)
-    counts = distributed.sum_over_ranks(torch.tensor([2**40, rank]))
+    processes.start("pytorch", timeout_s=60)
+    rank = processes.rank()
+    assert processes.device().type == "cpu"
+    assert processes.broadcast_text("from zero" if rank == 0 else "other") == "from zero"
+    assert processes.broadcast_text("") == ""
+    assert processes.any_of(rank == 1)
+    assert not processes.any_of(False)
+    counts = processes.sum_over_ranks(torch.tensor([2**40, rank]))
     assert counts.tolist() == [2**41, 1]
-    distributed.stop()
+    processes.stop()
 
 
 def training(folder: str, launcher: str, batch_size: str) -> None:
@@ -87,7 +87,7 @@ def resuming(folder: str, begun_by_one: str, log: str) -> None:
         parts = two_of(Path(folder, name, "parts"), **changes)
         interrupt(parts, at, validation=validation, rank=1)
         go_on(parts)
-    distributed.stop()
+    processes.stop()
 
 
 if __name__ == "__main__":

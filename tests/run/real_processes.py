@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nlseg.run.distributed import free_port
+from nlseg.run.processes import free_port
 
 ROOT = Path(__file__).parents[2]
 

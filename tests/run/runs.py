@@ -10,8 +10,8 @@ import torch
 from mmengine.hooks import Hook
 
 from nlseg.registry import HOOKS
-from nlseg.run.logs.scalars import read_scalars
-from nlseg.run.preemption import Preempted
+from nlseg.run.control import Preempted
+from nlseg.run.logs import read_scalars
 from nlseg.run.runner import Runner
 
 TIMES = ("time", "data_time", "memory")

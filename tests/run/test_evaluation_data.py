@@ -7,7 +7,7 @@ from PIL import Image
 
 from nlseg.datasets.base import BaseSegDataset
 from nlseg.datasets.wrappers import ConcatDataset, RepeatDataset
-from nlseg.run.evaluation_data import every_image_once
+from nlseg.run.loaders import every_image_once
 
 
 def two_images_one_broken(root: Path) -> BaseSegDataset:

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from nlseg.evaluation.iou import IoUMetric
-from nlseg.run.evaluation_files import choose_files, root_of_shared_names
+from nlseg.evaluation.prediction_files import root_of_shared_names
+from nlseg.run.loop import choose_files
 
 
 class Files:

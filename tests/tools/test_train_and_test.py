@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nlseg.run.logs.scalars import read_scalars
+from nlseg.run.logs import read_scalars
 from tests import tiny_data
 from tests.run.real_processes import environment
 

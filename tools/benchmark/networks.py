@@ -16,7 +16,7 @@ from benchmark.peer import check_peer, peer_attribute
 from benchmark.pixels import noise_labels
 from nlseg.models import fuse_conv_bn
 from nlseg.registry import MODELS, SCOPE
-from nlseg.run.compilation import compile_network
+from nlseg.run.device import compile_network
 from nlseg.run.fast import Hardware, find_hardware
 from nlseg.structures import SegDataSample
 

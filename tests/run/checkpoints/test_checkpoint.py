@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nlseg.files import link_or_copy, remove_leftovers, replace_file
-from nlseg.run import checkpoint, checkpoint_folder
+from nlseg.run import checkpoint
 
 
 def make(folder: Path, iteration: int, *, resumable: bool = True) -> Path:
@@ -82,7 +82,7 @@ def test_full_disk_keeps_the_last_checkpoint_and_says_how_much_is_needed(tmp_pat
         import resource, sys
         from pathlib import Path
         import torch
-        from nlseg.run.checkpoints import checkpoint
+        from nlseg.run import checkpoint
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
         try:
             state = {"state_dict": {"w": torch.zeros(1 << 20)}}
@@ -100,22 +100,22 @@ def test_full_disk_keeps_the_last_checkpoint_and_says_how_much_is_needed(tmp_pat
 def test_pointer_holds_a_name_and_survives_a_move(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     folder.mkdir()
-    checkpoint_folder.point_to(make(folder, 3))
+    checkpoint.point_to(make(folder, 3))
     assert (folder / "last_checkpoint").read_text() == "iter_3.pth"
     folder.rename(tmp_path / "b")
-    assert checkpoint_folder.newest(tmp_path / "b") == (tmp_path / "b" / "iter_3.pth", [])
+    assert checkpoint.newest(tmp_path / "b") == (tmp_path / "b" / "iter_3.pth", [])
 
 
 def test_absolute_pointer_of_mmengine_is_read_by_its_name(tmp_path: Path) -> None:
     path = make(tmp_path, 3)
     (tmp_path / "last_checkpoint").write_text("/somewhere/else/iter_3.pth")
-    assert checkpoint_folder.newest(tmp_path)[0] == path
+    assert checkpoint.newest(tmp_path)[0] == path
 
 
 @pytest.mark.parametrize("harm", ["empty", "short", "flip", "gone", "no record"])
 def test_damaged_newest_is_passed_over_and_named(tmp_path: Path, harm: str) -> None:
     older, newer = make(tmp_path, 1), make(tmp_path, 2)
-    checkpoint_folder.point_to(newer)
+    checkpoint.point_to(newer)
     data = bytearray(newer.read_bytes())
     if harm == "gone":
         newer.unlink()
@@ -124,7 +124,7 @@ def test_damaged_newest_is_passed_over_and_named(tmp_path: Path, harm: str) -> N
     else:
         data[len(data) // 2] ^= 1
         newer.write_bytes({"empty": b"", "short": data[:-9], "flip": data}[harm])
-    found, skipped = checkpoint_folder.newest(tmp_path)
+    found, skipped = checkpoint.newest(tmp_path)
     assert found == older
     assert [path for path, _ in skipped] == [newer]
 
@@ -132,11 +132,11 @@ def test_damaged_newest_is_passed_over_and_named(tmp_path: Path, harm: str) -> N
 def test_first_checkpoint_without_its_record_is_used_if_it_reads_whole(tmp_path: Path) -> None:
     path = make(tmp_path, 3)  # killed between the file's rename and its JSON
     checkpoint.record_path(path).unlink()
-    assert checkpoint_folder.newest(tmp_path) == (path, [])
+    assert checkpoint.newest(tmp_path) == (path, [])
     data = bytearray(path.read_bytes())
     data[data.index(torch.full((50,), 3.0).numpy().tobytes())] ^= 1
     path.write_bytes(data)
-    found, ((skipped, _),) = checkpoint_folder.newest(tmp_path)
+    found, ((skipped, _),) = checkpoint.newest(tmp_path)
     assert (found, skipped) == (None, path)
 
 
@@ -144,26 +144,26 @@ def test_file_that_differs_from_its_record_is_never_used(tmp_path: Path) -> None
     path = make(tmp_path, 3)
     with open(path, "ab") as file:
         file.write(b"more")
-    assert checkpoint_folder.newest(tmp_path)[0] is None
+    assert checkpoint.newest(tmp_path)[0] is None
 
 
 def test_order_is_pointer_then_older_then_newer(tmp_path: Path) -> None:
     files = {number: make(tmp_path, number) for number in (1, 2, 3, 10)}  # 10: an abandoned branch
-    checkpoint_folder.point_to(files[2])
+    checkpoint.point_to(files[2])
     found = []
     for _ in files:
-        path = checkpoint_folder.newest(tmp_path)[0]
+        path = checkpoint.newest(tmp_path)[0]
         assert path is not None
         found.append(path.name)
         path.write_bytes(b"")
     assert found == ["iter_2.pth", "iter_1.pth", "iter_10.pth", "iter_3.pth"]
-    assert checkpoint_folder.newest(tmp_path)[0] is None
+    assert checkpoint.newest(tmp_path)[0] is None
 
 
 def test_weights_without_optimizer_are_not_resumed(tmp_path: Path) -> None:
     older = make(tmp_path, 1)
     make(tmp_path, 2, resumable=False)
-    assert checkpoint_folder.newest(tmp_path)[0] == older
+    assert checkpoint.newest(tmp_path)[0] == older
 
 
 def test_prune_keeps_the_newest_up_to_now(tmp_path: Path) -> None:
@@ -171,10 +171,10 @@ def test_prune_keeps_the_newest_up_to_now(tmp_path: Path) -> None:
         make(tmp_path, number)
     make(tmp_path, 2).rename(tmp_path / "best_mIoU_iter_2.pth")
     make(tmp_path, 2)
-    checkpoint_folder.prune(tmp_path, "iter_{}.pth", keep=2, current=3)
+    checkpoint.prune(tmp_path, "iter_{}.pth", keep=2, current=3)
     names = {path.name for path in tmp_path.glob("*.pth")}
     assert names == {"iter_2.pth", "iter_3.pth", "iter_9.pth", "best_mIoU_iter_2.pth"}
-    checkpoint_folder.prune(tmp_path, "iter_{}.pth", keep=0, current=9)
+    checkpoint.prune(tmp_path, "iter_{}.pth", keep=0, current=9)
     assert {path.name for path in tmp_path.glob("*.pth")} == {"best_mIoU_iter_2.pth"}
 
 

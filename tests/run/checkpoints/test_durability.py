@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from nlseg.run import checkpoint_folder
-from nlseg.run.checkpoint_folder import POINTER
+from nlseg.run import checkpoint
+from nlseg.run.checkpoint import POINTER
 from tests.run.runs import train
 from tests.run.toy import toy_config
 
@@ -129,7 +129,7 @@ class Disk:
             folder.mkdir()
             for name, inode in names.items():
                 (folder / name).write_bytes(self.content.get(inode, b""))
-            found = checkpoint_folder.newest(folder)[0]
+            found = checkpoint.newest(folder)[0]
             after = f"after {len(self.calls)} calls, the last one {self.calls[-1]}"
             assert found is not None, f"{after}: none of {sorted(names)} is whole"
             iteration = torch.load(found, weights_only=True)["meta"]["iter"]
@@ -177,5 +177,5 @@ def test_any_call_may_be_refused(tmp_path: Path) -> None:
         disk = watched(tmp_path / str(number), number)
         assert disk.promised == 8, whole.calls[number]
         assert not list(disk.folder.glob(".*tmp")), whole.calls[number]
-        found = checkpoint_folder.newest(disk.folder)[0]
+        found = checkpoint.newest(disk.folder)[0]
         assert found == disk.folder / "iter_8.pth", whole.calls[number]

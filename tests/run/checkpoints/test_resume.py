@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from nlseg.errors import CheckpointError, UserError
-from nlseg.run import checkpoint_folder
-from nlseg.run.finite import NonFiniteError
+from nlseg.run import checkpoint
 from nlseg.run.runner import Runner
+from nlseg.run.step import NonFiniteError
 from tests.run.rank_script import AMP, BEST, EMA, EPOCHS, accumulate
 from tests.run.runs import assert_same, curves, final, go_on, interrupt, train
 from tests.run.toy import toy_config
@@ -151,7 +151,7 @@ def test_resume_with_a_path_in_the_folder_leaves_the_newer_branch(tmp_path: Path
     config = toy_config(tmp_path, **{"train_dataloader.dataset.poison": (21,)})
     with pytest.raises(NonFiniteError):  # in iteration 6, before anything new is saved
         go_on_from(config, tmp_path / "iter_4.pth")
-    assert checkpoint_folder.newest(tmp_path)[0] == tmp_path / "iter_4.pth"
+    assert checkpoint.newest(tmp_path)[0] == tmp_path / "iter_4.pth"
 
 
 def test_resume_with_a_path_elsewhere_sets_an_older_run_aside(tmp_path: Path) -> None:

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from nlseg.run.finite import NonFiniteError
-from nlseg.run.keeping import Keeper
-from nlseg.run.saving import Saver
+from nlseg.run.save import Keeper, Saver
+from nlseg.run.step import NonFiniteError
 from tests.run.runs import train
 from tests.run.toy import toy_config
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from nlseg.run.hooks.ema import ExponentialMovingAverage
-from nlseg.run.normalization import revert_sync_batchnorm
+from nlseg.run.device import revert_sync_batchnorm
+from nlseg.run.hooks import ExponentialMovingAverage
 from tests.run.runs import final, train
 from tests.run.toy import toy_config
 

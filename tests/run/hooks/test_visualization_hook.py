@@ -8,7 +8,8 @@ import torch
 from mmengine.structures import PixelData
 
 from nlseg.errors import DataError
-from nlseg.run.hooks.visualization import SegVisualizationHook, image_root, read_rgb
+from nlseg.evaluation.prediction_files import image_root
+from nlseg.run.hooks import SegVisualizationHook, read_rgb
 from nlseg.structures import SegDataSample
 from nlseg.visualization import SegLocalVisualizer
 

@@ -3,8 +3,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from nlseg.run.logs.history import WindowBuffer, make_message_hub, recent_values, restore_values
-from nlseg.run.logs.scalars import ScalarLog, read_scalars
+from nlseg.run.logs import (
+    ScalarLog,
+    WindowBuffer,
+    make_message_hub,
+    read_scalars,
+    recent_values,
+    restore_values,
+)
 
 
 def make(folder: Path, warnings: list[str] | None = None) -> ScalarLog:

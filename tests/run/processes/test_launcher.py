@@ -1,7 +1,7 @@
 import pytest
 
 from nlseg.errors import UserError
-from nlseg.run.launcher import Process, first_host, read_environment, slurm_port
+from nlseg.run.processes import Process, first_host, read_environment, slurm_port
 
 
 def test_torchrun_environment_is_read() -> None:

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from nlseg.errors import ConfigError
-from nlseg.run.agreement import Agreement
-from nlseg.run.preemption import StopRequests, parse_duration
+from nlseg.run.control import StopRequests, parse_duration
+from nlseg.run.step import Agreement
 
 
 @pytest.mark.parametrize(

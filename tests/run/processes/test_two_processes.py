@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nlseg.run.logs.scalars import read_scalars
+from nlseg.run.logs import read_scalars
 from tests.run.real_processes import run_ranks
 
 SCRIPT = "tests.run.rank_script"

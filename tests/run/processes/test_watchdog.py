@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nlseg.errors import ConfigError
-from nlseg.run.watchdog import Watchdog
+from nlseg.run.control import Watchdog
 from tests.run.real_processes import environment
 
 
@@ -15,7 +15,7 @@ def test_hang_ends_with_stacks_and_code_1(tmp_path: Path) -> None:
     code = """
         import sys, time
         from pathlib import Path
-        from nlseg.run.watchdog import Watchdog
+        from nlseg.run.control import Watchdog
         def hangs_here():
             time.sleep(60)
         with Watchdog({"start": None, "validation": 1.0}, Path(sys.argv[1]), rank=3) as dog:

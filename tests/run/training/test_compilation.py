@@ -9,7 +9,7 @@ from torch._dynamo.utils import counters
 
 from nlseg.errors import ConfigError
 from nlseg.models import SegTTAModel
-from nlseg.run.compilation import compile_network, parts_of
+from nlseg.run.device import compile_network, parts_of
 from tests.run.tiny_segmentor import labelled, tiny_segmentor
 
 SIZES = [(208, 224), (232, 200), (256, 256), (211, 219)]

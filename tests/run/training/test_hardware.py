@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from nlseg.errors import UserError
-from nlseg.run import hardware
+from nlseg.run import device
 
 WHEEL_2_13 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
 
@@ -25,7 +25,7 @@ WHEEL_2_13 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_1
 def test_which_gpus_a_build_serves(
     capability: tuple[int, int], builds: list[str], known: bool
 ) -> None:
-    assert hardware.knows(capability, builds) is known
+    assert device.knows(capability, builds) is known
 
 
 def test_unknown_gpu_stops_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,12 +37,12 @@ def test_unknown_gpu_stops_with_what_to_install(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(
         UserError, match=r"Tesla V100 needs sm_70.*torch<2\.11, or a wheel for CUDA"
     ):
-        hardware.check_cuda_build()
+        device.check_cuda_build()
 
 
 def test_environment_shows_no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "secret-value")
-    text = hardware.describe_environment(3, 2, "slurm")
+    text = device.describe_environment(3, 2, "slurm")
     assert "secret" not in text
     assert "processes: 2 (launcher slurm)" in text
 
@@ -51,11 +51,11 @@ def test_fused_is_chosen_on_cuda_only_and_leaves_choices_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plain = {"optimizer": {"type": "SGD", "lr": 1.0}}
-    assert hardware.prefer_fused(plain) == plain
+    assert device.prefer_fused(plain) == plain
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert hardware.prefer_fused(plain)["optimizer"]["fused"] is True
+    assert device.prefer_fused(plain)["optimizer"]["fused"] is True
     assert "fused" not in plain["optimizer"]
     chosen = {"optimizer": {"type": "SGD", "foreach": True}}
-    assert hardware.prefer_fused(chosen) == chosen
+    assert device.prefer_fused(chosen) == chosen
     other = {"optimizer": {"type": "LBFGS"}}
-    assert hardware.prefer_fused(other) == other
+    assert device.prefer_fused(other) == other

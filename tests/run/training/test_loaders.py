@@ -12,12 +12,14 @@ from nlseg.datasets.stream import DefaultSampler, InfiniteSampler
 from nlseg.errors import DataError
 from nlseg.run.loaders import (
     BatchStream,
+    WorkerDiedError,
     clean_loader_config,
     iterations_per_epoch,
     log_bad_samples,
     original_message,
+    prepare_worker,
+    shut_down,
 )
-from nlseg.run.workers import WorkerDiedError, prepare_worker, shut_down
 from nlseg.structures import SampleIndex
 
 

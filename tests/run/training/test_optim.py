@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from nlseg.errors import ConfigError
-from nlseg.run.agreement import Agreement
-from nlseg.run.optim import AmpOptimWrapper, OptimWrapper
+from nlseg.run.step import Agreement, AmpOptimWrapper, OptimWrapper
 
 
 def make(kind: type[OptimWrapper] = OptimWrapper, **options: Any) -> tuple[nn.Linear, OptimWrapper]:

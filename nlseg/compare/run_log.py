@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nlseg.errors import UserError
-from nlseg.run.logs.scalars import FILE, read_scalars
+from nlseg.run.logs import FILE, read_scalars
 from nlseg.table import format_table
 
 Run = list[dict[str, Any]]

@@ -1,0 +1,290 @@
+"""What this machine and process compute with: GPU, precision, seeds, batch norm, compilation."""
+
+import os
+import platform
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import mmengine
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+import nlseg
+from nlseg.errors import ConfigError, UserError
+from nlseg.run import processes
+
+_LAST_TORCH_FOR_VOLTA = "torch<2.11, or a wheel for CUDA 12.6"
+_FUSED = ("SGD", "Adam", "AdamW", "Adagrad")
+
+
+def check_cuda_build() -> None:
+    """Stop before training when this PyTorch holds no code for the GPU.
+
+    Raises:
+        UserError: It names the GPU and what to install.
+    """
+    if not torch.cuda.is_available():
+        return
+    for index in range(torch.cuda.device_count()):
+        capability = torch.cuda.get_device_capability(index)
+        if not knows(capability, torch.cuda.get_arch_list()):
+            name = torch.cuda.get_device_name(index)
+            raise UserError(explain(name, capability, torch.cuda.get_arch_list()))
+
+
+def knows(capability: tuple[int, int], builds: list[str]) -> bool:
+    """Tell whether a list such as ['sm_80', 'compute_90'] serves a GPU of this capability.
+
+    Code for sm_XY runs on GPUs of the same generation X from Y on; compute_XY is compiled at
+    start-up for any later one.
+    """
+    major, minor = capability
+    for build in builds:
+        kind, _, number = build.partition("_")
+        digits = "".join(filter(str.isdigit, number))
+        built = (int(digits[:-1]), int(digits[-1])) if len(digits) > 1 else (99, 0)
+        if kind == "sm" and built[0] == major and built[1] <= minor:
+            return True
+        if kind == "compute" and built <= (major, minor):
+            return True
+    return not builds
+
+
+def explain(name: str, capability: tuple[int, int], builds: list[str]) -> str:
+    """Say what to install for a GPU that this PyTorch has no code for."""
+    need = f"sm_{capability[0]}{capability[1]}"
+    newest = max((build for build in builds if build.startswith("sm_")), default="none")
+    remedy = (
+        f"install {_LAST_TORCH_FOR_VOLTA}"
+        if capability < (7, 5)
+        else "install a newer PyTorch from https://pytorch.org/get-started/locally"
+    )
+    return (
+        f"{name} needs {need}, but this PyTorch {torch.__version__} was built for "
+        f"{', '.join(builds)} (newest {newest}); {remedy}"
+    )
+
+
+def apply_speed_settings(cfg: Mapping[str, Any], env_cfg: Mapping[str, Any]) -> None:
+    """Set what concerns the whole process: cuDNN's search, TF32.
+
+    Args:
+        cfg: The run's config; ``tf32`` (True or False) decides on TensorFloat-32 in products and
+            convolutions, and leaves PyTorch's choice when it is not there.
+        env_cfg: mmengine's ``env_cfg``; ``cudnn_benchmark``.
+    """
+    if env_cfg.get("cudnn_benchmark"):
+        torch.backends.cudnn.benchmark = True
+    tf32 = cfg.get("tf32")
+    if tf32 is not None:
+        torch.backends.cuda.matmul.allow_tf32 = bool(tf32)
+        torch.backends.cudnn.allow_tf32 = bool(tf32)
+
+
+def prefer_fused(optim_wrapper: dict[str, Any]) -> dict[str, Any]:
+    """Choose the fused form of an optimizer on CUDA unless the config decides.
+
+    A fused optimizer can leave out a step without the host knowing, so that checking for NaN costs
+    no wait (see ``optim``).
+    """
+    optimizer = optim_wrapper.get("optimizer")
+    if not torch.cuda.is_available() or not isinstance(optimizer, dict):
+        return optim_wrapper
+    decided = {"fused", "foreach", "capturable", "differentiable"} & set(optimizer)
+    if optimizer.get("type") in _FUSED and not decided:
+        return {**optim_wrapper, "optimizer": {**optimizer, "fused": True}}
+    return optim_wrapper
+
+
+def describe_environment(seed: int, processes: int, launcher: str) -> str:
+    """Write what a run should note about its machine; nothing from the environment's variables."""
+    if torch.cuda.is_available():
+        devices = f"{torch.cuda.get_device_name()} (CUDA {torch.version.cuda})"
+    else:
+        devices = f"CPU, {torch.get_num_threads()} threads"
+    facts = {
+        "nlseg": nlseg.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "mmengine": mmengine.__version__,
+        "device": devices,
+        "processes": f"{processes} (launcher {launcher})",
+        "seed": seed,
+    }
+    return "\n" + "\n".join(f"    {name}: {value}" for name, value in facts.items())
+
+
+def seed_run(seed: int | None) -> int:
+    """Seed every generator of this process; all processes get the same seed.
+
+    Args:
+        seed: The run's seed; drawn by process 0 when not given.
+
+    Returns:
+        The seed.
+    """
+    if seed is None:
+        drawn = int.from_bytes(os.urandom(4), "little") >> 1
+        seed = int(processes.broadcast(torch.tensor([drawn])).item())
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    return seed
+
+
+def seed_iteration(seed: int, iteration: int, rank: int) -> None:
+    """Seed what the network itself draws (dropout) from (seed, iteration, rank).
+
+    With it no generator's state needs saving: iteration t draws the same after any restart.
+    """
+    words = np.random.SeedSequence(seed, spawn_key=(iteration, rank)).generate_state(2)
+    torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+
+
+def be_deterministic() -> None:
+    """Choose operators that give the same bits on every run of the same machine and software.
+
+    An operator that has no deterministic form warns and goes on instead of ending the training;
+    the networks of nlseg need none (see docs/reliability.md for what is guaranteed).
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+HalfName = Literal["float16", "bfloat16"]
+_NAMES = ("float16", "bfloat16")
+
+
+def check_half(name: HalfName | None) -> HalfName | None:
+    """Return the name if there is such a type.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if name is not None and name not in _NAMES:
+        raise ConfigError(f"dtype: {name!r} is not one of {', '.join(_NAMES)}")
+    return name
+
+
+def half_precision(enabled: bool, name: HalfName | None) -> AbstractContextManager[object]:
+    """Return a context in which networks compute in half precision; one inside it keeps the type.
+
+    Args:
+        enabled: Whether they do.
+        name: Which type; PyTorch's choice for the device where None.
+    """
+    dtype = None if name is None else getattr(torch, name)
+    return torch.autocast(processes.device().type, dtype, enabled=enabled)
+
+
+class BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation of inputs (N, C, ...) of any number of dimensions."""
+
+    def _check_input_dim(self, input: object) -> None:
+        """Accept everything, as SyncBatchNorm does."""
+
+
+def revert_sync_batchnorm(module: nn.Module) -> nn.Module:
+    """Replace SyncBatchNorm by BatchNorm with the same weights, statistics and names.
+
+    Args:
+        module: A network; changed in place, except where it is a SyncBatchNorm itself.
+    """
+    if isinstance(module, nn.SyncBatchNorm):
+        return _revert(module)
+    for name, child in module.named_children():
+        replaced = revert_sync_batchnorm(child)
+        if replaced is not child:
+            setattr(module, name, replaced)
+    return module
+
+
+def _revert(sync: nn.SyncBatchNorm) -> BatchNorm:
+    plain = BatchNorm(
+        sync.num_features, sync.eps, sync.momentum, sync.affine, sync.track_running_stats
+    )
+    plain.weight, plain.bias = sync.weight, sync.bias
+    plain.running_mean, plain.running_var = sync.running_mean, sync.running_var
+    plain.num_batches_tracked = sync.num_batches_tracked
+    plain.training = sync.training
+    return plain
+
+
+PARTS = ("backbone", "neck", "decode_head", "auxiliary_head")
+_OPTIONS = ("fullgraph", "dynamic", "backend", "mode", "options", "disable")
+
+
+class CompiledCall:
+    """What calling a compiled module runs.
+
+    Args:
+        module: The module.
+        options: Arguments of ``torch.compile``.
+    """
+
+    def __init__(self, module: nn.Module, options: Mapping[str, Any]) -> None:
+        self.module = module
+        self.call: Callable[..., Any] = torch.compile(module._call_impl, **options)
+
+    def __call__(self, *inputs: Any, **settings: Any) -> Any:
+        """Run the module on maps (N, C, H, W), in any nesting."""
+        if not self.module.training:
+            for leaf in tree_leaves(inputs):
+                if isinstance(leaf, Tensor) and leaf.dim() == 4:
+                    torch._dynamo.maybe_mark_dynamic(leaf, [2, 3])
+        return self.call(*inputs, **settings)
+
+
+def compile_network(model: nn.Module, setting: bool | Mapping[str, Any] | None) -> int:
+    """Compile a segmentor's parts in place; a second call changes nothing.
+
+    Args:
+        model: The segmentor, or a test-time wrapper around it.
+        setting: The config's ``compile``: True, or arguments of ``torch.compile``. ``fullgraph`` is
+            on unless it says otherwise.
+
+    Returns:
+        Number of parts that are compiled.
+
+    Raises:
+        ConfigError: For an unknown argument, or a network without such parts.
+    """
+    options = _options(setting)
+    if options is None:
+        return 0
+    parts = list(parts_of(model))
+    if not parts:
+        raise ConfigError(f"compile: {type(model).__name__} has none of {', '.join(PARTS)}")
+    for part in parts:
+        if not isinstance(part._compiled_call_impl, CompiledCall):
+            part._compiled_call_impl = CompiledCall(part, options)
+    return len(parts)
+
+
+def _options(setting: bool | Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if not setting and not isinstance(setting, Mapping):
+        return None
+    given = {} if isinstance(setting, bool) else dict(setting or {})
+    for name in given:
+        if name not in _OPTIONS:
+            raise ConfigError(f"compile.{name}: not one of {', '.join(_OPTIONS)}")
+    return {"fullgraph": True, **given}
+
+
+def parts_of(model: nn.Module) -> Iterator[nn.Module]:
+    """Walk over the modules that are compiled."""
+    inner = getattr(model, "module", None)
+    while isinstance(inner, nn.Module):
+        model, inner = inner, getattr(inner, "module", None)
+    for name in PARTS:
+        part = getattr(model, name, None)
+        if isinstance(part, nn.ModuleList):
+            yield from part
+        elif isinstance(part, nn.Module):
+            yield part

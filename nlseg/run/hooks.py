@@ -1,0 +1,398 @@
+"""What runs beside training: weight averages, log lines, progress bars, pictures."""
+
+import resource
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmengine import fileio
+from mmengine.hooks import EMAHook as MMEMAHook
+from mmengine.hooks import Hook
+from mmengine.hooks import LoggerHook as MMLoggerHook
+from mmengine.model import ExponentialMovingAverage as MMExponentialMovingAverage
+from torch import Tensor, nn
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from nlseg.errors import DataError
+from nlseg.evaluation.prediction_files import image_root, prediction_name
+from nlseg.registry import HOOKS, MODELS
+from nlseg.run import processes
+from nlseg.run.logs import ScalarLog
+from nlseg.structures import SegDataSample
+from nlseg.visualization.overlay import Image
+
+
+@MODELS.register_module()
+class ExponentialMovingAverage(MMExponentialMovingAverage):
+    """Average parameters as ``(1 - momentum) average + momentum source``, all in a few kernels.
+
+    Args:
+        model: The network that is averaged.
+        momentum: Weight of the newest parameters, in (0, 1).
+        interval: Iterations between two updates.
+        device: Where the average lives; None is where the network does.
+        update_buffers: Whether buffers are averaged, too, instead of copied.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        momentum: float = 0.0002,
+        interval: int = 1,
+        device: torch.device | None = None,
+        update_buffers: bool = False,
+    ) -> None:
+        super().__init__(model, momentum, interval, device, update_buffers)
+
+    def update_parameters(self, model: nn.Module) -> None:
+        """Take one step towards the parameters of ``model``."""
+        source = model.state_dict() if self.update_buffers else dict(model.named_parameters())
+        pairs = [(average, source[name].detach()) for name, average in self.avg_parameters.items()]
+        if int(self.steps) == 0:
+            _copy(pairs)
+        elif int(self.steps) % self.interval == 0:
+            floats = [pair for pair in pairs if pair[0].is_floating_point()]
+            averages = [average.data for average, _ in floats]
+            news = [new.to(average.device) for average, new in floats]
+            torch._foreach_lerp_(averages, news, self.momentum)
+        if not self.update_buffers:
+            _copy(list(zip(self.module.buffers(), model.buffers(), strict=True)))
+        self.steps += 1
+
+
+def _copy(pairs: list[tuple[Tensor, Tensor]]) -> None:
+    for target, source in pairs:
+        target.data.copy_(source)
+
+
+@HOOKS.register_module()
+class EMAHook(MMEMAHook):
+    """Keep an average of the weights; validate, test and save with it; resume it exactly.
+
+    Args:
+        ema_type: The kind of average.
+        strict_load: Whether every averaged weight must be in a checkpoint that is resumed.
+        begin_iter: Iteration from which to average; before, the weights are copied.
+        begin_epoch: Epoch from which to average, in place of an iteration.
+        momentum: Weight of the newest parameters, in (0, 1).
+        interval: Iterations between two updates.
+        update_buffers: Whether buffers are averaged, too.
+    """
+
+    def __init__(
+        self,
+        ema_type: str = "ExponentialMovingAverage",
+        strict_load: bool = False,
+        begin_iter: int = 0,
+        begin_epoch: int = 0,
+        *,
+        momentum: float = 0.0002,
+        interval: int = 1,
+        update_buffers: bool = False,
+    ) -> None:
+        super().__init__(
+            ema_type,
+            strict_load,
+            begin_iter,
+            begin_epoch,
+            momentum=momentum,
+            interval=interval,
+            update_buffers=update_buffers,
+        )
+        self.swapped = False
+
+    def _swap_ema_parameters(self) -> None:
+        super()._swap_ema_parameters()
+        self.swapped = not self.swapped
+
+    def put_back(self) -> None:
+        """Give the network its own weights back when an evaluation ends early."""
+        if self.swapped:
+            self._swap_ema_parameters()
+
+
+@HOOKS.register_module()
+class ProgressHook(Hook):
+    """Show bars for training, validation and test; log lines scroll above them.
+
+    Elsewhere (a file, Slurm) there are the plain log lines only.
+
+    Args:
+        enabled: None shows bars where stderr is a terminal.
+    """
+
+    priority = "LOWEST"
+
+    def __init__(self, enabled: bool | None = None) -> None:
+        self.enabled = enabled
+        self._bars: dict[str, tqdm] = {}
+        self._stack = ExitStack()
+
+    def before_run(self, runner: Any) -> None:
+        """Decide whether to show bars."""
+        wanted = sys.stderr.isatty() if self.enabled is None else self.enabled
+        self.enabled = wanted and processes.is_main()
+
+    def _open(self, runner: Any, name: str, total: int, done: int = 0) -> None:
+        if self.enabled:
+            if not self._bars:
+                self._stack.enter_context(_lines_above_bar(runner.logger))
+            self._bars[name] = tqdm(
+                total=total, initial=done, desc=name, dynamic_ncols=True, leave=name == "train"
+            )
+
+    def _step(self, name: str) -> None:
+        if name in self._bars:
+            self._bars[name].update()
+
+    def _close(self, name: str) -> None:
+        if name in self._bars:
+            self._bars.pop(name).close()
+            if not self._bars:
+                self._stack.close()
+
+    def before_train(self, runner: Any) -> None:
+        """Open the bar of the whole training."""
+        self._open(runner, "train", runner.max_iters, runner.iter)
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Move on."""
+        self._step("train")
+
+    def after_train(self, runner: Any) -> None:
+        """Close the bar."""
+        self._close("train")
+
+    def before_val_epoch(self, runner: Any) -> None:
+        """Open a bar for one validation."""
+        self._open(runner, "val", len(runner.val_dataloader))
+
+    def after_val_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Move on."""
+        self._step("val")
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Close the bar."""
+        self._close("val")
+
+    def before_test_epoch(self, runner: Any) -> None:
+        """Open a bar for one test."""
+        self._open(runner, "test", len(runner.test_dataloader))
+
+    def after_test_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Move on."""
+        self._step("test")
+
+    def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Close the bar."""
+        self._close("test")
+
+    def after_run(self, runner: Any) -> None:
+        """Close what is open when a run ends early."""
+        for name in list(self._bars):
+            self._close(name)
+
+
+@contextmanager
+def _lines_above_bar(logger: Any) -> Iterator[None]:
+    with logging_redirect_tqdm(loggers=[logger]):
+        yield
+
+
+@HOOKS.register_module()
+class LoggerHook(MMLoggerHook):
+    """Write a log line and the scalars every few iterations; never ends training.
+
+    Lines are mmengine's. Scalars go to ``scalars.jsonl`` of the run folder (see ``scalars``), to
+    TensorBoard where it is installed, and to the visualizer's back ends.
+
+    Args:
+        interval: Iterations between two lines.
+        ignore_last: Whether the last iterations of an epoch, fewer than an interval, get no line.
+        interval_exp_name: Kept for mmengine's configs; the name is in the log's head.
+        log_metric_by_epoch: Whether the back ends get validation scores by epoch.
+        tensorboard: Whether to write TensorBoard's files where it is installed.
+    """
+
+    def __init__(
+        self,
+        interval: int = 10,
+        ignore_last: bool = True,
+        interval_exp_name: int = 1000,
+        log_metric_by_epoch: bool = True,
+        *,
+        tensorboard: bool = True,
+    ) -> None:
+        super().__init__(
+            interval=interval,
+            ignore_last=ignore_last,
+            interval_exp_name=interval_exp_name,
+            log_metric_by_epoch=log_metric_by_epoch,
+        )
+        self.tensorboard = tensorboard
+        self.curves: ScalarLog | None = None
+        self._warned = False
+
+    def before_train(self, runner: Any) -> None:
+        """Go on with the curves where the run was left."""
+        if processes.is_main():
+            folder = Path(runner.work_dir)
+            self.curves = ScalarLog(folder, runner.logger.warning, self.tensorboard)
+            self.curves.resume(runner.iter)
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Write a line where one is due."""
+        last = runner.iter + 1 == runner.max_iters
+        end = self.end_of_epoch(runner.train_dataloader, batch_idx) and not self.ignore_last
+        if self.every_n_inner_iters(batch_idx, self.interval) or last or end:
+            if not torch.cuda.is_available():
+                runner.message_hub.update_scalar("train/memory", peak_memory_mib())
+            tag, line = runner.log_processor.get_log_after_iter(runner, batch_idx, "train")
+            runner.logger.info(line)
+            self._write(runner, "train", runner.iter + 1, tag)
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Write the scores of a validation."""
+        size = len(runner.val_dataloader)
+        tag, line = runner.log_processor.get_log_after_epoch(runner, size, "val")
+        runner.logger.info(line)
+        training = hasattr(runner.train_loop, "iter")
+        step = runner.epoch if self.log_metric_by_epoch else runner.iter
+        self._write(runner, "val", runner.iter if training else 0, tag, step if training else 0)
+
+    def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Write the scores of a test."""
+        self._guard(runner, lambda: super(LoggerHook, self).after_test_epoch(runner, metrics))
+
+    def _write(
+        self, runner: Any, kind: str, step: int, tag: dict[str, Any], shown: int | None = None
+    ) -> None:
+        if self.curves is not None:
+            self.curves.write(kind, step, {**tag, "step": step})
+        position = step if shown is None else shown
+        path = self.json_log_path
+        self._guard(runner, lambda: runner.visualizer.add_scalars(tag, position, path))
+
+    def _guard(self, runner: Any, action: Any) -> None:
+        try:
+            action()
+        except Exception as error:
+            if not self._warned:
+                runner.logger.warning(
+                    f"a log cannot be written ({error!r}); training goes on without"
+                )
+            self._warned = True
+
+    def after_run(self, runner: Any) -> None:
+        """Close the files."""
+        if self.curves is not None:
+            self.curves.close()
+        self._guard(runner, runner.visualizer.close)
+
+
+def peak_memory_mib() -> int:
+    """Return the most memory that this process has held, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+@HOOKS.register_module()
+class SegVisualizationHook(Hook):
+    """Draw labels and predictions of validation and test images.
+
+    Args:
+        draw: Whether to draw at all; ``show`` or ``show_dir`` imply it.
+        interval: Draw every ``interval``-th batch. Without it every 50th, and with ``show_dir``
+            every one.
+        show: Open a window for each.
+        wait_time: Seconds until the window goes on, 0 for ever.
+        backend_args: Where image files come from, as for ``LoadImageFromFile``.
+        show_dir: Write PNGs here instead of handing pictures to the visualizer's back ends.
+            Sub-folders of the images are kept, so that no two share a file; pictures drawn while
+            training lie below ``iter_<n>/``.
+    """
+
+    def __init__(
+        self,
+        draw: bool = False,
+        interval: int | None = None,
+        *,
+        show: bool = False,
+        wait_time: float = 0.0,
+        backend_args: dict[str, Any] | None = None,
+        show_dir: str | None = None,
+    ) -> None:
+        self.draw = draw or show or show_dir is not None
+        self.interval = interval or (1 if show_dir is not None else 50)
+        self.show = show
+        self.wait_time = wait_time
+        self.backend_args = backend_args
+        self.show_dir = show_dir
+        self.warned = False
+
+    def after_val_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Draw the predictions of a validation batch; a full disk does not end a training."""
+        try:
+            self._draw(runner, batch_idx, outputs, "val")
+        except OSError as error:
+            if not self.warned:
+                runner.logger.warning(f"a picture cannot be written ({error}); the run goes on")
+            self.warned = True
+
+    def after_test_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Draw the predictions of a test batch."""
+        self._draw(runner, batch_idx, outputs, "test")
+
+    def _draw(
+        self, runner: Any, batch_idx: int, outputs: Sequence[SegDataSample] | None, mode: str
+    ) -> None:
+        if not self.draw or not self.every_n_inner_iters(batch_idx, self.interval):
+            return
+        dataset = getattr(runner, f"{mode}_dataloader").dataset
+        root = image_root(dataset)
+        for sample in outputs or ():
+            name = prediction_name(sample.img_path, root)
+            runner.visualizer.add_datasample(
+                "_".join((mode, *name.with_suffix("").parts)),
+                read_rgb(sample.img_path, self.backend_args),
+                data_sample=sample,
+                show=self.show,
+                wait_time=self.wait_time,
+                out_file=self._file(name, mode, runner.iter),
+                step=runner.iter,
+            )
+
+    def _file(self, name: Path, mode: str, iteration: int) -> Path | None:
+        if self.show_dir is None:
+            return None
+        return Path(self.show_dir, f"iter_{iteration}" if mode == "val" else "", name)
+
+
+def read_rgb(path: str, backend_args: dict[str, Any] | None = None) -> Image:
+    """Read an image file as RGB (H, W, 3), turned as its EXIF tag says, as the pipelines do.
+
+    Raises:
+        DataError: If it cannot be decoded.
+    """
+    content = np.frombuffer(fileio.get(path, backend_args=backend_args), np.uint8)
+    image = cv2.imdecode(content, cv2.IMREAD_COLOR)
+    if image is None:
+        raise DataError(f"{path}: is no image that can be decoded")
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))

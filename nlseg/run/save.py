@@ -1,0 +1,543 @@
+"""When to save, what to keep, and which checkpoint is the best."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from mmengine.hooks import Hook
+from torch import Tensor
+
+from nlseg.errors import ConfigError
+from nlseg.files import link_or_copy, sync_folder
+from nlseg.registry import HOOKS
+from nlseg.run import checkpoint, processes
+from nlseg.run.checkpoint import plain
+from nlseg.run.state import collect
+from nlseg.run.step import NonFiniteError
+from nlseg.weights.files import read_checkpoint
+
+_GREATER = (
+    "acc",
+    "top",
+    "ar@",
+    "auc",
+    "precision",
+    "map",
+    "mdice",
+    "miou",
+    "macc",
+    "aacc",
+    "fscore",
+)
+_LESS = ("loss",)
+
+
+class BestScores:
+    """Keeps the best value of each score that was asked for.
+
+    Args:
+        keys: Names of the scores; 'auto' is the first of the first validation.
+        rules: 'greater' or 'less' for each, or one for all; None guesses from the name.
+    """
+
+    def __init__(self, keys: Sequence[str], rules: Sequence[str | None]) -> None:
+        if len(rules) not in (1, len(keys)):
+            raise ConfigError(
+                f"checkpoint.rule: {len(rules)} rules for {len(keys)} scores in save_best"
+            )
+        self.keys = list(keys)
+        self.rules = list(rules) * len(keys) if len(rules) == 1 else list(rules)
+        self.kept: dict[str, dict[str, Any]] = {}
+
+    def improved(self, scores: Mapping[str, float]) -> list[str]:
+        """Return the scores that are better than ever before.
+
+        Raises:
+            ConfigError: A score that was asked for is not among them, or cannot be ranked.
+        """
+        if self.keys == ["auto"] and scores:
+            self.keys = [next(iter(scores))]
+        missing = [key for key in self.keys if key not in scores]
+        if missing:
+            raise ConfigError(
+                f"checkpoint.save_best: validation gives no '{missing[0]}'; it gives "
+                f"{', '.join(map(str, scores))}"
+            )
+        pairs = zip(self.keys, self.rules, strict=True)
+        return [key for key, rule in pairs if self._is_better(key, rule, float(scores[key]))]
+
+    def _is_better(self, key: str, rule: str | None, value: float) -> bool:
+        if math.isnan(value):
+            return False
+        if key not in self.kept:
+            return True
+        best = float(self.kept[key]["score"])
+        return value > best if (rule or guess_rule(key)) == "greater" else value < best
+
+    def keep(self, key: str, score: float, file: str, iteration: int) -> str | None:
+        """Note a new best; return the name of the file that it replaces."""
+        before = self.kept.get(key, {}).get("file")
+        self.kept[key] = {"score": float(score), "file": file, "iter": iteration}
+        return before if before != file else None
+
+
+def guess_rule(key: str) -> str:
+    """Tell from a score's name whether more of it is better.
+
+    Raises:
+        ConfigError: The name does not say.
+    """
+    name = key.lower()
+    if any(part in name for part in _GREATER):
+        return "greater"
+    if any(part in name for part in _LESS):
+        return "less"
+    raise ConfigError(f"checkpoint.rule: say 'greater' or 'less' for '{key}'; its name does not")
+
+
+Job = Callable[[], Any]
+
+
+class Saver:
+    """Runs the jobs that write files, inline or in one thread, in the order they are given.
+
+    Args:
+        background: Whether training goes on while files are written. The state is first copied to
+            memory that is kept for the next time, so a run's state is held twice on the host.
+    """
+
+    def __init__(self, background: bool = False) -> None:
+        self.background = background
+        self._pool = ThreadPoolExecutor(1, "saving") if background else None
+        self._jobs: list[Future[Any]] = []
+        self._memory: dict[str, Tensor] = {}
+
+    def prepare(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take the memory for copies while training goes on, so that the first is quick, too.
+
+        Args:
+            checkpoint: Of the same form as those that are to be saved.
+        """
+        if self.background and not self._memory:
+            wanted = [(name, v.shape, v.dtype, v.is_cuda) for name, v in _tensors("", checkpoint)]
+            self.run(lambda: [self._take(*one) for one in wanted])
+
+    def _take(self, name: str, shape: torch.Size, dtype: torch.dtype, pinned: bool) -> Tensor:
+        """Return the memory of a name, which the system gives only when it is written to."""
+        kept = self._memory.get(name)
+        if kept is None or kept.shape != shape or kept.dtype != dtype:
+            kept = torch.empty(shape, dtype=dtype, pin_memory=pinned).zero_()
+            self._memory[name] = kept
+        return kept
+
+    def freeze(self, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a checkpoint as plain values that training can no longer change.
+
+        Inline nothing is copied that is on the host already, as training waits.
+        """
+        if not self.background:
+            frozen: dict[str, Any] = plain(checkpoint)
+            return frozen
+        self.wait()
+        copy: dict[str, Any] = self._copy("", checkpoint)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return dict(plain(copy))
+
+    def _copy(self, name: str, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            kept = self._take(name, value.shape, value.dtype, value.is_cuda)
+            return kept.copy_(value.detach(), non_blocking=True)
+        if isinstance(value, Mapping):
+            return {key: self._copy(f"{name}/{key}", item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._copy(f"{name}/{i}", item) for i, item in enumerate(value))
+        return value
+
+    def run(self, job: Job) -> None:
+        """Run a job now, or after those given before."""
+        if self._pool is None:
+            job()
+        else:
+            self._jobs.append(self._pool.submit(job))
+
+    def failures(self, *, wait: bool = False) -> list[OSError]:
+        """Return why finished jobs could not write, once each.
+
+        Raises:
+            BaseException: A job failed for another reason than the file system.
+        """
+        found = []
+        rest = []
+        for job in self._jobs:
+            if not wait and not job.done():
+                rest.append(job)
+                continue
+            error = job.exception()
+            if isinstance(error, OSError):
+                found.append(error)
+            elif error is not None:
+                raise error
+        self._jobs = rest
+        return found
+
+    def wait(self) -> None:
+        """Wait until all files are written; errors stay for ``failures``."""
+        for job in self._jobs:
+            job.exception()
+
+    def close(self) -> None:
+        """Write what is left and end the thread."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+
+
+def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """Walk over all tensors in nested containers with the name of their place."""
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, (Mapping, list, tuple)):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, item in items:
+            yield from _tensors(f"{name}/{key}", item)
+
+
+STOPGAP = "iter_{}.pth"
+
+
+@dataclass
+class Keeper:
+    """Adds checkpoints to a folder; an older one goes when the one that replaces it is durable.
+
+    Args:
+        folder: Where checkpoints lie.
+        template: Name of periodic ones, with {} for the number.
+        most: How many periodic ones to keep; -1 keeps all.
+    """
+
+    folder: Path
+    template: str
+    most: int
+
+    def add(self, frozen: Mapping[str, Any], path: Path, number: int | None) -> None:
+        """Write a checkpoint, point at it, and then drop old ones.
+
+        Args:
+            frozen: Plain values that do not change any more.
+            path: File.
+            number: What the template was filled with; None drops nothing.
+        """
+        write_finite(frozen, path)
+        checkpoint.point_to(path)
+        if self.most > 0 and number is not None:
+            checkpoint.prune(self.folder, self.template, keep=self.most, current=number)
+            if self.template != STOPGAP:
+                checkpoint.prune(self.folder, STOPGAP, keep=0, current=1 << 62)
+
+    def add_best(
+        self,
+        whole: Path | None,
+        frozen: Mapping[str, Any] | None,
+        better: Sequence[tuple[str, str | None]],
+        scores: dict[str, float],
+    ) -> None:
+        """Give a checkpoint that was validated its scores, and its name as the best one.
+
+        Args:
+            whole: The checkpoint of this very state; None where there is none.
+            frozen: The state, to be written where there is none.
+            better: Names of best checkpoints to make, each with that of the one it replaces.
+            scores: What validation found.
+        """
+        record = checkpoint.read_record(whole) if whole else None
+        for name, before in better:
+            path = self.folder / name
+            if frozen is not None:
+                checkpoint.write_record(path, replace(write_finite(frozen, path), scores=scores))
+            elif whole is not None and record is not None:
+                link_or_copy(whole, path)
+                checkpoint.write_record(path, replace(record, file=name, scores=scores))
+            else:
+                raise checkpoint.SaveError(f"{path}: cannot be made, as {whole} was not written")
+            if before:
+                checkpoint.remove(self.folder / before)
+        if whole is not None and record is not None:
+            checkpoint.write_record(whole, replace(record, scores=scores))
+
+    def tidy_up(self, path: Path, progress: int) -> None:
+        """Drop what a kill between a save and its deletions left behind.
+
+        Args:
+            path: The checkpoint that a run goes on from.
+            progress: Its number.
+        """
+        periodic = path.name == self.template.format(progress)
+        if self.most > 0 and periodic and path.parent.resolve() == self.folder.resolve():
+            checkpoint.prune(self.folder, self.template, keep=self.most, current=progress)
+
+
+def write_finite(frozen: Mapping[str, Any], path: Path) -> checkpoint.Record:
+    """Write a checkpoint unless a weight is not finite.
+
+    Raises:
+        NonFiniteError: One is not; such a state is never saved.
+        SaveError: It cannot be written.
+    """
+    floats = [value for value in frozen["state_dict"].values() if value.is_floating_point()]
+    if floats and not torch.stack(torch._foreach_norm(floats)).isfinite().all():
+        iteration = frozen["meta"]["iter"]
+        raise NonFiniteError(f"iteration {iteration}: weights are not finite; not saved")
+    return checkpoint.save(frozen, path)
+
+
+def publish(path: Path, keys: Sequence[str], target: Path | None = None) -> Path:
+    """Write a copy of a checkpoint with some of its entries.
+
+    Args:
+        path: The checkpoint.
+        keys: Entries to keep, such as 'meta' and 'state_dict'.
+        target: Name of the copy, before the hash is put in; the checkpoint's own when not given.
+
+    Returns:
+        The copy, whose name ends in the first 8 digits of its SHA-256.
+    """
+    content = {key: value for key, value in read_checkpoint(path).items() if key in keys}
+    plain_name = target or path
+    unnamed = plain_name.with_name(f".{plain_name.stem}.publishing.pth")
+    record = checkpoint.save(content, unnamed)
+    final = plain_name.with_name(f"{plain_name.stem}-{record.sha256[:8]}.pth")
+    unnamed.replace(final)
+    checkpoint.record_path(unnamed).unlink()
+    sync_folder(final.parent)
+    return final
+
+
+Rule = Literal["greater", "less"]
+
+
+@HOOKS.register_module()
+class CheckpointHook(Hook):
+    """Save checkpoints that survive a crash, keep the newest and the best.
+
+    A periodic save that fails (disk full) is an error in the log and training goes on; the save
+    at the end, or on a request to stop, must succeed. While gradients are accumulated, a save is
+    put off to the next optimizer step, where the state is complete.
+
+    Args:
+        interval: Epochs or iterations between checkpoints; -1 saves at the end only.
+        by_epoch: Whether to count epochs.
+        save_optimizer: Whether to save the optimizer, without which no run can go on.
+        save_param_scheduler: Whether to save the schedulers.
+        out_dir: Other folder; checkpoints go to a folder of the run folder's name in it.
+        max_keep_ckpts: How many to keep; -1 keeps all. The best ones do not count.
+        save_last: Whether to save at the end whatever the interval.
+        save_best: Score or scores whose best checkpoint is kept; 'auto' takes the first.
+        rule: 'greater' or 'less' is better, for each score or for all; None guesses by name.
+        filename_tmpl: Name with {} for the number; None for epoch_{}.pth or iter_{}.pth.
+        published_keys: Entries that a copy for others, written at the end, holds.
+        save_begin: First epoch or iteration to save at.
+        background: Write files while training goes on.
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(
+        self,
+        interval: int = -1,
+        by_epoch: bool = True,
+        *,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        out_dir: str | None = None,
+        max_keep_ckpts: int = -1,
+        save_last: bool = True,
+        save_best: str | Sequence[str] | None = None,
+        rule: Rule | Sequence[Rule] | None = None,
+        filename_tmpl: str | None = None,
+        published_keys: str | Sequence[str] | None = None,
+        save_begin: int = 0,
+        background: bool = False,
+    ) -> None:
+        self.interval, self.by_epoch, self.save_begin = interval, by_epoch, save_begin
+        self.save_optimizer, self.save_param_scheduler = save_optimizer, save_param_scheduler
+        self.out_dir, self.save_last = out_dir, save_last
+        template = filename_tmpl or ("epoch_{}.pth" if by_epoch else "iter_{}.pth")
+        self.keeper = Keeper(Path(), template, max_keep_ckpts)
+        keys = [save_best] if isinstance(save_best, str) else list(save_best or [])
+        rules = [rule] if rule is None or isinstance(rule, str) else list(rule)
+        self.best = BestScores(keys, rules)
+        published = [published_keys] if isinstance(published_keys, str) else published_keys
+        self.published_keys = list(published or [])
+        self.saver = Saver(background)
+        self.saved: tuple[int, Path] | None = None
+        self.put_off: int | None = None
+        self.prepared = False
+
+    def place(self, runner: Any) -> Path:
+        """Return the folder that checkpoints go to."""
+        folder = Path(runner.work_dir)
+        return folder if self.out_dir is None else Path(self.out_dir) / folder.name
+
+    def before_train(self, runner: Any) -> None:
+        """Find the folder, and take over the best scores of a run that is resumed."""
+        self.keeper.folder = self.place(runner)
+        self.keeper.folder.mkdir(parents=True, exist_ok=True)
+        self.best.kept = dict(runner.resumed.best)
+        if runner.resumed.path is not None:
+            self.saved = (runner.iter, runner.resumed.path)
+            if processes.is_main():
+                self.keeper.tidy_up(runner.resumed.path, runner.resumed.progress)
+        if runner.resumed.scores and self.best.keys:
+            self._note_best(runner.resumed.scores, runner.resumed.progress)
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Save after the iteration where that is due."""
+        done = runner.iter + 1
+        last = self.save_last and done == runner.max_iters
+        if self.saver.background and not self.prepared and processes.is_main():
+            self.prepared = True
+            self.saver.prepare(self._collect(runner, done, runner.epoch))
+        if self.put_off is not None:
+            number = self.put_off if self.by_epoch else done
+            self._save_or_put_off(runner, number, done, runner.epoch)
+        elif not self.by_epoch and (self._on_interval(done) or last):
+            self._save_or_put_off(runner, done, done, runner.epoch)
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """Save after the epoch where that is due."""
+        done = runner.epoch + 1
+        last = self.save_last and done == runner.max_epochs
+        if self.by_epoch and (self._on_interval(done) or last):
+            self._save_or_put_off(runner, done, runner.iter, done)
+
+    def _on_interval(self, done: int) -> bool:
+        since = done - self.save_begin
+        return self.interval > 0 and since >= 0 and since % self.interval == 0
+
+    def _save_or_put_off(self, runner: Any, number: int, iteration: int, epoch: int) -> None:
+        if runner.control.is_accumulating():
+            self.put_off = number
+            return
+        self.put_off = None
+        last = iteration == runner.max_iters
+        self.save(runner, self.keeper.template.format(number), number, iteration, epoch, must=last)
+
+    def save_now(self, runner: Any) -> Path | None:
+        """Save the state between two iterations, unless that has just been done.
+
+        Returns:
+            The checkpoint of this very state.
+        """
+        iteration = runner.iter
+        if self.saved is None or self.saved[0] != iteration:
+            name = STOPGAP if self.by_epoch else self.keeper.template
+            self.save(runner, name.format(iteration), None, iteration, runner.epoch, must=True)
+        self.finish(runner, must=True)
+        return self.saved[1] if self.saved else None
+
+    def save(
+        self, runner: Any, name: str, number: int | None, iteration: int, epoch: int, *, must: bool
+    ) -> None:
+        """Write a checkpoint, point at it, drop old ones.
+
+        Args:
+            runner: The runner.
+            name: File name.
+            number: What the template was filled with; None keeps the old ones.
+            iteration: Iterations trained.
+            epoch: Epochs trained.
+            must: Whether a failure ends training.
+        """
+        runner.control.watch("saving")
+        runner.control.settle_all()
+        path = self.keeper.folder / name
+        runner.logger.info(f"Saving checkpoint {name} at iteration {iteration}")
+        written = True
+        if processes.is_main():
+            frozen = self.saver.freeze(self._collect(runner, iteration, epoch))
+            written = self._submit(runner, partial(self.keeper.add, frozen, path, number), must)
+        if self._wait_for_writer(written, must):
+            self.saved = (iteration, path)
+
+    def _collect(self, runner: Any, iteration: int, epoch: int) -> dict[str, Any]:
+        return collect(
+            runner,
+            iteration=iteration,
+            epoch=epoch,
+            optimizer=self.save_optimizer,
+            schedule=self.save_param_scheduler,
+            extra={"best": self.best.kept},
+        )
+
+    def _submit(self, runner: Any, job: Any, must: bool) -> bool:
+        try:
+            self.saver.run(job)
+        except OSError as error:
+            if must:
+                raise
+            runner.logger.error(f"{error}; training goes on")
+            return False
+        self.report(runner, must=False)
+        return True
+
+    def _wait_for_writer(self, written: bool, must: bool) -> bool:
+        """Let the other processes wait where the writer does, so that no time limit is met."""
+        if not self.saver.background or must:
+            return not processes.any_of(not written)
+        return written
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Keep the best, and note the scores beside the checkpoint that was validated."""
+        if not metrics or runner.train_loop is None:
+            return
+        runner.control.watch("saving")
+        scores = {k: float(v) for k, v in metrics.items() if isinstance(v, (int, float))}
+        progress = runner.epoch if self.by_epoch else runner.iter
+        better = self._note_best(scores, progress) if self.best.keys else []
+        if processes.is_main():
+            whole = self.saved[1] if self.saved and self.saved[0] == runner.iter else None
+            frozen = None
+            if better and whole is None:
+                frozen = self.saver.freeze(self._collect(runner, runner.iter, runner.epoch))
+            job = partial(self.keeper.add_best, whole, frozen, better, scores)
+            self._submit(runner, job, must=False)
+        self._wait_for_writer(True, False)
+        for name, _ in better:
+            runner.logger.info(f"Best so far: {name}")
+
+    def _note_best(self, scores: dict[str, float], progress: int) -> list[tuple[str, str | None]]:
+        noted = []
+        for key in self.best.improved(scores):
+            name = f"best_{key}_{self.keeper.template.format(progress)}".replace("/", "_")
+            noted.append((name, self.best.keep(key, scores[key], name, progress)))
+        return noted
+
+    def report(self, runner: Any, *, must: bool) -> None:
+        """Tell of saves in the background that failed."""
+        for error in self.saver.failures(wait=must):
+            if must:
+                raise error
+            runner.logger.error(f"{error}; training goes on")
+
+    def finish(self, runner: Any, *, must: bool) -> None:
+        """Wait until everything is written."""
+        runner.control.watch("saving")
+        self.report(runner, must=must)
+        self._wait_for_writer(True, True)
+
+    def after_train(self, runner: Any) -> None:
+        """Finish writing; publish the last and the best checkpoints where that was asked for."""
+        self.finish(runner, must=True)
+        if self.published_keys and processes.is_main():
+            names = {entry["file"] for entry in self.best.kept.values()}
+            last = [self.saved[1]] if self.saved and self.save_last else []
+            for path in [*last, *(self.keeper.folder / name for name in sorted(names))]:
+                published = publish(path, self.published_keys)
+                runner.logger.info(f"{path.name} is published as {published.name}")
