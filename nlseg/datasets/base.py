@@ -8,7 +8,7 @@ from mmengine.dataset import BaseDataset
 
 from nlseg.datasets.bad_samples import BadSamplePolicy, BadSamples
 from nlseg.datasets.cache import FrameCache, attach_frames, cache_files
-from nlseg.datasets.metainfo import describe_classes
+from nlseg.datasets.metainfo import class_map, fit_palette, join_label_maps, read_metainfo
 from nlseg.datasets.pairs import Folders, Source, find_pairs
 from nlseg.datasets.stream import sample_rng, seed_global_state
 from nlseg.datasets.transforms.compose import Compose, FuseMode
@@ -121,8 +121,7 @@ class BaseSegDataset(BaseDataset):
         self.seed = seed
         self.data_list: list[dict[str, Any]] = []
         self._join_prefix()
-        self._metainfo = self._describe_classes(metainfo, label_map)
-        self.label_map = self._metainfo["label_map"]
+        self._describe_classes(metainfo, label_map)
         self.palette_to_index = palette_to_index
         if palette_to_index is True:
             self.palette_to_index = self._metainfo["palette"]
@@ -135,13 +134,41 @@ class BaseSegDataset(BaseDataset):
 
     def _describe_classes(
         self, metainfo: Mapping[str, Any] | None, label_map: Mapping[int, int] | None
-    ) -> dict[str, Any]:
+    ) -> None:
+        """Set ``metainfo`` and ``label_map`` from what the class, the config and overrides say."""
         where = type(self).__name__
-        raw_map = self.LABEL_MAP if label_map is None else label_map
-        info = describe_classes(self.METAINFO, metainfo, raw_map, self.reduce_zero_label, where)
+        self._metainfo = info = self._load_metainfo(metainfo)
         if self.test_mode and info.get("classes") is None:
             raise ConfigError(f"{where}.metainfo.classes: not given; evaluation needs the names")
-        return info
+        raw_map = self.LABEL_MAP if label_map is None else label_map
+        subset = self.get_label_map(info.get("classes"))
+        self.label_map = join_label_maps(raw_map, subset, self.reduce_zero_label, where)
+        info.update(label_map=self.label_map, reduce_zero_label=self.reduce_zero_label)
+        info["palette"] = self._update_palette()
+
+    @classmethod
+    def _load_metainfo(cls, metainfo: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return read_metainfo(cls.METAINFO, metainfo, cls.__name__)
+
+    @classmethod
+    def get_label_map(cls, new_classes: Sequence[str] | None = None) -> dict[int, int] | None:
+        """Map the indices of the standard classes to those of chosen ones, dropped ones to 255.
+
+        Args:
+            new_classes: Names of the chosen classes, in their order.
+
+        Returns:
+            The map, or None where nothing changes.
+
+        Raises:
+            ConfigError: A chosen class is not among the standard ones.
+        """
+        return class_map(cls.METAINFO.get("classes"), new_classes, cls.__name__)
+
+    def _update_palette(self) -> list[list[int]]:
+        info, where = self._metainfo, type(self).__name__
+        subset = self.get_label_map(info.get("classes"))
+        return fit_palette(info.get("palette"), info.get("classes") or (), subset, where)
 
     def full_init(self) -> None:
         """Look for the files; nothing happens the second time.

@@ -13,8 +13,11 @@ from nlseg.structures import IGNORE_INDEX
 _PALETTE_SEED = 42
 
 
-def read_classes(classes: Any, where: str) -> tuple[str, ...]:
+def read_classes(classes: Any, where: str) -> list[str] | tuple[str, ...]:
     """Read class names given as a tuple, a list, or the path of a text file with one name a line.
+
+    Returns:
+        A list for a list, so that it equals what was given; else a tuple.
 
     Raises:
         ConfigError: A single string that is no file, a file that is not there, or no strings.
@@ -31,7 +34,7 @@ def read_classes(classes: Any, where: str) -> tuple[str, ...]:
         )
     if not isinstance(classes, Sequence) or not all(isinstance(name, str) for name in classes):
         raise ConfigError(f"{where}: {classes!r} is not a tuple or list of class names")
-    return tuple(classes)
+    return list(classes) if isinstance(classes, list) else tuple(classes)
 
 
 def read_metainfo(
@@ -44,7 +47,7 @@ def read_metainfo(
     """
     if given is not None and not isinstance(given, Mapping):
         raise ConfigError(f"{where}.metainfo: {given!r} is not a dict such as dict(classes=(...))")
-    merged = {**standard, **(given or {})}
+    merged = {**copy.deepcopy(dict(standard)), **(given or {})}
     if merged.get("classes") is not None:
         merged["classes"] = read_classes(merged["classes"], f"{where}.metainfo.classes")
     return merged
@@ -105,46 +108,23 @@ def fit_palette(
 
 
 def join_label_maps(
-    raw: Mapping[int, int] | None, subset: Mapping[int, int] | None
+    raw: Mapping[int, int] | None,
+    subset: Mapping[int, int] | None,
+    reduce_zero_label: bool,
+    where: str,
 ) -> dict[int, int] | None:
-    """Chain the map of raw label values with the map to a subset of the classes."""
+    """Chain the map of raw label values with the map to a subset of the classes.
+
+    Raises:
+        ConfigError: Raw values are mapped and shifted.
+    """
+    if raw and reduce_zero_label:
+        raise ConfigError(
+            f"{where}: label_map and reduce_zero_label=True are both given; "
+            "write the shift into label_map and leave reduce_zero_label out"
+        )
     if raw is None:
         return None if subset is None else dict(subset)
     later = subset or {}
     joined = {int(old): later.get(new, new) for old, new in raw.items()}
     return {**later, **joined}
-
-
-def describe_classes(
-    standard: Mapping[str, Any],
-    given: Mapping[str, Any] | None,
-    raw_map: Mapping[int, int] | None,
-    reduce_zero_label: bool,
-    where: str,
-) -> dict[str, Any]:
-    """Work out all that is known about the classes of a data set.
-
-    Args:
-        standard: Meta information of the kind of data set.
-        given: Meta information of the config.
-        raw_map: Class index for raw values of the label files.
-        reduce_zero_label: Whether label 0 is ignored and k becomes class k - 1.
-        where: Name of the data set, for errors.
-
-    Returns:
-        The meta information with ``classes``, ``palette``, ``label_map``, ``reduce_zero_label``.
-
-    Raises:
-        ConfigError: Something does not fit together.
-    """
-    info = read_metainfo(copy.deepcopy(dict(standard)), given, where)
-    subset = class_map(standard.get("classes"), info.get("classes"), where)
-    if raw_map and reduce_zero_label:
-        raise ConfigError(
-            f"{where}: label_map and reduce_zero_label=True are both given; "
-            "write the shift into label_map and leave reduce_zero_label out"
-        )
-    info["label_map"] = join_label_maps(raw_map, subset)
-    info["reduce_zero_label"] = reduce_zero_label
-    info["palette"] = fit_palette(info.get("palette"), info.get("classes") or (), subset, where)
-    return info

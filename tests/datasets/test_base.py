@@ -285,3 +285,40 @@ def test_palette_masks_keep_their_indices(root: Path) -> None:
     mask.save(root / "labels/a.png")
     dataset = build(root, pipeline=LOAD)
     np.testing.assert_array_equal(dataset[0]["gt_seg_map"], np.array(mask))
+
+
+def test_classes_equal_what_was_given(root: Path) -> None:
+    names = ["ground", "tree", "house"]
+    for given in (names, tuple(names)):
+        dataset = build(root, metainfo={"classes": given})
+        assert dataset.metainfo["classes"] == given
+        assert dataset.label_map is None
+
+    class Three(BaseSegDataset):
+        METAINFO = {"classes": names, "palette": ((1, 1, 1), (2, 2, 2), (3, 3, 3))}  # noqa: RUF012
+
+    assert Three.get_label_map(tuple(names)) is Three.get_label_map(None) is None
+    assert Three.get_label_map(["house", "tree"]) == {0: 255, 1: 1, 2: 0}
+    arguments = config(root, metainfo={"classes": tuple(names)})
+    arguments.pop("type")
+    dataset = Three(**arguments)
+    assert (dataset.label_map, dataset.metainfo["palette"][2]) == (None, [3, 3, 3])
+
+
+def test_a_class_of_data_sets_may_say_which_labels_become_which(root: Path) -> None:
+    class Merged(BaseSegDataset):
+        METAINFO = {"classes": ("ground", "thing")}  # noqa: RUF012
+
+        @classmethod
+        def get_label_map(cls, new_classes: Any = None) -> dict[int, int]:
+            return {0: 0, 1: 1, 2: 1}
+
+        def _update_palette(self) -> Any:
+            return [[9, 9, 9], [8, 8, 8]]
+
+    arguments = config(root, metainfo=None, pipeline=LOAD)
+    arguments.pop("type")
+    dataset = Merged(**arguments)
+    raw = np.array(Image.open(root / "labels/a.png"))
+    np.testing.assert_array_equal(dataset[0]["gt_seg_map"], np.minimum(raw, 1))
+    assert dataset.metainfo["palette"] == [[9, 9, 9], [8, 8, 8]]

@@ -16,7 +16,7 @@ from nlseg.config.checks.signatures import default_of
 from nlseg.config.origin import KeyPath
 from nlseg.config.places import LOADERS, at, walk
 from nlseg.config.runner_keys import nearest
-from nlseg.datasets.metainfo import describe_classes
+from nlseg.datasets.metainfo import class_map, fit_palette, read_metainfo
 from nlseg.errors import ConfigError
 from nlseg.registry import DATASETS
 
@@ -111,7 +111,10 @@ def _check_classes(config: Any) -> Iterator[Finding]:
             continue  # a file, which may be on another machine
         standard = getattr(find_class(dataset["type"], DATASETS), "METAINFO", {})
         try:
-            describe_classes(standard, given, None, False, dataset["type"])
+            info = read_metainfo(standard, given, dataset["type"])
+            names = info.get("classes") or ()
+            subset = class_map(standard.get("classes"), info.get("classes"), dataset["type"])
+            fit_palette(info.get("palette"), names, subset, dataset["type"])
         except ConfigError as problem:
             yield error(where, str(problem).partition(": ")[2])
 
