@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from mmengine import dist
 from mmengine.evaluator import BaseMetric
@@ -19,8 +20,8 @@ from nlseg.evaluation.samples import sample_data, sample_value
 from nlseg.evaluation.scores import (
     MetricName,
     Scores,
+    area_scores,
     check_metric_names,
-    class_scores,
     summarize,
 )
 from nlseg.ops.confusion import count_pairs
@@ -37,6 +38,10 @@ class IoUMetric(BaseMetric):
     end. So the result does not depend on how the images were dealt to them, and no prediction is
     kept or sent.
 
+    A subclass may override ``process`` and append to ``self.results`` what ``intersect_and_union``
+    returns, one tuple an image, or override ``intersect_and_union``, ``total_area_to_metrics`` or
+    ``compute_metrics``, which is called with a list of such tuples.
+
     Args:
         ignore_index: Label value that does not count.
         iou_metrics: Any of mIoU, mDice, mFscore.
@@ -44,6 +49,7 @@ class IoUMetric(BaseMetric):
             do not weigh in.
         beta: Weight of recall against precision in the F-score.
         collect_device: Accepted for the sake of existing configs; there is nothing to collect.
+        collect_dir: Accepted for the sake of existing configs, like ``collect_device``.
         output_dir: Folder for the predictions as label PNGs. Labels are shifted back up by one
             where the data set has ``reduce_zero_label``.
         format_only: Only write the predictions; labels are not needed then.
@@ -71,6 +77,7 @@ class IoUMetric(BaseMetric):
         nan_to_num: float | None = None,
         beta: float = 1.0,
         collect_device: Literal["cpu", "gpu"] = "cpu",
+        collect_dir: str | None = None,
         output_dir: str | None = None,
         format_only: bool = False,
         prefix: str | None = None,
@@ -79,7 +86,9 @@ class IoUMetric(BaseMetric):
         per_class_file: str | None = None,
     ) -> None:
         # BaseMetric warns where there is no prefix; the plain names are what is wanted here.
-        super().__init__(collect_device=collect_device, prefix=prefix or "-")
+        super().__init__(
+            collect_device=collect_device, prefix=prefix or "-", collect_dir=collect_dir
+        )
         self.prefix = prefix
         if format_only and output_dir is None:
             raise ConfigError("IoUMetric: format_only=True writes files; say where by output_dir")
@@ -141,6 +150,10 @@ class IoUMetric(BaseMetric):
                 "is the label loaded before Resize in the test pipeline?"
             )
         num_classes = len(self.classes)
+        if self._counts_itself:
+            areas = self.intersect_and_union(pred, label, num_classes, self.ignore_index)
+            self.results.append(areas)
+            return
         counts = count_pairs(pred, label, num_classes, ignore_index=self.ignore_index)
         self._counts = counts if self._counts is None else self._counts + counts
 
@@ -159,7 +172,7 @@ class IoUMetric(BaseMetric):
         Returns:
             Scores in percent, on every process the same; nothing with ``format_only``.
         """
-        num_images = torch.tensor(self._num_images)
+        num_images = torch.tensor(max(self._num_images, len(self.results)))
         dist.all_reduce(num_images)
         counts, self._counts, self._num_images = self._counts, None, 0
         if self._writer is not None:
@@ -167,12 +180,28 @@ class IoUMetric(BaseMetric):
         if self.format_only:
             print_log(f"{int(num_images)} predictions are in {self.output_dir}", logger="current")
             return {}
-        edge = len(self.classes) + 1
-        counts = torch.zeros(edge, edge, dtype=torch.int64) if counts is None else counts
-        dist.all_reduce(counts)
-        self.confusion = counts.cpu()
+        results = self._gather() if self._counts_itself else []
+        self.confusion = None
+        if not results:
+            edge = len(self.classes) + 1
+            counts = torch.zeros(edge, edge, dtype=torch.int64) if counts is None else counts
+            dist.all_reduce(counts)
+            self.confusion = counts.cpu()
+            results = [areas_of(self.confusion, len(self.classes))]
         self._warn(int(num_images), size)
-        return self.compute_metrics([self.confusion])
+        return self.compute_metrics(results)
+
+    @property
+    def _counts_itself(self) -> bool:
+        """Return whether a subclass counts in its own way, so that ``results`` are what it says."""
+        own = type(self)
+        names = ("process", "intersect_and_union")
+        return any(getattr(own, name) is not getattr(IoUMetric, name) for name in names)
+
+    def _gather(self) -> list[Any]:
+        gathered = dist.all_gather_object(_to_cpu(self.results))
+        self.results.clear()
+        return [item for part in gathered for item in part]
 
     def _warn(self, num_images: int, size: int) -> None:
         if num_images != size:
@@ -191,30 +220,79 @@ class IoUMetric(BaseMetric):
                 level=logging.WARNING,
             )
 
-    def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
-        """Score the sum of counted pairs, print the table of classes, write the JSON file.
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        """Score the sum of areas, print the table of classes, write the JSON file.
 
         Args:
-            results: Counts (K + 1, K + 1) each.
+            results: What ``intersect_and_union`` returns, of one image or of several together.
 
         Returns:
             Scores in percent, rounded to two decimals.
         """
-        counts = torch.stack(list(results)).sum(0)
-        self.per_class = class_scores(
-            counts,
-            len(self.classes),
-            metrics=self.iou_metrics,
-            beta=self.beta,
-            nan_to_num=self.nan_to_num,
+        found, union, predicted, labelled = (sum(areas) for areas in zip(*results, strict=True))
+        self.per_class = self.total_area_to_metrics(
+            found, union, predicted, labelled, list(self.iou_metrics), self.nan_to_num, self.beta
         )
         summary = summarize(self.per_class)
         print_log("per class results, %:\n" + self.table(), logger="current")
         if self.per_class_file is not None and dist.is_main_process():
-            write_scores(Path(self.per_class_file), self.classes, self.per_class, counts)
+            file = Path(self.per_class_file)
+            write_scores(file, self.classes, self.per_class, self.confusion)
             print_log(f"scores of every class: {self.per_class_file}", logger="current")
         prefix = f"{self.prefix}/" if self.prefix else ""
         return {prefix + name: value for name, value in summary.items()}
+
+    @staticmethod
+    def intersect_and_union(
+        pred_label: Tensor, label: Tensor, num_classes: int, ignore_index: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Count the pixels of every class in one image.
+
+        Args:
+            pred_label: Predicted classes (H, W).
+            label: True classes (H, W).
+            num_classes: Number of classes K.
+            ignore_index: Label that does not count.
+
+        Returns:
+            Pixels (K,) found, in the union, predicted and labelled, on the CPU.
+        """
+        counts = count_pairs(pred_label, label, num_classes, ignore_index=ignore_index)
+        return areas_of(counts, num_classes)
+
+    @staticmethod
+    def total_area_to_metrics(
+        total_area_intersect: Tensor,
+        total_area_union: Tensor,
+        total_area_pred_label: Tensor,
+        total_area_label: Tensor,
+        metrics: str | Sequence[str] = ("mIoU",),
+        nan_to_num: float | None = None,
+        beta: float = 1.0,
+    ) -> Scores:
+        """Score every class from areas that are summed over the images.
+
+        Args:
+            total_area_intersect: Pixels (K,) found.
+            total_area_union: Pixels (K,) in the union.
+            total_area_pred_label: Pixels (K,) predicted.
+            total_area_label: Pixels (K,) labelled.
+            metrics: Any of mIoU, mDice, mFscore.
+            nan_to_num: Score of a class that has none (0/0).
+            beta: Weight of recall against precision in the F-score.
+
+        Returns:
+            ``aAcc`` () and the scores (K,) of the classes, as fractions.
+        """
+        found, union, predicted, labelled = (
+            torch.as_tensor(area).cpu().numpy().astype(np.float64)
+            for area in (
+                total_area_intersect, total_area_union, total_area_pred_label, total_area_label,
+            )
+        )  # fmt: skip
+        return area_scores(
+            (found, union, predicted, labelled), metrics=metrics, beta=beta, nan_to_num=nan_to_num
+        )
 
     def table(self) -> str:
         """Return the scores of every class in percent, as text."""
@@ -226,8 +304,26 @@ class IoUMetric(BaseMetric):
         return format_table(["class", *columns], rows)
 
 
-def write_scores(file: Path, classes: Sequence[str], scores: Scores, counts: Tensor) -> None:
+def areas_of(counts: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the pixels (K,) found, in the union, predicted and labelled from counted pairs."""
+    table = counts.cpu()
+    found = table.diagonal()[:num_classes]
+    predicted, labelled = table[:, :num_classes].sum(0), table[:num_classes].sum(1)
+    return found, predicted + labelled - found, predicted, labelled
+
+
+def _to_cpu(item: Any) -> Any:
+    """Return tensors, also in lists and tuples, on the CPU; everything else as it is."""
+    if isinstance(item, Tensor):
+        return item.cpu()
+    if type(item) in (list, tuple):
+        return type(item)(map(_to_cpu, item))
+    return item
+
+
+def write_scores(file: Path, classes: Sequence[str], scores: Scores, counts: Tensor | None) -> None:
     """Write scores of every class in percent and the counts as JSON; a missing score is null."""
+    kept = None if counts is None else counts[: len(classes), : len(classes)].tolist()
     columns = {name: values * 100 for name, values in scores.items() if values.ndim}
     content = {
         "summary": {name: _number(value) for name, value in summarize(scores).items()},
@@ -235,7 +331,7 @@ def write_scores(file: Path, classes: Sequence[str], scores: Scores, counts: Ten
             {"name": name, **{key: _number(values[i]) for key, values in columns.items()}}
             for i, name in enumerate(classes)
         ],
-        "confusion": counts[: len(classes), : len(classes)].tolist(),
+        "confusion": kept,
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content, indent=1) + "\n")

@@ -14,6 +14,9 @@ from nlseg.errors import ConfigError
 Scores = dict[str, NDArray[np.float64]]
 """Name of a score -> its value for every class (K,), as a fraction; ``aAcc`` is a scalar array."""
 
+Areas = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+"""Pixels of every class (K,): found, in the union, predicted, labelled."""
+
 MetricName = Literal["mIoU", "mDice", "mFscore"]
 METRIC_NAMES: tuple[str, ...] = get_args(MetricName)
 
@@ -67,11 +70,33 @@ def class_scores(
     size = table.shape[0] if num_classes is None else num_classes
     found = np.diagonal(table)[:size]
     predicted, labelled = table[:, :size].sum(0), table[:size].sum(1)
+    union = predicted + labelled - found
+    return area_scores(
+        (found, union, predicted, labelled), metrics=metrics, beta=beta, nan_to_num=nan_to_num
+    )
+
+
+def area_scores(
+    areas: Areas,
+    *,
+    metrics: str | Sequence[str] = ("mIoU",),
+    beta: float = 1.0,
+    nan_to_num: float | None = None,
+) -> Scores:
+    """Score every class from its areas; see :func:`class_scores`.
+
+    Args:
+        areas: Pixels (K,) found, in the union, predicted, labelled.
+        metrics: Any of mIoU, mDice, mFscore.
+        beta: Weight of recall against precision in the F-score.
+        nan_to_num: What to write in place of NaN, before anything is averaged.
+    """
+    found, union, predicted, labelled = areas
     names = check_metric_names(metrics)
     with np.errstate(divide="ignore", invalid="ignore"):
         scores: Scores = {"aAcc": np.asarray(found.sum() / labelled.sum())}
         if "mIoU" in names:
-            scores["IoU"] = found / (predicted + labelled - found)
+            scores["IoU"] = found / union
         if "mDice" in names:
             scores["Dice"] = 2 * found / (predicted + labelled)
         if "mIoU" in names or "mDice" in names:

@@ -169,3 +169,66 @@ def test_seven_images_over_ranks_are_exact(world_size, tmp_path):
     mp.spawn(run_rank, (world_size, str(tmp_path)), nprocs=world_size)
     for rank in range(world_size):
         assert json.loads((tmp_path / f"{rank}.json").read_text()) == expected
+
+
+def test_areas_of_one_image_by_hand():
+    # class 0: 1 px found of 2 predicted and 1 labelled; the pixel labelled 255 does not count
+    pred, label = torch.tensor([[0, 0, 1], [1, 2, 2]]), torch.tensor([[0, 1, 1], [1, 2, 255]])
+    areas = IoUMetric.intersect_and_union(pred, label, 4, 255)
+    assert [area.tolist() for area in areas] == [
+        [1, 2, 1, 0], [2, 3, 1, 0], [2, 2, 1, 0], [1, 3, 1, 0],
+    ]  # fmt: skip
+    scores = IoUMetric.total_area_to_metrics(*[a.float() for a in areas], ["mIoU", "mDice"], 0)
+    np.testing.assert_allclose(scores["IoU"], [0.5, 2 / 3, 1, 0])
+    np.testing.assert_allclose(scores["Dice"], [2 / 3, 0.8, 1, 0])
+    assert scores["aAcc"] == pytest.approx(0.8)
+
+
+class OwnProcess(IoUMetric):
+    def process(self, data_batch, data_samples):
+        for one in data_samples:
+            pred = one.pred_sem_seg.data.squeeze()
+            label = one.gt_sem_seg.data.squeeze().to(pred)
+            self.results.append(self.intersect_and_union(pred, label, 3, self.ignore_index))
+
+
+class OwnSum(IoUMetric):
+    def compute_metrics(self, results):
+        results = tuple(zip(*results, strict=True))
+        assert len(results) == 4
+        areas = [sum(part) for part in results]
+        scores = self.total_area_to_metrics(*areas, self.metrics_wanted, None, 1)
+        return {"mIoU": round(float(np.nanmean(scores["IoU"])) * 100, 2)}
+
+    metrics_wanted = ("mIoU",)
+
+
+class OwnAreas(IoUMetric):
+    @classmethod
+    def intersect_and_union(cls, pred_label, label, num_classes, ignore_index):
+        cls.calls += 1
+        return IoUMetric.intersect_and_union(pred_label, label, num_classes, ignore_index)
+
+    calls = 0
+
+
+class OwnScores(IoUMetric):
+    @classmethod
+    def total_area_to_metrics(cls, *areas, **options):
+        scores = IoUMetric.total_area_to_metrics(*areas, **options)
+        return {"aAcc": scores["aAcc"], "IoU": scores["IoU"] / 2}
+
+
+@pytest.mark.parametrize("kind", [OwnProcess, OwnSum, OwnAreas, OwnScores])
+def test_metrics_that_override_a_part_have_it_called(kind, logged):
+    expected, own = metric(3), kind(collect_dir="unused")
+    own.dataset_meta = expected.dataset_meta
+    for pred, label in zip(*seven_images(), strict=True):
+        expected.process(None, [sample(pred, label)])
+        own.process(None, [sample(pred, label)])
+    wanted = expected.evaluate(7)["mIoU"]
+    result = own.evaluate(7)["mIoU"]
+    assert result == pytest.approx(wanted / 2 if kind is OwnScores else wanted, abs=0.006)
+    assert kind is not OwnAreas or OwnAreas.calls == 7
+    assert not any("images were counted" in line for line in logged)
+    assert own.results == []
