@@ -1,8 +1,9 @@
 """Errors that end at the user: printed once, without a traceback, before exit code 2."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 USER_ERROR = 2
 
@@ -21,6 +22,31 @@ class DataError(UserError):
 
 class CheckpointError(UserError):
     """A weight file that cannot be read or does not fit: names the file."""
+
+
+_NEAR = 0.8
+"""Share of equal letters from which a word counts as a misspelt one."""
+
+
+def nearest(given: object, choices: Iterable[object]) -> str:
+    """Say which choice was probably meant: a misspelt word, or the number next to the given one.
+
+    Args:
+        given: What was written.
+        choices: What to choose from.
+
+    Returns:
+        ``; did you mean 'x'?``, or nothing where no choice is near.
+    """
+    if isinstance(given, (int, float)) and not isinstance(given, bool):
+        numbers = [c for c in choices if isinstance(c, (int, float)) and not isinstance(c, bool)]
+        return f"; did you mean {min(numbers, key=lambda n: abs(n - given))}?" if numbers else ""
+    words: dict[str, str] = {}
+    for choice in choices:
+        if isinstance(choice, str):
+            words.setdefault(choice.lower(), choice)
+    found = get_close_matches(str(given).lower(), words, n=1, cutoff=_NEAR)
+    return f"; did you mean {words[found[0]]!r}?" if found else ""
 
 
 @contextmanager

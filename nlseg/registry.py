@@ -4,14 +4,45 @@ A class is found by its name once the package that holds it is imported; ``locat
 package, so that building from a config imports what the config needs and nothing else.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from mmengine import registry as parents
 from mmengine.registry import Registry
+
+from nlseg.checked import checked, is_ours
 
 SCOPE = "nlseg"
 
 
-def _child(name: str, parent: Registry, *locations: str) -> Registry:
-    return Registry(name, parent=parent, scope=SCOPE, locations=list(locations))
+class CheckedRegistry(Registry):
+    """A registry whose classes of this package check their arguments, see ``nlseg.checked``.
+
+    A user's class that is registered here is left as it is.
+    """
+
+    def register_module(
+        self,
+        name: str | Sequence[str] | None = None,
+        force: bool = False,
+        module: Callable[..., Any] | None = None,
+    ) -> Any:
+        """Register a class or function, as a decorator or given as ``module``.
+
+        Args:
+            name: Its name, or several, in configs; the class's own where None.
+            force: Whether to replace a class of that name.
+            module: The class or function; without it a decorator is returned.
+        """
+        if module is None:
+            return lambda built: self.register_module(name, force, built)
+        if isinstance(module, type) and is_ours(module):
+            module = checked(module)
+        return super().register_module(name, force, module)
+
+
+def _child(name: str, parent: Registry, *locations: str) -> CheckedRegistry:
+    return CheckedRegistry(name, parent=parent, scope=SCOPE, locations=list(locations))
 
 
 MODELS = _child("model", parents.MODELS, "nlseg.models")

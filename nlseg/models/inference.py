@@ -1,9 +1,11 @@
 """How images are cut, and how predictions find back to the original image: the test settings."""
 
-from dataclasses import dataclass, fields
-from difflib import get_close_matches
-from typing import Any, Literal, TypedDict
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
+from typing_extensions import TypedDict
+
+from nlseg.bounds import AT_LEAST_1, HEIGHT_WIDTH, Count, Order
 from nlseg.errors import ConfigError
 from nlseg.ops.logit_rows import Resized, Restored, RowSource
 from nlseg.ops.resize import Size
@@ -15,9 +17,9 @@ class InferenceCfg(TypedDict, total=False):
     """Keys of ``test_cfg``; ``Inference`` says what they mean."""
 
     mode: Literal["whole", "slide"]
-    crop_size: Size | None
-    stride: Size | None
-    window_batch: int
+    crop_size: Annotated[Size, AT_LEAST_1, HEIGHT_WIDTH] | None
+    stride: Annotated[Size, AT_LEAST_1, Order("(vertical, horizontal)")] | None
+    window_batch: Count
     resize_once: bool
     return_logits: bool
 
@@ -47,29 +49,14 @@ class Inference:
 
     @classmethod
     def from_cfg(cls, cfg: InferenceCfg) -> "Inference":
-        """Check a ``test_cfg`` and fill in defaults.
+        """Fill in the defaults of a ``test_cfg`` whose keys and values have been checked.
 
         Raises:
-            ConfigError: For an unknown key or mode, a window that is missing a size, or a batch of
-                no windows.
+            ConfigError: Windows without a size.
         """
-        known = [field.name for field in fields(cls)]
-        for key in cfg:
-            if key not in known:
-                near = get_close_matches(key, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ConfigError(f"model.test_cfg: {key!r} is not one of {known}{hint}")
         settings = cls(**cfg)
-        if settings.mode not in ("whole", "slide"):
-            raise ConfigError(
-                f"model.test_cfg.mode: {settings.mode!r} is neither 'whole' nor 'slide'"
-            )
         if settings.mode == "slide" and not (settings.crop_size and settings.stride):
             raise ConfigError("model.test_cfg: mode 'slide' needs 'crop_size' and 'stride'")
-        if settings.window_batch < 1:
-            raise ConfigError(
-                f"model.test_cfg.window_batch: {settings.window_batch} is less than 1"
-            )
         return settings
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor, nn
 
+from nlseg.bounds import NotNegative
 from nlseg.errors import ConfigError
 from nlseg.ops.pixel_loss import upsampled_cross_entropy
 from nlseg.registry import MODELS
@@ -46,8 +47,7 @@ class CrossEntropyLoss(nn.Module):
         avg_non_ignore: Average over the pixels that are not ignored.
 
     Raises:
-        ConfigError: For a reduction that does not exist, a weight file that cannot be read, or
-            ``use_mask``.
+        ConfigError: For a weight file that cannot be read, or ``use_mask``.
     """
 
     def __init__(
@@ -55,16 +55,14 @@ class CrossEntropyLoss(nn.Module):
         use_sigmoid: bool = False,
         use_mask: bool = False,
         reduction: Reduction = "mean",
-        class_weight: Sequence[float] | str | None = None,
-        loss_weight: float = 1.0,
+        class_weight: Sequence[NotNegative] | str | None = None,
+        loss_weight: NotNegative = 1.0,
         loss_name: str = "loss_ce",
         avg_non_ignore: bool = False,
     ) -> None:
         super().__init__()
         if use_mask:
             raise ConfigError("CrossEntropyLoss.use_mask: only False; True is for instance masks")
-        if reduction not in ("none", "mean", "sum"):
-            raise ConfigError(f"CrossEntropyLoss.reduction: {reduction!r} is not none, mean or sum")
         self.use_sigmoid = use_sigmoid
         self.reduction: Reduction = reduction
         self.loss_weight = loss_weight

@@ -1,7 +1,7 @@
 """ResNet, ResNetV1c and ResNetV1d, whose last stages may be dilated instead of strided."""
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.model import BaseModule
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import Unpack
 
+from nlseg.bounds import Count, Natural, Range
 from nlseg.models.residual import BasicBlock, Bottleneck, Cfg, ResidualBlock, Style
 from nlseg.models.resnet_args import (
     ARCHITECTURES,
@@ -16,8 +17,8 @@ from nlseg.models.resnet_args import (
     Plugin,
     ResNetArgs,
     block_dilations,
-    check_arguments,
     choose_init,
+    conflicts,
 )
 from nlseg.registry import MODELS
 from nlseg.weights.pretrained import use_own_reader
@@ -69,25 +70,27 @@ class ResNet(BaseModule):
             ``pretrained`` and ``init_cfg`` are given.
     """
 
+    check_arguments = staticmethod(conflicts)
+
     def __init__(
         self,
         depth: Depth,
-        in_channels: int = 3,
-        stem_channels: int = 64,
-        base_channels: int = 64,
-        num_stages: int = 4,
-        strides: Sequence[int] = (1, 2, 2, 2),
-        dilations: Sequence[int] = (1, 1, 1, 1),
-        out_indices: Sequence[int] = (0, 1, 2, 3),
+        in_channels: Count = 3,
+        stem_channels: Count = 64,
+        base_channels: Count = 64,
+        num_stages: Annotated[int, Range(1, 4)] = 4,
+        strides: Sequence[Count] = (1, 2, 2, 2),
+        dilations: Sequence[Count] = (1, 1, 1, 1),
+        out_indices: Sequence[Natural] = (0, 1, 2, 3),
         style: Style = "pytorch",
         deep_stem: bool = False,
         avg_down: bool = False,
-        frozen_stages: int = -1,
+        frozen_stages: Annotated[int, Range(-1, 4)] = -1,
         conv_cfg: Cfg | None = None,
         norm_cfg: Cfg = BATCH_NORM,
         norm_eval: bool = False,
         plugins: Sequence[Plugin] | None = None,
-        multi_grid: Sequence[int] | None = None,
+        multi_grid: Sequence[Count] | None = None,
         contract_dilation: bool = False,
         with_cp: bool = False,
         recompute_norms: bool = True,
@@ -95,7 +98,6 @@ class ResNet(BaseModule):
         pretrained: str | None = None,
         init_cfg: Cfg | list[Cfg] | None = None,
     ) -> None:
-        check_arguments(depth, num_stages, strides, dilations, out_indices, style, plugins)
         super().__init__(choose_init(pretrained, init_cfg))
         self.zero_init_residual = zero_init_residual and not (pretrained or init_cfg)
         self.out_indices = tuple(out_indices)

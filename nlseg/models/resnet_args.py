@@ -1,10 +1,9 @@
-"""What a ResNet is built from: its depths, its arguments, and the checks they go through."""
+"""What a ResNet is built from: its depths, its arguments, and how they fit together."""
 
-import math
-from collections.abc import Sequence
-from typing import Literal, TypedDict
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
-from typing_extensions import NotRequired
+from typing_extensions import NotRequired, TypedDict
 
 from nlseg.errors import ConfigError
 from nlseg.models.residual import BasicBlock, Bottleneck, Cfg, Style
@@ -56,47 +55,38 @@ class ResNetArgs(TypedDict, total=False):
     init_cfg: Cfg | list[Cfg] | None
 
 
-def check_arguments(
+def conflicts(
     depth: int,
     num_stages: int,
     strides: Sequence[int],
     dilations: Sequence[int],
     out_indices: Sequence[int],
-    style: str,
     plugins: Sequence[Plugin] | None,
-) -> None:
-    """Refuse what no ResNet can be built from.
+) -> Iterator[tuple[str, str]]:
+    """Yield what does not fit together: the argument, and why.
 
-    Raises:
-        ConfigError: See ``nlseg.models.resnet.ResNet``.
+    Args:
+        depth: See ``nlseg.models.resnet.ResNet``, as for the others.
+        num_stages: The number of stages.
+        strides: One for each stage.
+        dilations: One for each stage.
+        out_indices: Stages from 0.
+        plugins: Their positions and stages are looked at.
     """
-    if depth not in ARCHITECTURES:
-        nearest = min(ARCHITECTURES, key=lambda known: abs(math.log(known / max(depth, 1))))
-        raise ConfigError(
-            f"backbone.depth: {depth} is not one of {list(ARCHITECTURES)}; did you mean {nearest}?"
-        )
-    if not 1 <= num_stages <= 4:
-        raise ConfigError(f"backbone.num_stages: {num_stages} is outside 1..4")
     for name, values in (("strides", strides), ("dilations", dilations)):
         if len(values) != num_stages:
-            raise ConfigError(f"backbone.{name}: {tuple(values)} needs {num_stages} numbers")
-    if any(not 0 <= i < num_stages for i in out_indices):
-        raise ConfigError(
-            f"backbone.out_indices: {tuple(out_indices)} has a stage outside 0..{num_stages - 1}"
-        )
-    if style not in ("pytorch", "caffe"):
-        raise ConfigError(f"backbone.style: {style!r} is neither 'pytorch' nor 'caffe'")
-    _check_positions(depth, plugins or ())
-
-
-def _check_positions(depth: int, plugins: Sequence[Plugin]) -> None:
+            yield name, f"{tuple(values)} needs {num_stages} numbers, one for each stage"
+    if any(i >= num_stages for i in out_indices):
+        yield "out_indices", f"{tuple(out_indices)} has a stage outside 0..{num_stages - 1}"
     last = 3 if ARCHITECTURES[depth][0] is Bottleneck else 2
     positions = [f"after_conv{i}" for i in range(1, last + 1)]
-    for plugin in plugins:
+    for plugin in plugins or ():
         if plugin["position"] not in positions:
-            raise ConfigError(
-                f"backbone.plugins: position {plugin['position']!r} is not one of {positions}"
-            )
+            yield "plugins", f"position {plugin['position']!r} is not one of {positions}"
+        stages = plugin.get("stages")
+        if stages is not None and len(stages) != num_stages:
+            text = f"stages {tuple(stages)} needs {num_stages} entries, one for each stage"
+            yield "plugins", text
 
 
 def choose_init(pretrained: str | None, init_cfg: Cfg | list[Cfg] | None) -> Cfg | list[Cfg]:

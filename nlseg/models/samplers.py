@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from nlseg.bounds import Natural, Probability
 from nlseg.ops.pixel_loss import upsampled_cross_entropy
 from nlseg.registry import TASK_UTILS
 
@@ -37,7 +38,7 @@ class OHEMPixelSampler:
     """
 
     def __init__(
-        self, context: SamplerContext, thresh: float | None = None, min_kept: int = 100000
+        self, context: SamplerContext, thresh: Probability | None = None, min_kept: Natural = 100000
     ) -> None:
         self.context = context
         self.thresh = thresh

@@ -8,6 +8,7 @@ from mmengine.model import BaseTTAModel
 from mmengine.structures import PixelData
 from torch import Tensor, nn
 
+from nlseg.bounds import Natural
 from nlseg.ops.logit_rows import Averaged, Held, RowSource, label_map
 from nlseg.registry import MODELS
 from nlseg.structures import SegDataSample
@@ -34,7 +35,7 @@ class SegTTAModel(BaseTTAModel):
         self,
         module: dict[str, Any] | nn.Module,
         data_preprocessor: dict[str, Any] | None = None,
-        max_pixels: int = 1 << 20,
+        max_pixels: Natural = 1 << 20,
     ) -> None:
         if isinstance(module, dict):
             if data_preprocessor is not None:

@@ -1,13 +1,13 @@
 """The global context block of GCNet: one attention map for all positions, linear in the pixels."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Literal, get_args
 
 import torch
 from mmengine.model import constant_init, kaiming_init
 from torch import Tensor, nn
 
+from nlseg.bounds import Count, Positive
 from nlseg.errors import ConfigError
 from nlseg.registry import MODELS
 
@@ -43,8 +43,8 @@ class ContextBlock(nn.Module):
 
     def __init__(
         self,
-        in_channels: int,
-        ratio: float,
+        in_channels: Count,
+        ratio: Positive,
         pooling_type: PoolingType = "att",
         fusion_types: Sequence[FusionType] = ("channel_add",),
     ) -> None:
@@ -100,12 +100,6 @@ def _bottleneck(in_channels: int, planes: int) -> nn.Sequential:
 
 
 def _check_choices(pooling_type: str, fusion_types: Sequence[str]) -> None:
-    if pooling_type not in POOLING_TYPES:
-        near = get_close_matches(str(pooling_type), POOLING_TYPES, n=1, cutoff=0.0)[0]
-        raise ConfigError(
-            f"ContextBlock.pooling_type: {pooling_type!r} is not one of "
-            f"{', '.join(POOLING_TYPES)}; did you mean {near!r}?"
-        )
     if isinstance(fusion_types, str) or not fusion_types or set(fusion_types) - set(FUSION_TYPES):
         raise ConfigError(
             f"ContextBlock.fusion_types: {fusion_types!r} is not a list of one or both of "

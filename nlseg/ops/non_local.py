@@ -1,6 +1,5 @@
 """The non-local block: every position of a feature map looks at every other."""
 
-from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
 import torch
@@ -8,7 +7,7 @@ from mmcv.cnn import ConvModule
 from mmengine.model import constant_init, normal_init
 from torch import Tensor, nn
 
-from nlseg.errors import ConfigError
+from nlseg.bounds import Count, Positive
 from nlseg.ops.attention import softmax_attention
 from nlseg.ops.product import products
 from nlseg.ops.relu_attention import relu_attention
@@ -46,9 +45,6 @@ class NonLocal2d(nn.Module):
             against float64 and the largest value, either is within 1e-6 in float32, 2e-3 in
             float16, 2e-2 in bfloat16 and under autocast.
 
-    Raises:
-        ConfigError: For an unknown mode.
-
     Source:
         Wang et al., "Non-local Neural Networks", 2018, eq. 1 to 6, figure 2. Arguments and
         parameter names are mmcv's, and so is the division by sqrt(D), which the paper has not.
@@ -58,25 +54,19 @@ class NonLocal2d(nn.Module):
 
     def __init__(
         self,
-        in_channels: int,
+        in_channels: Count,
         *,
         sub_sample: bool = False,
         conv_cfg: dict[str, Any] | None = None,
-        reduction: int = 2,
+        reduction: Count = 2,
         use_scale: bool = True,
         norm_cfg: dict[str, Any] | None = None,
         mode: Mode = "embedded_gaussian",
-        std: float | None = 0.01,
+        std: Positive | None = 0.01,
         zeros_init: bool = True,
         memory_efficient: bool = True,
     ) -> None:
         super().__init__()
-        if mode not in MODES:
-            near = get_close_matches(str(mode), MODES, n=1, cutoff=0.0)[0]
-            raise ConfigError(
-                f"NonLocal2d.mode: {mode!r} is not one of {', '.join(MODES)}; "
-                f"did you mean {near!r}?"
-            )
         self.mode = mode
         self.std = std
         self.zeros_init = zeros_init

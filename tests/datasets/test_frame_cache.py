@@ -155,7 +155,7 @@ def test_the_pipeline_must_load_plain_images(root: Path) -> None:
     grey = [{"type": "LoadImageFromFile", "color_type": "grayscale"}]
     with pytest.raises(ConfigError, match="needs LoadImageFromFile"):
         cached(root, pipeline=grey)
-    with pytest.raises(ConfigError, match="neither None nor 'memmap'"):
+    with pytest.raises(ConfigError, match="'ram' is not one of 'memmap' or None"):
         cached(root, cache="ram")
 
 

@@ -106,5 +106,5 @@ def test_there_are_no_parameters_to_save():
     ],
 )
 def test_contradictions_are_refused(arguments):
-    with pytest.raises(ConfigError, match="data_preprocessor"):
+    with pytest.raises(ConfigError, match=r"(?i)data_?preprocessor"):
         SegDataPreProcessor(**arguments)

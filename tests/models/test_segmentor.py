@@ -237,7 +237,7 @@ def test_folded_norms_change_logits_by_rounding_only(kind):
     ("change", "message"),
     [
         ({"test_cfg": {"mod": "whole"}}, "did you mean 'mode'"),
-        ({"test_cfg": {"mode": "hole"}}, "neither 'whole' nor 'slide'"),
+        ({"test_cfg": {"mode": "hole"}}, "'hole' is not one of 'whole', 'slide'"),
         ({"test_cfg": {"mode": "slide"}}, "needs 'crop_size' and 'stride'"),
         ({"train_cfg": {"x": 1}}, "has no keys"),
     ],

@@ -1,7 +1,7 @@
 """Change the colours of the image; label maps stay."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import cv2
 import numpy as np
@@ -9,6 +9,7 @@ from mmcv.transforms import BaseTransform
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
+from nlseg.bounds import AT_LEAST_0, LOW_HIGH, Natural, NotNegative
 from nlseg.datasets.transforms.draws import rng_of
 from nlseg.errors import ConfigError
 from nlseg.registry import TRANSFORMS
@@ -48,10 +49,10 @@ class PhotoMetricDistortion(BaseTransform):
 
     def __init__(
         self,
-        brightness_delta: float = 32,
-        contrast_range: tuple[float, float] = (0.5, 1.5),
-        saturation_range: tuple[float, float] = (0.5, 1.5),
-        hue_delta: int = 18,
+        brightness_delta: NotNegative = 32,
+        contrast_range: Annotated[tuple[float, float], AT_LEAST_0, LOW_HIGH] = (0.5, 1.5),
+        saturation_range: Annotated[tuple[float, float], AT_LEAST_0, LOW_HIGH] = (0.5, 1.5),
+        hue_delta: Natural = 18,
     ) -> None:
         self.brightness_delta = brightness_delta
         self.contrast_range = contrast_range

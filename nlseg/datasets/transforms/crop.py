@@ -1,16 +1,16 @@
 """Cut a box out of image and label maps."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from mmcv.transforms import BaseTransform
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
+from nlseg.bounds import AT_LEAST_1, HEIGHT_WIDTH, Natural, Probability, Range
 from nlseg.datasets.transforms.draws import rng_of
 from nlseg.datasets.transforms.labels import histogram
-from nlseg.errors import ConfigError
 from nlseg.registry import TRANSFORMS
 from nlseg.structures import IGNORE_INDEX, Sample
 
@@ -43,29 +43,18 @@ class RandomCrop(BaseTransform):
         rare_prob: Probability in [0, 1] that the box is drawn around a random pixel of one of the
             ``rare_classes`` that the label map holds, each class with the same chance;
             ``cat_max_ratio`` does not apply to such a box.
-
-    Raises:
-        ConfigError: A number is out of its range.
     """
 
     def __init__(
         self,
-        crop_size: int | tuple[int, int],
-        cat_max_ratio: float = 1.0,
+        crop_size: Annotated[int | tuple[int, int], AT_LEAST_1, HEIGHT_WIDTH],
+        cat_max_ratio: Annotated[float, Range(0, 1, open_low=True)] = 1.0,
         *,
         ignore_index: int = IGNORE_INDEX,
-        rare_classes: Sequence[int] | None = None,
-        rare_prob: float = 0.5,
+        rare_classes: Sequence[Natural] | None = None,
+        rare_prob: Probability = 0.5,
     ) -> None:
-        size = (crop_size, crop_size) if isinstance(crop_size, int) else tuple(crop_size)
-        if len(size) != 2 or min(size) <= 0:
-            raise ConfigError(
-                f"RandomCrop.crop_size: {crop_size!r}; give (height, width) in px, above 0"
-            )
-        if not 0 < cat_max_ratio <= 1:
-            raise ConfigError(f"RandomCrop.cat_max_ratio: {cat_max_ratio} is outside (0, 1]")
-        if not 0 <= rare_prob <= 1:
-            raise ConfigError(f"RandomCrop.rare_prob: {rare_prob} is outside [0, 1]")
+        size = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
         self.crop_size = (int(size[0]), int(size[1]))
         self.cat_max_ratio = cat_max_ratio
         self.ignore_index = ignore_index

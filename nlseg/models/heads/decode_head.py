@@ -3,13 +3,15 @@
 import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 import torch
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from nlseg.bounds import Count, Probability, Range
+from nlseg.checked import checked
 from nlseg.errors import ConfigError
 from nlseg.models.losses import accuracy, percentage
 from nlseg.ops.resize import Size, resize
@@ -47,6 +49,7 @@ class DecodeHeadArgs(TypedDict, total=False):
     init_cfg: Cfg | list[Cfg] | None
 
 
+@checked
 class BaseDecodeHead(BaseModule, metaclass=ABCMeta):
     """Map backbone features to class logits; a subclass adds layers and ``forward``.
 
@@ -56,7 +59,8 @@ class BaseDecodeHead(BaseModule, metaclass=ABCMeta):
         num_classes: Number of classes K.
         out_channels: Logits per pixel, K where None; 1 for two classes told apart by a threshold.
         threshold: Probability from which a single logit means class 1, 0.3 where None.
-        dropout_ratio: Probability with which training drops a channel in front of the classifier.
+        dropout_ratio: Probability with which training drops a channel in front of the classifier;
+            -1 is as good as 0.
         conv_cfg: Kind of convolution, ``nn.Conv2d`` where None.
         norm_cfg: Kind of norm; convolutions have a bias instead where None.
         act_cfg: Kind of activation.
@@ -80,13 +84,13 @@ class BaseDecodeHead(BaseModule, metaclass=ABCMeta):
 
     def __init__(
         self,
-        in_channels: int | Sequence[int],
-        channels: int,
+        in_channels: Count | Sequence[Count],
+        channels: Count,
         *,
-        num_classes: int,
-        out_channels: int | None = None,
-        threshold: float | None = None,
-        dropout_ratio: float = 0.1,
+        num_classes: Count,
+        out_channels: Count | None = None,
+        threshold: Probability | None = None,
+        dropout_ratio: Annotated[float, Range(0, 1, open_high=True, also=-1)] = 0.1,
         conv_cfg: Cfg | None = None,
         norm_cfg: Cfg | None = None,
         act_cfg: Cfg = RELU,
@@ -228,11 +232,6 @@ def _check_inputs(
     in_index: int | Sequence[int],
     input_transform: InputTransform | None,
 ) -> None:
-    if input_transform not in (None, "resize_concat", "multiple_select"):
-        raise ConfigError(
-            f"head.input_transform: {input_transform!r} is not None, 'resize_concat' or "
-            "'multiple_select'"
-        )
     if input_transform is None:
         if not isinstance(in_channels, int) or not isinstance(in_index, int):
             raise ConfigError(

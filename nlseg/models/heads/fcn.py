@@ -7,6 +7,7 @@ from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from nlseg.bounds import Count, Natural
 from nlseg.errors import ConfigError
 from nlseg.models.heads.decode_head import BaseDecodeHead, DecodeHeadArgs
 from nlseg.registry import MODELS
@@ -39,10 +40,10 @@ class FCNHead(BaseDecodeHead):
 
     def __init__(
         self,
-        num_convs: int = 2,
-        kernel_size: int = 3,
+        num_convs: Natural = 2,
+        kernel_size: Count = 3,
         concat_input: bool = True,
-        dilation: int = 1,
+        dilation: Count = 1,
         **kwargs: Unpack[DecodeHeadArgs],
     ) -> None:
         super().__init__(**kwargs)  # type: ignore[misc]

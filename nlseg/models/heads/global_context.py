@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from typing_extensions import Unpack
 
+from nlseg.bounds import Positive
 from nlseg.models.heads.fcn import FCNHead, FCNHeadArgs
 from nlseg.ops.global_context import FusionType, PoolingType
 from nlseg.registry import MODELS
@@ -25,7 +26,7 @@ class GCHead(FCNHead):
 
     def __init__(
         self,
-        ratio: float = 1 / 4.0,
+        ratio: Positive = 1 / 4.0,
         pooling_type: PoolingType = "att",
         fusion_types: Sequence[FusionType] = ("channel_add",),
         **kwargs: Unpack[FCNHeadArgs],

@@ -3,6 +3,7 @@
 from torch import Tensor
 from typing_extensions import Unpack
 
+from nlseg.bounds import Count
 from nlseg.models.heads.fcn import FCNHead, FCNHeadArgs
 from nlseg.ops.non_local import Mode
 from nlseg.registry import MODELS
@@ -28,7 +29,7 @@ class NLHead(FCNHead):
 
     def __init__(
         self,
-        reduction: int = 2,
+        reduction: Count = 2,
         use_scale: bool = True,
         mode: Mode = "embedded_gaussian",
         sub_sample: bool = False,
