@@ -40,7 +40,8 @@ KIT = {  # what people use around a run: it may import every room of the core an
     "plan": [],
     "compare": ["doctor"],
     "migrate": [],
-    "commands": ["doctor", "plan", "compare", "migrate"],
+    "predict": [],
+    "commands": ["doctor", "plan", "compare", "migrate", "predict"],
     "__main__": ["commands"],
 }
 NAMES_TO_AVOID = {"utils.py", "misc.py", "common.py", "helpers.py"}

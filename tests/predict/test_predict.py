@@ -1,0 +1,195 @@
+"""``nlseg predict`` on files: images, broken ones, lists shared by processes, videos, rasters."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nlseg.api import inference_model, init_model
+from nlseg.commands.main import main
+
+ROOT = Path(__file__).parents[2]
+NAME = "nonlocal_r18-d8_1xb4-300_synthetic-96x192"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = init_model(NAME, device="cpu")
+    torch.nn.init.normal_(model.decode_head.conv_seg.weight, std=1.0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
+    torch.save({"state_dict": model.state_dict(), "meta": {}}, path)
+    return path
+
+
+def picture(seed: int, size: tuple[int, int] = (64, 96)) -> np.ndarray:
+    small = np.random.RandomState(seed).randint(0, 255, (8, 12, 3), dtype=np.uint8)
+    return cv2.resize(small, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def folder_of_images(root: Path, number: int) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    for i in range(number):
+        cv2.imwrite(str(root / f"{i}.png"), picture(i))
+    return root
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((out / "summary.csv").read_text().splitlines()))
+
+
+def mask(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_a_folder_with_a_broken_file(
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = folder_of_images(tmp_path / "in", 3)
+    (images / "broken.jpg").write_text("no picture")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    code = main(["predict", NAME, str(weights), str(images), "--out", str(tmp_path / "out")])
+    said = capsys.readouterr()
+    assert code == 1
+    assert "3 labelled, 0 skipped, 1 failed" in said.out
+    assert "broken.jpg" in said.err
+    assert [Path(row["file"]).name for row in rows(tmp_path / "out")] == [
+        "0.png", "1.png", "2.png", "broken.jpg",
+    ]  # fmt: skip
+    model = init_model(NAME, weights, device="cpu")
+    expected = inference_model(model, images / "1.png").pred_sem_seg.data[0]
+    assert (mask(tmp_path / "out/masks/1.png") == expected.numpy()).all()
+    assert len(np.unique(expected)) > 1
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_resume_labels_what_is_missing_only(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = folder_of_images(tmp_path / "in", 3)
+    command = ["predict", NAME, str(weights), str(images), "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    (tmp_path / "out/masks/1.png").unlink()
+    before = (tmp_path / "out/masks/0.png").stat().st_mtime_ns
+    assert main([*command, "--resume"]) == 0
+    assert "1 labelled, 2 skipped, 0 failed" in capsys.readouterr().out
+    assert (tmp_path / "out/masks/1.png").is_file()
+    assert (tmp_path / "out/masks/0.png").stat().st_mtime_ns == before
+    assert len(rows(tmp_path / "out")) == 3
+
+
+def test_nothing_that_can_be_read_is_an_error_of_the_user(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    out = ["--out", str(tmp_path / "out")]
+    assert main(["predict", NAME, str(weights), str(tmp_path / "a.png"), *out]) == 2
+    assert "a.png" in capsys.readouterr().err
+    for option in (["--every", "0"], ["--smooth", "1"], ["--alpha", "2"], ["--window", "0", "5"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(["predict", NAME, str(weights), str(tmp_path / "a.png"), *out, *option])
+        assert f"error: {option[0]}" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_list(weights: Path, tmp_path: Path) -> None:
+    images = folder_of_images(tmp_path / "in", 5)
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "nlseg", "predict", NAME, str(weights), str(images)]
+    started = []
+    for rank in range(2):
+        share = {"SLURM_ARRAY_TASK_ID": str(rank), "SLURM_ARRAY_TASK_COUNT": "2"}
+        environment = {**os.environ, **share, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        started.append(
+            subprocess.Popen(
+                [*command, "--out", str(out)], env=environment, stdout=subprocess.PIPE, text=True
+            )
+        )
+    said = [process.communicate(timeout=120)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    assert "3 labelled" in said[0]
+    assert "2 labelled" in said[1]
+    assert [Path(row["file"]).name for row in rows(out)] == [f"{i}.png" for i in range(5)]
+    assert sorted(path.name for path in (out / "masks").iterdir()) == [f"{i}.png" for i in range(5)]
+
+
+def write_video(path: Path, frames: int) -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 12.0, (96, 64))
+    for i in range(frames):
+        writer.write(picture(i // 3))
+    writer.release()
+
+
+def test_video_keeps_rate_size_and_number_of_frames(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(tmp_path / "film.mp4", 7)
+    command = ["predict", NAME, str(weights), str(tmp_path / "film.mp4")]
+    out = tmp_path / "out"
+    options = ["--every", "3", "--smooth", "0.5", "--write", "overlay", "mask"]
+    assert main([*command, "--out", str(out), *options]) == 0
+    labelled = cv2.VideoCapture(str(out / "overlays/film.mp4"))
+    facts = [cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FRAME_WIDTH]
+    assert [labelled.get(key) for key in facts] == [12.0, 7.0, 96.0]
+    masks = sorted((out / "masks/film").iterdir())
+    assert len(masks) == 7
+    assert (mask(masks[0]) == mask(masks[2])).all()  # labelled once for three frames
+    assert [p.name for p in (out / "overlays").iterdir()] == ["film.mp4"]
+    capsys.readouterr()
+
+    data = (tmp_path / "film.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[: len(data) // 3])
+    assert main(["predict", NAME, str(weights), str(tmp_path / "cut.mp4"), "--out", str(out)]) == 2
+    assert "cut.mp4" in capsys.readouterr().err
+
+
+def test_raster_equals_sliding_windows_over_the_whole(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    from rasterio.transform import from_origin
+
+    from nlseg.predict import raster
+
+    image = picture(3, (150, 210))
+    place = from_origin(500000.0, 4100000.0, 0.5, 0.5)
+    profile = {
+        "driver": "GTiff", "height": 150, "width": 210, "count": 3, "dtype": "uint8",
+        "crs": "EPSG:32633", "transform": place, "nodata": 0,
+    }  # fmt: skip
+    shown = np.maximum(image, 1)
+    shown[100:, 180:] = 0  # no data
+    with rasterio.open(tmp_path / "map.tif", "w", **profile) as file:
+        file.write(np.moveaxis(shown[..., ::-1], 2, 0))
+    monkeypatch.setattr(raster, "_SUM_BYTES", 20 * 4 * 64 * 64)
+    monkeypatch.setattr(raster, "_BLOCK", 64)
+    windows = ["--window", "64", "96", "--stride", "40", "64"]
+    out = tmp_path / "out"
+    source = str(tmp_path / "map.tif")
+    assert main(["predict", NAME, str(weights), source, "--out", str(out), *windows]) == 0
+    with rasterio.open(out / "masks/map.tif") as labelled:
+        found = labelled.read(1)
+        assert (labelled.crs.to_epsg(), labelled.transform) == (32633, place)
+        assert (labelled.nodata, labelled.profile["tiled"]) == (255, True)
+    slide = {
+        "model.test_cfg": {"mode": "slide", "crop_size": (64, 96), "stride": (40, 64)},
+        "test_pipeline": [{"type": "LoadImageFromFile"}, {"type": "PackSegInputs"}],
+    }
+    model = init_model(NAME, weights, device="cpu", cfg_options=slide)
+    expected = inference_model(model, shown).pred_sem_seg.data[0].numpy().copy()
+    expected[100:, 180:] = 255
+    assert (found == expected).all()
+    assert len(np.unique(expected)) > 2
