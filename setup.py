@@ -45,7 +45,7 @@ if version is None:
 setup(
     version=version.group(1),
     packages=find_packages(include=["nlseg", "nlseg.*"]),
-    package_data={"nlseg": ["py.typed"]},
+    package_data={"nlseg": ["py.typed", "*/*.html"]},
     install_requires=runtime(),
     extras_require={name: requirements(name) for name in EXTRAS},
     cmdclass={"build_py": BuildWithConfigs},

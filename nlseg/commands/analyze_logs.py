@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def analyze(args: argparse.Namespace) -> None:
     """Print the table and draw the curves."""
     from nlseg.compare.run_log import read_runs, summary
-    from nlseg.visualization.curves import plot_curves
+    from nlseg.visualization.plots import plot_curves
 
     runs = read_runs(args.logs, args.legend)
     print(summary(runs, args.keys))

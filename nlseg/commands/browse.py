@@ -45,9 +45,9 @@ def browse(args: argparse.Namespace) -> None:
 
     from nlseg.config import load_config
     from nlseg.doctor.browsing import Browser
-    from nlseg.visualization.browse_page import browse_page
     from nlseg.visualization.contact_sheet import contact_sheet
-    from nlseg.visualization.visualizer import write_picture
+    from nlseg.visualization.pages import browse_page
+    from nlseg.visualization.pictures import write_picture
 
     browser = Browser(
         load_config(args.config, args.overrides, allow_unknown=args.allow_unknown_keys),

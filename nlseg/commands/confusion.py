@@ -36,10 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def draw(args: argparse.Namespace) -> None:
     """Write the picture and the table."""
+    from nlseg.compare.confusion_report import write_confusion_csv
     from nlseg.config import load_config
     from nlseg.registry import DATASETS
-    from nlseg.visualization.confusion_plot import plot_confusion, write_confusion_csv
-    from nlseg.visualization.visualizer import write_picture
+    from nlseg.visualization.pictures import write_picture
+    from nlseg.visualization.plots import plot_confusion
 
     config = load_config(args.config, args.overrides, allow_unknown=args.allow_unknown_keys)
     settings = {**config.test_dataloader.dataset, "lazy_init": True, "pipeline": []}

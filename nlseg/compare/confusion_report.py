@@ -1,6 +1,8 @@
 """The confusion matrix of a test, from predicted files, scores that were kept, or weights."""
 
+import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +103,12 @@ def counts_of_test(runner: Any) -> NDArray[np.int64]:
             counts: NDArray[np.int64] = metric.confusion[:num_classes, :num_classes].numpy()
             return counts
     raise UserError("test_evaluator: has no IoUMetric that scores, which counts the pairs")
+
+
+def write_confusion_csv(file: Path, counts: NDArray[np.int64], classes: Sequence[str]) -> None:
+    """Write counts (K, K) with names of rows and columns."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out)
+        writer.writerow(["true \\ predicted", *classes])
+        writer.writerows([name, *map(int, row)] for name, row in zip(classes, counts, strict=True))

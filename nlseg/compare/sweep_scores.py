@@ -13,6 +13,7 @@ from nlseg.config.literals import parse_value
 from nlseg.errors import UserError
 from nlseg.run.logs import FILE, read_scalars
 from nlseg.table import format_table
+from nlseg.visualization.plots import Scores, plot_scores
 
 T_QUANTILES = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
@@ -130,29 +131,19 @@ def plot(rows: Sequence[Row], metric: str, file: Path) -> None:
         metric: Name of the score.
         file: Image file to write.
     """
-    from matplotlib.figure import Figure
-
-    rows = [row for row in rows if row.scores]
-    places, names = _places(rows)
-    figure = Figure(figsize=(max(5.0, 1.2 * len(rows)), 4.0), layout="constrained")
-    axes = figure.subplots()
-    means = [row.mean for row in rows]
-    bars = [row.confidence if len(row.scores) > 1 else 0.0 for row in rows]
-    axes.errorbar(places, means, yerr=bars, marker="o", capsize=4, linestyle="-" * (not names))
-    for place, row in zip(places, rows, strict=True):
-        axes.plot([place] * len(row.scores), row.scores, ".", color="grey", zorder=0)
-    if names:
-        axes.set_xticks(places, names, rotation=30, ha="right")
-    else:
-        axes.set_xlabel(rows[0].setting[0][0] if rows else "")
-    axes.set_ylabel(metric)
-    figure.savefig(file, dpi=120)
+    shown = [
+        Scores(_name(row), _place(row), row.scores, row.confidence) for row in rows if row.scores
+    ]
+    x_label = rows[0].setting[0][0] if rows and rows[0].setting else ""
+    plot_scores(shown, file, x_label=x_label, y_label=metric)
 
 
-def _places(rows: Sequence[Row]) -> tuple[list[float], list[str]]:
-    """Return where rows stand, and their names where that is no number."""
-    values = [parse_value(row.setting[0][1]) for row in rows if len(row.setting) == 1]
-    if rows and len(values) == len(rows) and all(type(v) in (int, float) for v in values):
-        return [float(value) for value in values], []
-    names = ["\n".join(f"{k.split('.')[-1]}={v}" for k, v in row.setting) for row in rows]
-    return [float(index) for index in range(len(rows))], names
+def _name(row: Row) -> str:
+    lines = [f"{key.split('.')[-1]}={value}" for key, value in row.setting]
+    return "\n".join(lines) or "(base)"
+
+
+def _place(row: Row) -> float | None:
+    """Return the value of a setting of one number, None for any other."""
+    values = [parse_value(text) for _, text in row.setting]
+    return float(values[0]) if len(values) == 1 and type(values[0]) in (int, float) else None

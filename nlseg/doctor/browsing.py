@@ -14,8 +14,13 @@ from nlseg.evaluation.prediction_files import image_root, prediction_name
 from nlseg.registry import DATASETS
 from nlseg.structures import SampleIndex
 from nlseg.visualization.contact_sheet import Cell
-from nlseg.visualization.overlay import Image, fit_longest, overlay, write_class_names
-from nlseg.visualization.palette import as_palette
+from nlseg.visualization.pictures import (
+    Image,
+    as_palette,
+    fit_longest,
+    overlay,
+    write_class_names,
+)
 
 _LOADING = ("LoadImageFromFile", "LoadAnnotations")
 _ANOTHER_DRAW = 1_000_003

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from nlseg.doctor.examination import Examination
+from nlseg.doctor.page import doctor_page
 from nlseg.table import format_table
-from nlseg.visualization.doctor_page import doctor_page
 
 
 def as_text(examination: Examination) -> str:

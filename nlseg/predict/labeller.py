@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from nlseg.errors import DataError
 from nlseg.predict.outputs import Writer, write_coco, write_summary
 from nlseg.predict.sources import Source
-from nlseg.visualization.overlay import Image
+from nlseg.visualization.pictures import Image
 
 RECORDS = ".records"
 _AHEAD = 4

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from nlseg.files import replace_file
-from nlseg.visualization.overlay import Image, Label
 from nlseg.visualization.painter import Painter, mask_palette
+from nlseg.visualization.pictures import Image, Label
 
 KINDS = ("overlay", "mask", "beside", "probabilities", "geojson", "coco")
 _FOLDERS = {

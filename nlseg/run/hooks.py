@@ -25,7 +25,7 @@ from nlseg.registry import HOOKS, MODELS
 from nlseg.run import processes
 from nlseg.run.logs import ScalarLog
 from nlseg.structures import SegDataSample
-from nlseg.visualization.overlay import Image
+from nlseg.visualization.pictures import Image
 
 
 @MODELS.register_module()

@@ -6,8 +6,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from nlseg.visualization.overlay import Image, legend
-from nlseg.visualization.text import text_size, write_text
+from nlseg.visualization.pictures import Image, legend, text_size, write_text
 
 _GAP = 10
 

@@ -6,9 +6,15 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nlseg.visualization.overlay import Image, Label, side_by_side, write_class_names
-from nlseg.visualization.palette import as_palette
-from nlseg.visualization.text import text_size, write_text
+from nlseg.visualization.pictures import (
+    Image,
+    Label,
+    as_palette,
+    side_by_side,
+    text_size,
+    write_class_names,
+    write_text,
+)
 
 BACKGROUNDS = ("background", "bg", "other", "others", "unlabeled", "unlabelled", "void")
 _HATCH = (150, 150, 150)

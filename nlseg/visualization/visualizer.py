@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from mmengine.dist import is_main_process, master_only
 from mmengine.visualization import Visualizer
@@ -12,8 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from nlseg.registry import VISUALIZERS
 from nlseg.structures import SegDataSample
-from nlseg.visualization.overlay import Image, overlay, side_by_side, write_class_names
-from nlseg.visualization.palette import as_palette, make_palette
+from nlseg.visualization.pictures import (
+    Image,
+    as_palette,
+    make_palette,
+    overlay,
+    side_by_side,
+    write_class_names,
+    write_picture,
+)
 
 
 class _LaterFigure:
@@ -169,14 +175,3 @@ class SegLocalVisualizer(Visualizer):
         if with_labels and classes is not None:
             write_class_names(picture, label, classes, palette)
         return picture
-
-
-def write_picture(file: Path, picture: Image) -> None:
-    """Write an RGB picture (H, W, 3) in the format of the file's suffix, making its folder.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(file), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-        raise OSError(f"{file}: could not be written")

@@ -7,7 +7,7 @@ from nlseg.doctor.browsing import LONGEST, Browser, only_loading, unpack
 from nlseg.errors import ConfigError
 from nlseg.registry import DATASETS
 from nlseg.structures import SampleIndex
-from nlseg.visualization.overlay import fit_longest
+from nlseg.visualization.pictures import fit_longest
 from tests.doctor.damaged import make_config, make_data, make_image, make_label
 
 

@@ -161,7 +161,8 @@ def test_plot_of_words_and_of_numbers(tmp_path: Path) -> None:
         sweep_scores.Row((("mode", "dot_product"),), (3.0,), 0),
     ]
     sweep_scores.plot(rows, "mIoU", tmp_path / "words.png")
-    assert sweep_scores._places(rows) == ([0.0, 1.0], ["mode=gaussian", "mode=dot_product"])
+    assert [sweep_scores._name(row) for row in rows] == ["mode=gaussian", "mode=dot_product"]
+    assert [sweep_scores._place(row) for row in rows] == [None, None]
     numbers = [sweep_scores.Row((("lr", text),), (1.0,), 0) for text in ("0.5", "1")]
-    assert sweep_scores._places(numbers) == ([0.5, 1.0], [])
+    assert [sweep_scores._place(row) for row in numbers] == [0.5, 1.0]
     assert (tmp_path / "words.png").stat().st_size > 1000

@@ -4,12 +4,12 @@ import shutil
 
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 from PIL import Image
 
-from nlseg.visualization.browse_page import browse_page
+from nlseg.doctor.page import STRAY, doctor_page, label_thumbnail, thumbnail
 from nlseg.visualization.contact_sheet import Cell
-from nlseg.visualization.doctor_page import doctor_page
-from nlseg.visualization.thumbnail import STRAY, label_thumbnail, thumbnail
+from nlseg.visualization.pages import browse_page, render
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -54,6 +54,30 @@ def test_page_escapes_names_and_needs_no_other_file(tmp_path):
     assert "http" not in html
     assert "x&lt;y" in browse()
     assert "<i>" not in browse()
+
+
+def test_a_value_that_a_template_lacks_is_an_error():
+    with pytest.raises(UndefinedError, match="'rows' is undefined"):
+        render("visualization/browse.html", title="t", subtitle="", legend=[])
+
+
+def test_what_values_become_and_how_often_is_shown(tmp_path):
+    html = doctor_page(report(tmp_path))
+    first, second, third = html.split("Values in the label files")[1].split("<tr>")[2:5]
+    assert "outside the classes" in first  # strays come first
+    assert "rgb(255,0,255)" in first
+    assert "4,800" in first
+    assert "width:100.00%" in first
+    # log10(5 + 1) / log10(4800 + 1) = 0.2114
+    assert "0 a &lt;b&gt;" in second
+    assert "width:21.14%;background:rgb(9,8,7)" in second
+    assert "ignored" in third
+
+
+def test_a_report_without_findings_says_so(tmp_path):
+    clean = {**report(tmp_path), "findings": []}
+    assert "Nothing was found that is wrong." in doctor_page(clean)
+    assert "Nothing was found" not in doctor_page(report(tmp_path))
 
 
 def test_stray_values_are_magenta(tmp_path):

@@ -1,18 +1,122 @@
-"""Label maps as pictures: painted, laid over the image, with names and with a legend."""
+"""Arrays as pictures: colours of classes, text, label maps laid over images."""
 
+import colorsys
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image as PillowImage
+from PIL import ImageDraw, ImageFont
 
-from nlseg.visualization.palette import Colour, text_colour
-from nlseg.visualization.text import text_size, write_text
+from nlseg.errors import ConfigError
 
+Colour = tuple[int, int, int]
+"""Red, green, blue, 0..255."""
 Image = NDArray[np.uint8]
 """RGB picture (H, W, 3)."""
 Label = NDArray[np.integer]
 """Label map (H, W)."""
+
+
+def make_palette(num_classes: int) -> Image:
+    """Make colours that are easy to tell apart, the same ones every time.
+
+    Hues step by the golden ratio, so that any first few are far apart; brightness and saturation
+    change every few colours.
+
+    Returns:
+        RGB colours (K, 3).
+    """
+    colours = [
+        colorsys.hsv_to_rgb(
+            (0.02 + i * 0.618034) % 1.0, (0.85, 0.55, 0.7)[i % 3], (0.95, 0.75, 0.55)[i // 3 % 3]
+        )
+        for i in range(num_classes)
+    ]
+    return np.asarray(np.array(colours).reshape(-1, 3) * 255, np.uint8)
+
+
+def as_palette(palette: ArrayLike | None, num_classes: int) -> Image:
+    """Turn a config's palette into an array.
+
+    Args:
+        palette: RGB colours, 0..255, one a class; None for those of :func:`make_palette`.
+        num_classes: Number of classes K.
+
+    Returns:
+        RGB colours (K, 3).
+
+    Raises:
+        ConfigError: If there are fewer colours than classes or they are no RGB triples.
+    """
+    if palette is None:
+        return make_palette(num_classes)
+    colours = np.asarray(palette)
+    if colours.ndim != 2 or colours.shape[1] != 3 or len(colours) < num_classes:
+        raise ConfigError(
+            f"metainfo.palette: {num_classes} classes need {num_classes} RGB colours "
+            f"[r, g, b], but the palette has the shape {colours.shape}"
+        )
+    return np.asarray(colours[:num_classes], np.uint8)
+
+
+def text_colour(background: Sequence[int] | Image) -> Colour:
+    """Return black or white, whichever is easier to read on an RGB colour."""
+    red, green, blue = (float(value) for value in background)
+    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
+
+
+@lru_cache(maxsize=32)
+def load_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Load Pillow's own font at a height in px, so that no font file is looked for."""
+    return ImageFont.load_default(size)
+
+
+def text_size(text: str, size: int) -> tuple[int, int]:
+    """Measure text.
+
+    Returns:
+        Height and width in px, from the base of the line's top to the lowest stroke.
+    """
+    box = load_font(size).getbbox(text)
+    return int(np.ceil(box[3])), int(np.ceil(box[2]))
+
+
+def write_text(
+    image: Image,
+    text: str,
+    top_left: tuple[int, int],
+    *,
+    size: int = 14,
+    colour: Colour = (30, 30, 30),
+    background: Colour | None = None,
+) -> None:
+    """Write on an RGB image (H, W, 3), in place.
+
+    Args:
+        image: What to write on.
+        text: One line.
+        top_left: Row and column in px where the text begins; moved so that it stays inside.
+        size: Height of the font in px.
+        colour: Of the letters.
+        background: Of a box behind them.
+    """
+    pad = size // 4 if background is not None else 0
+    height, width = (length + 2 * pad for length in text_size(text, size))
+    height, width = min(height, image.shape[0]), min(width, image.shape[1])
+    top = max(0, min(top_left[0], image.shape[0] - height))
+    left = max(0, min(top_left[1], image.shape[1] - width))
+    # Only the rows and columns under the text go through Pillow.
+    box = image[top : top + height, left : left + width]
+    part = PillowImage.fromarray(np.ascontiguousarray(box))
+    draw = ImageDraw.Draw(part)
+    if background is not None:
+        draw.rectangle((0, 0, width, height), fill=background)
+    draw.text((pad, pad), text, fill=colour, font=load_font(size))
+    box[:] = np.asarray(part)
 
 
 def paint(label: Label, palette: Image, other: Colour = (0, 0, 0)) -> Image:
@@ -133,3 +237,14 @@ def legend(classes: Sequence[str], palette: Image, *, width: int = 800, size: in
         canvas[top : top + size + 2, left : left + size + 2] = palette[i]
         write_text(canvas, name, (top, left + size + size // 2 + 2), size=size)
     return canvas
+
+
+def write_picture(file: Path, picture: Image) -> None:
+    """Write an RGB picture (H, W, 3) in the format of the file's suffix, making its folder.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(file), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+        raise OSError(f"{file}: could not be written")

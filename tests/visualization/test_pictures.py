@@ -3,9 +3,18 @@ import numpy as np
 import pytest
 
 from nlseg.errors import ConfigError
-from nlseg.visualization.overlay import legend, overlay, paint, side_by_side, write_class_names
-from nlseg.visualization.palette import as_palette, make_palette, text_colour
-from nlseg.visualization.text import text_size, write_text
+from nlseg.visualization.pictures import (
+    as_palette,
+    legend,
+    make_palette,
+    overlay,
+    paint,
+    side_by_side,
+    text_colour,
+    text_size,
+    write_class_names,
+    write_text,
+)
 
 RED_GREEN = np.array([[255, 0, 0], [0, 255, 0]], np.uint8)
 
