@@ -35,6 +35,8 @@ def test_file_and_picture_give_the_same(model: torch.nn.Module, tmp_path: Path) 
     from_file, from_array = inference_model(model, str(path)), inference_model(model, picture())
     assert from_file.pred_sem_seg.data.shape == (1, 64, 128)
     assert torch.equal(from_file.pred_sem_seg.data, from_array.pred_sem_seg.data)
+    assert from_file.seg_logits.data.shape == (19, 64, 128)
+    assert torch.equal(from_file.seg_logits.data.argmax(0), from_file.pred_sem_seg.data[0])
     # a picture before a file must not change how files are read
     again = inference_model(model, [picture(), path])
     assert torch.equal(again[1].pred_sem_seg.data, from_file.pred_sem_seg.data)

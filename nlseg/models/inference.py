@@ -1,8 +1,10 @@
-"""How images are cut, and how predictions find back to the original image: the test settings."""
+"""The test settings: how images are cut, and how predictions get the original image's size."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import torch
 from typing_extensions import TypedDict
 
 from nlseg.bounds import AT_LEAST_1, HEIGHT_WIDTH, Count, Order
@@ -26,7 +28,7 @@ class InferenceCfg(TypedDict, total=False):
 
 @dataclass
 class Inference:
-    """How images are cut and logits resized in evaluation.
+    """How images are cut and logits resized in evaluation; read like a dict, too.
 
     Args:
         mode: 'whole' runs the network once on the image, 'slide' on overlapping windows.
@@ -37,7 +39,7 @@ class Inference:
             and not first to the size of the network's input. Has no effect on windows, and none on
             images that the preprocessor padded.
         return_logits: Keep the logits (K, H, W) of every image in ``seg_logits``. Off, a prediction
-            never holds more than a few rows of them.
+            never holds more than a few rows of them before they are read.
     """
 
     mode: Literal["whole", "slide"] = "whole"
@@ -58,6 +60,45 @@ class Inference:
         if settings.mode == "slide" and not (settings.crop_size and settings.stride):
             raise ConfigError("model.test_cfg: mode 'slide' needs 'crop_size' and 'stride'")
         return settings
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a setting by its key."""
+        return getattr(self, name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a setting by its key, or a default."""
+        return getattr(self, name, default)
+
+
+def input_size(metainfo: Mapping[str, Any]) -> Size:
+    """Return the height and width of what the network was given of an image, in px.
+
+    Args:
+        metainfo: ``img_shape`` counts where it is a ``torch.Size``, as of a window; else
+            ``pad_shape``, else ``img_shape``.
+    """
+    shape = metainfo.get("img_shape")
+    if not isinstance(shape, torch.Size):
+        shape = metainfo.get("pad_shape", shape)
+    assert shape is not None, "metainfo has neither 'img_shape' nor 'pad_shape'"
+    return shape[0], shape[1]
+
+
+def completed(metainfos: Sequence[Mapping[str, Any]], size: Size) -> list[dict[str, Any]]:
+    """Return the metainfo of images with their shapes, for heads and users' methods that read it.
+
+    Args:
+        metainfos: What is known of each image.
+        size: Height and width of what the network is given.
+    """
+    shapes = {"ori_shape": size, "img_shape": size, "pad_shape": size}
+    results = []
+    for metainfo in metainfos:
+        full = {**shapes, "padding_size": (0, 0, 0, 0), **metainfo}
+        if input_size(full) != size:
+            full["img_shape"] = torch.Size(size)
+        results.append(full)
+    return results
 
 
 def padding_of(metainfo: dict[str, Any]) -> tuple[int, int, int, int]:

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import Unpack
 
 from nlseg.bounds import Count, Natural, Range
+from nlseg.extension import extension_point
 from nlseg.models.residual import BasicBlock, Bottleneck, Cfg, ResidualBlock, Style
 from nlseg.models.resnet_args import (
     ARCHITECTURES,
@@ -205,6 +206,7 @@ class ResNet(BaseModule):
         layers.append(build_norm_layer(self.norm_cfg, out_channels)[1])
         return nn.Sequential(*layers)
 
+    @extension_point
     def forward(self, x: Tensor, only: Collection[int] | None = None) -> tuple[Tensor | None, ...]:
         """Map images (N, 3, H, W) to one feature map (N, C_i, h_i, w_i) per output index.
 

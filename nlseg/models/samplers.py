@@ -1,12 +1,14 @@
 """Samplers that choose which pixels a head learns from."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from nlseg.bounds import Natural, Probability
+from nlseg.models.losses import CrossEntropyLoss
 from nlseg.ops.pixel_loss import upsampled_cross_entropy
 from nlseg.registry import TASK_UTILS
 
@@ -20,8 +22,52 @@ class SamplerContext(Protocol):
         """Return the head's losses."""
 
 
+@runtime_checkable
+class SamplesSmallLogits(Protocol):
+    """A sampler that can do without upsampled logits."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether it can, in the form that it has."""
+
+    def sample_upsampled(self, logits: Tensor, label: Tensor, align_corners: bool) -> Tensor:
+        """Return what ``sample`` returns for the upsampled logits, (N, H, W).
+
+        Args:
+            logits: Logits (N, K, h, w).
+            label: Labels (N, H, W).
+            align_corners: How logits are resized, see ``nlseg.ops.resize``.
+        """
+
+
+class BasePixelSampler(ABC):
+    """Chooses the pixels that a head learns from; a subclass writes ``sample``.
+
+    Built with ``context``, the head that owns it.
+    """
+
+    @abstractmethod
+    def sample(self, seg_logit: Tensor, seg_label: Tensor) -> Tensor:
+        """Return the weight of each pixel, (N, H, W).
+
+        Args:
+            seg_logit: Logits (N, K, H, W).
+            seg_label: Labels (N, 1, H, W).
+        """
+
+
+def build_pixel_sampler(cfg: dict[str, Any], **default_args: Any) -> Any:
+    """Build a sampler from its config.
+
+    Args:
+        cfg: The config.
+        **default_args: Arguments that the config does not give, such as ``context``.
+    """
+    return TASK_UTILS.build(cfg, default_args=default_args)
+
+
 @TASK_UTILS.register_module()
-class OHEMPixelSampler:
+class OHEMPixelSampler(BasePixelSampler):
     """Keep the hardest pixels (online hard example mining).
 
     With a threshold, a pixel counts when the softmax probability of its true class is below it; the
@@ -65,6 +111,12 @@ class OHEMPixelSampler:
             total = total + (value.sum(dim=1) if value.dim() > label.dim() else value)
         return self._keep_largest(total, label)
 
+    @property
+    def streams(self) -> bool:
+        """Whether ``sample_upsampled`` can do it: softmax probabilities or cross-entropies rank."""
+        losses = self.context.loss_modules()
+        return self.thresh is not None or all(_is_softmax_cross_entropy(loss) for loss in losses)
+
     @torch.no_grad()
     def sample_upsampled(self, logits: Tensor, label: Tensor, align_corners: bool) -> Tensor:
         """Return what ``sample`` returns, from logits that are never upsampled as a whole.
@@ -103,3 +155,7 @@ class OHEMPixelSampler:
         weight = torch.zeros_like(ranked)
         weight[ranked.topk(kept).indices] = 1.0
         return weight.view_as(loss) * valid
+
+
+def _is_softmax_cross_entropy(loss: Any) -> bool:
+    return isinstance(loss, CrossEntropyLoss) and not loss.use_sigmoid

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
+import torch
 from mmengine.model import BaseTTAModel
 from mmengine.structures import PixelData
 from torch import Tensor, nn
 
 from nlseg.bounds import Natural
+from nlseg.extension import extension_point, overridden
 from nlseg.ops.logit_rows import Averaged, Held, RowSource, label_map
 from nlseg.registry import MODELS
 from nlseg.structures import SegDataSample
@@ -23,6 +25,9 @@ class SegTTAModel(BaseTTAModel):
     Of each view the head's small logits are held. They are resized to the original image, turned
     into probabilities and averaged a few rows at a time, so that no map of K classes at full size
     is ever there. The result carries the label and metainfo of the first view.
+
+    Where the segmentor, its head or a subclass of this class has its own way to the logits or to
+    the merged result, every view is predicted alone and ``merge_preds`` is called.
 
     Args:
         module: The segmentor, or its config.
@@ -50,6 +55,14 @@ class SegTTAModel(BaseTTAModel):
         Args:
             data: ``inputs`` and ``data_samples``, each a list over views of lists over images.
         """
+        module = self.module
+        if (
+            overridden(self, "merge_preds")
+            or not getattr(module, "streams", False)
+            or overridden(module, "forward", "predict")
+        ):
+            merged: list[SegDataSample] = super().test_step(data)
+            return merged
         views = [
             {"inputs": list(inputs), "data_samples": list(samples)}
             for inputs, samples in zip(data["inputs"], data["data_samples"], strict=True)
@@ -65,7 +78,9 @@ class SegTTAModel(BaseTTAModel):
             if place == 0:
                 first = batch["data_samples"][:number]
         in_order = list(chain.from_iterable(sources))
-        return [self._labelled(sample, in_order[i::number]) for i, sample in enumerate(first)]
+        return [
+            self._labelled(sample, Averaged(in_order[i::number])) for i, sample in enumerate(first)
+        ]
 
     def _joined(self, views: Sequence[View]) -> list[View]:
         """Join consecutive views of one size into batches of at most ``max_pixels``."""
@@ -82,17 +97,21 @@ class SegTTAModel(BaseTTAModel):
                 joined.append(view)
         return joined
 
+    @extension_point
     def merge_preds(
         self, data_samples_list: Sequence[Sequence[SegDataSample]]
     ) -> list[SegDataSample]:
         """Merge samples that hold ``seg_logits``, a list over images of lists over views."""
-        return [
-            self._labelled(views[0], [Held(view.seg_logits.data) for view in views])
-            for views in data_samples_list
-        ]
+        return [self._merged(views) for views in data_samples_list]
 
-    def _labelled(self, sample: SegDataSample, views: Sequence[RowSource]) -> SegDataSample:
-        label = label_map(Averaged(views), self.module.decode_head.threshold)
+    def _merged(self, views: Sequence[SegDataSample]) -> SegDataSample:
+        maps = [view.seg_logits.data for view in views]
+        if len(maps[0]) > 1:
+            return self._labelled(views[0], Averaged([Held(logits) for logits in maps]))
+        return self._labelled(views[0], Held(torch.stack(maps).mean(dim=0)))  # probabilities
+
+    def _labelled(self, sample: SegDataSample, scores: RowSource) -> SegDataSample:
+        label = label_map(scores, self.module.last_head.threshold)
         sample.pred_sem_seg = PixelData(data=label)
         return sample
 

@@ -72,6 +72,7 @@ class Resized:
         self._weight_last = axis.weight[every, last] * (last > first)
         self._wide: Tensor | None = None
         self._wide_top = 0
+        self._wide_has_graph = False
 
     def rows(self, top: int, bottom: int) -> Tensor:
         """Return rows [top, bottom), (bottom - top, W, K)."""
@@ -79,11 +80,12 @@ class Resized:
         first = [i - self._wide_top for i in self._first[top:bottom]]
         last = [i - self._wide_top for i in self._last[top:bottom]]
         weights = self._weight_first[top:bottom], self._weight_last[top:bottom]
-        return (blend_rows if wide.is_cpu else blend_block)(wide, (first, last), weights)
+        one_by_one = wide.is_cpu and not wide.requires_grad
+        return (blend_rows if one_by_one else blend_block)(wide, (first, last), weights)
 
     def _widen(self, top: int, bottom: int) -> Tensor:
         """Hold the source's rows [top, bottom) at the new width, and no others."""
-        held = self._wide
+        held = self._wide if self._wide_has_graph == torch.is_grad_enabled() else None
         if held is None or not self._wide_top <= top <= self._wide_top + len(held):
             held, self._wide_top = None, top
         kept = None if held is None else held[top - self._wide_top :]
@@ -98,7 +100,7 @@ class Resized:
             )[0].permute(1, 2, 0)
             kept = new if kept is None or not len(kept) else torch.cat((kept, new))
         assert kept is not None
-        self._wide, self._wide_top = kept, top
+        self._wide, self._wide_top, self._wide_has_graph = kept, top, torch.is_grad_enabled()
         return kept
 
 
@@ -106,6 +108,8 @@ def blend_rows(
     wide: Tensor, places: tuple[list[int], list[int]], weights: tuple[Tensor, Tensor]
 ) -> Tensor:
     """Blend rows one after the other, which caches like, in the order of ``interpolate`` on CPUs.
+
+    Writes in place, so that no gradient flows.
 
     Args:
         wide: Rows (h, W, K).
@@ -177,10 +181,12 @@ class Averaged:
 
     def rows(self, top: int, bottom: int) -> Tensor:
         """Return rows [top, bottom), (bottom - top, W, K)."""
-        total = probabilities(self.sources[0].rows(top, bottom))
-        for source in self.sources[1:]:
-            total += probabilities(source.rows(top, bottom))
-        return total.div_(len(self.sources))
+        parts = (probabilities(source.rows(top, bottom)) for source in self.sources)
+        total = next(parts)
+        in_place = not total.requires_grad  # a softmax needs its result for its gradient
+        for part in parts:
+            total = total.add_(part) if in_place else total + part
+        return total.div_(len(self.sources)) if in_place else total / len(self.sources)
 
 
 def probabilities(rows: Tensor) -> Tensor:
@@ -188,6 +194,7 @@ def probabilities(rows: Tensor) -> Tensor:
     return rows.sigmoid() if rows.shape[-1] == 1 else rows.softmax(dim=-1)
 
 
+@torch.no_grad()
 def label_map(source: RowSource, threshold: float | None = None) -> Tensor:
     """Return the class of every pixel (1, H, W), int64, and hold a few rows of scores only.
 
@@ -206,7 +213,10 @@ def label_map(source: RowSource, threshold: float | None = None) -> Tensor:
 
 
 def whole_map(source: RowSource) -> Tensor:
-    """Return all logits of a source, (K, H, W)."""
+    """Return all logits of a source, (K, H, W), with the gradient of those that it is made of."""
+    if torch.is_grad_enabled():
+        parts = [source.rows(*block).permute(2, 0, 1) for block in blocks(source)]
+        return torch.cat(parts, dim=1)
     held = torch.empty((source.channels, *source.size), device=source.device)
     for top, bottom in blocks(source):
         held[:, top:bottom] = source.rows(top, bottom).permute(2, 0, 1)

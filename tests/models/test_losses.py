@@ -51,8 +51,8 @@ CE_0, CE_1 = math.log(4), math.log(4 / 3)
         ({}, (CE_0 + CE_1) / 3),
         ({"avg_non_ignore": True}, (CE_0 + CE_1) / 2),
         ({"reduction": "sum"}, CE_0 + CE_1),
-        ({"class_weight": [1.0, 1.0]}, (CE_0 + CE_1) / 3),
-        ({"class_weight": [2.0, 5.0]}, (2 * CE_0 + 5 * CE_1) / (2 + 5 + 1)),
+        ({"class_weight": [1.0, 1.0]}, (CE_0 + CE_1) / 2),
+        ({"class_weight": [2.0, 5.0]}, (2 * CE_0 + 5 * CE_1) / (2 + 5)),
         ({"class_weight": [2.0, 5.0], "avg_non_ignore": True}, (2 * CE_0 + 5 * CE_1) / 7),
         ({"use_sigmoid": True}, (2 * math.log(2) + CE_0 + CE_1) / 6),
     ],
@@ -63,6 +63,30 @@ def test_averages_by_hand(arguments, value):
     assert CrossEntropyLoss(**arguments)(LOGITS, LABEL, ignore_index=255) == pytest.approx(
         value, rel=1e-6
     )
+
+
+@pytest.mark.parametrize("avg_non_ignore", [False, True])
+@pytest.mark.parametrize("ignore_index", [255, 0, 3])
+def test_class_weights_are_averaged_over_the_pixels_that_are_not_ignored(
+    ignore_index, avg_non_ignore
+):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 4, 4, 5, generator=generator)
+    label = torch.randint(0, 4, (1, 4, 5), generator=generator)
+    label[:, 0] = ignore_index
+    class_weight = [0.5, 2.0, 1.0, 3.0]
+    total = divisor = 0.0
+    for y in range(4):
+        for x in range(5):
+            if (k := label[0, y, x].item()) != ignore_index:
+                each = math.log(sum(math.exp(v) for v in logits[0, :, y, x].tolist()))
+                total += class_weight[k] * (each - logits[0, k, y, x].item())
+                divisor += class_weight[k]
+    loss = CrossEntropyLoss(class_weight=class_weight, avg_non_ignore=avg_non_ignore)
+    want = pytest.approx(total / divisor, rel=1e-5)
+    assert loss(logits, label, ignore_index=ignore_index).item() == want
+    small, _ = loss.upsampled(logits, label, ignore_index=ignore_index, align_corners=False)
+    assert small.item() == want
 
 
 def test_class_weights_beside_ignored_pixels_follow_torch_when_averaging_over_valid_ones():

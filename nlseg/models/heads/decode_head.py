@@ -2,7 +2,7 @@
 
 import warnings
 from abc import ABCMeta, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypedDict
 
 import torch
@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from nlseg.bounds import Count, Probability, Range
 from nlseg.checked import checked
 from nlseg.errors import ConfigError
-from nlseg.models.losses import accuracy, percentage
-from nlseg.ops.resize import Size, resize
+from nlseg.extension import check_overrides, extension_point, overridden
+from nlseg.models.inference import input_size
+from nlseg.models.losses import LogitsForLoss, accuracy, percentage, works_on_small_logits
+from nlseg.models.samplers import SamplesSmallLogits
+from nlseg.ops.resize import resize
 from nlseg.registry import MODELS, TASK_UTILS
 from nlseg.structures import IGNORE_INDEX, SegDataSample
 
@@ -25,6 +28,21 @@ Losses = dict[str, Tensor]
 RELU: Cfg = {"type": "ReLU"}
 CROSS_ENTROPY: Cfg = {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": 1.0}
 SMALL_CLASSIFIER: Cfg = {"type": "Normal", "std": 0.01, "override": {"name": "conv_seg"}}
+
+NOT_CALLED = {
+    "transform_inputs": (
+        ("_transform_inputs", "_forward_feature", "forward"),
+        "write _transform_inputs(self, inputs)",
+    ),
+    "refine": (("_forward_feature", "forward"), "write _forward_feature(self, inputs)"),
+    "losses": (
+        ("loss_by_feat", "loss"),
+        "write loss_by_feat(self, seg_logits, batch_data_samples)",
+    ),
+    "forward_train": (("loss",), "write loss(self, inputs, batch_data_samples, train_cfg)"),
+    "forward_test": (("predict",), "write predict(self, inputs, batch_img_metas, test_cfg)"),
+}
+"""Methods that other versions call: from where a class may do so itself, and what to write."""
 
 
 class DecodeHeadArgs(TypedDict, total=False):
@@ -52,6 +70,10 @@ class DecodeHeadArgs(TypedDict, total=False):
 @checked
 class BaseDecodeHead(BaseModule, metaclass=ABCMeta):
     """Map backbone features to class logits; a subclass adds layers and ``forward``.
+
+    A subclass may override ``_init_inputs``, ``_transform_inputs``, ``cls_seg``, ``loss``,
+    ``_stack_batch_gt``, ``loss_by_feat``, ``predict`` and ``predict_by_feat``, too: they are called
+    in training and in prediction as mmsegmentation calls them.
 
     Args:
         in_channels: Channels of the chosen feature map, or of each with an ``input_transform``.
@@ -104,14 +126,7 @@ class BaseDecodeHead(BaseModule, metaclass=ABCMeta):
         init_cfg: Cfg | list[Cfg] | None = SMALL_CLASSIFIER,
     ) -> None:
         super().__init__(init_cfg)
-        _check_inputs(in_channels, in_index, input_transform)
-        self.in_index = in_index
-        self.input_transform = input_transform
-        self.in_channels = (
-            sum(in_channels)  # type: ignore[arg-type]
-            if input_transform == "resize_concat"
-            else in_channels
-        )
+        self._init_inputs(in_channels, in_index, input_transform)
         self.channels = channels
         self.num_classes = num_classes
         self.out_channels = _out_channels(num_classes, out_channels)
@@ -134,6 +149,11 @@ class BaseDecodeHead(BaseModule, metaclass=ABCMeta):
         self.conv_seg = nn.Conv2d(channels, self.out_channels, kernel_size=1)
         self.dropout = nn.Dropout2d(dropout_ratio) if dropout_ratio > 0 else None
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Check what a subclass overrides, see ``nlseg.extension``."""
+        super().__init_subclass__(**kwargs)
+        check_overrides(cls, NOT_CALLED, may_take_more=("forward", "loss", "predict"))
+
     @abstractmethod
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Map the backbone's feature maps to logits (N, K, h, w)."""
@@ -149,7 +169,25 @@ class BaseDecodeHead(BaseModule, metaclass=ABCMeta):
                     if isinstance(module, nn.Conv2d):
                         module.reset_parameters()
 
-    def transform_inputs(self, inputs: Sequence[Tensor]) -> Tensor:
+    @extension_point
+    def _init_inputs(
+        self,
+        in_channels: int | Sequence[int],
+        in_index: int | Sequence[int],
+        input_transform: InputTransform | None,
+    ) -> None:
+        """Check and keep which of the backbone's outputs this head looks at."""
+        _check_inputs(in_channels, in_index, input_transform)
+        self.in_index = in_index
+        self.input_transform = input_transform
+        self.in_channels = (
+            sum(in_channels)  # type: ignore[arg-type]
+            if input_transform == "resize_concat"
+            else in_channels
+        )
+
+    @extension_point
+    def _transform_inputs(self, inputs: Sequence[Tensor]) -> Tensor:
         """Choose this head's input from the backbone's outputs."""
         if self.input_transform is None:
             return inputs[self.in_index]  # type: ignore[index]
@@ -159,72 +197,127 @@ class BaseDecodeHead(BaseModule, metaclass=ABCMeta):
         size = (chosen[0].shape[2], chosen[0].shape[3])
         return torch.cat([resize(x, size, align_corners=self.align_corners) for x in chosen], dim=1)
 
-    def places(self, number: int) -> set[int]:
-        """Return which of ``number`` feature maps this head looks at."""
+    def transform_inputs(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Choose this head's input; a subclass overrides ``_transform_inputs``."""
+        return self._transform_inputs(inputs)
+
+    def places(self, number: int) -> set[int] | None:
+        """Return which of ``number`` feature maps this head looks at; None where it may be any."""
+        if overridden(self, "forward", "_transform_inputs", "_forward_feature"):
+            return None
         chosen = [self.in_index] if isinstance(self.in_index, int) else self.in_index
         return {i % number for i in chosen}
 
-    def cls_seg(self, features: Tensor) -> Tensor:
+    @extension_point
+    def cls_seg(self, feat: Tensor) -> Tensor:
         """Classify every position: (N, channels, h, w) to (N, K, h, w)."""
         if self.dropout is not None:
-            features = self.dropout(features)
-        logits: Tensor = self.conv_seg(features)
+            feat = self.dropout(feat)
+        logits: Tensor = self.conv_seg(feat)
         return logits
 
-    def loss(self, inputs: Sequence[Tensor], data_samples: Sequence[SegDataSample]) -> Losses:
-        """Return the head's losses and ``acc_seg`` from features and labels."""
-        return self.loss_by_feat(self(inputs), data_samples)
+    @extension_point
+    def loss(
+        self,
+        inputs: Sequence[Tensor],
+        batch_data_samples: Sequence[SegDataSample],
+        train_cfg: Mapping[str, Any] | None = None,
+    ) -> Losses:
+        """Return the head's losses and ``acc_seg`` from features and labels.
 
-    def loss_by_feat(self, seg_logits: Tensor, data_samples: Sequence[SegDataSample]) -> Losses:
+        Args:
+            inputs: The backbone's feature maps.
+            batch_data_samples: N samples with ``gt_sem_seg``, all of one size.
+            train_cfg: The segmentor's, for heads that have settings there.
+        """
+        return self.loss_by_feat(self(inputs), batch_data_samples)
+
+    @extension_point
+    def _stack_batch_gt(self, batch_data_samples: Sequence[SegDataSample]) -> Tensor:
+        """Return the labels (N, 1, H, W) of all samples."""
+        return torch.stack([sample.gt_sem_seg.data for sample in batch_data_samples])
+
+    @extension_point
+    def loss_by_feat(
+        self, seg_logits: Tensor, batch_data_samples: Sequence[SegDataSample]
+    ) -> Losses:
         """Return losses by name and ``acc_seg`` (percent, shape (1,)) at the labels' resolution.
+
+        Losses that can work on small logits are given those; the upsampled map is made once, where
+        another loss or the sampler asks for it.
 
         Args:
             seg_logits: Logits (N, K, h, w).
-            data_samples: N samples with ``gt_sem_seg``, all of one size.
+            batch_data_samples: N samples with ``gt_sem_seg``, all of one size.
         """
-        label = torch.cat([sample.gt_sem_seg.data for sample in data_samples]).long()
-        if self._streams():
-            return self._streamed_losses(seg_logits, label)
-        size = (label.shape[1], label.shape[2])
-        logits = resize(seg_logits, size, align_corners=self.align_corners)
-        weight = self.sampler.sample(logits, label.unsqueeze(1)) if self.sampler else None
+        label = self._stack_batch_gt(batch_data_samples).squeeze(1).long()
+        logits = LogitsForLoss(seg_logits, (label.shape[1], label.shape[2]), self.align_corners)
+        small = [self.stream_loss and works_on_small_logits(loss) for loss in self.loss_modules()]
+        weight = self._pixel_weight(logits, label)
         losses: Losses = {}
-        for loss in self.loss_modules():
-            value = loss(logits, label, weight=weight, ignore_index=self.ignore_index)
+        correct: Tensor | None = None
+        for loss, is_small in zip(self.loss_modules(), small, strict=True):
+            if is_small:
+                value, correct = loss.upsampled(
+                    seg_logits,
+                    label,
+                    weight,
+                    ignore_index=self.ignore_index,
+                    align_corners=self.align_corners,
+                )
+            else:
+                value = loss(logits.large, label, weight=weight, ignore_index=self.ignore_index)
             losses[loss.loss_name] = losses.get(loss.loss_name, 0) + value
-        losses["acc_seg"] = accuracy(logits, label, self.ignore_index, self.threshold)
+        if correct is None:
+            acc = accuracy(logits.large, label, self.ignore_index, self.threshold)
+        else:
+            acc = percentage(correct, (label != self.ignore_index).sum())
+        losses["acc_seg"] = acc
         return losses
 
-    def _streams(self) -> bool:
-        """Whether every loss, and the sampler, can do without the upsampled logits."""
-        return (
-            self.stream_loss
-            and all(getattr(loss, "streams", False) for loss in self.loss_modules())
-            and (self.sampler is None or hasattr(self.sampler, "sample_upsampled"))
-        )
-
-    def _streamed_losses(self, logits: Tensor, label: Tensor) -> Losses:
-        weight, align_corners = None, self.align_corners
-        if self.sampler:
-            weight = self.sampler.sample_upsampled(logits, label, align_corners)
-        losses: Losses = {}
-        correct = label.new_zeros(())
-        for loss in self.loss_modules():
-            value, correct = loss.upsampled(
-                logits, label, weight, ignore_index=self.ignore_index, align_corners=align_corners
-            )
-            losses[loss.loss_name] = losses.get(loss.loss_name, 0) + value
-        losses["acc_seg"] = percentage(correct, (label != self.ignore_index).sum())
-        return losses
+    def _pixel_weight(self, logits: LogitsForLoss, label: Tensor) -> Tensor | None:
+        """Return the sampler's weight of each pixel (N, H, W), None without a sampler."""
+        sampler = self.sampler
+        if sampler is None:
+            return None
+        if self.stream_loss and isinstance(sampler, SamplesSmallLogits) and sampler.streams:
+            return sampler.sample_upsampled(logits.small, label, self.align_corners)
+        weight: Tensor = sampler.sample(logits.large, label.unsqueeze(1))
+        return weight
 
     def loss_modules(self) -> list[Any]:
         """Return the losses as a list."""
         losses = self.loss_decode
         return list(losses) if isinstance(losses, nn.ModuleList) else [losses]
 
-    def predict(self, inputs: Sequence[Tensor], size: Size) -> Tensor:
-        """Return logits (N, K, H, W) of the given size."""
-        return resize(self(inputs), size, align_corners=self.align_corners)
+    @extension_point
+    def predict(
+        self,
+        inputs: Sequence[Tensor],
+        batch_img_metas: Sequence[Mapping[str, Any]],
+        test_cfg: Any = None,
+    ) -> Tensor:
+        """Return logits (N, K, H, W) of the size of the images.
+
+        Args:
+            inputs: The backbone's feature maps.
+            batch_img_metas: Metainfo of each image, see ``predict_by_feat``.
+            test_cfg: The segmentor's, for heads that have settings there.
+        """
+        return self.predict_by_feat(self(inputs), batch_img_metas)
+
+    @extension_point
+    def predict_by_feat(
+        self, seg_logits: Tensor, batch_img_metas: Sequence[Mapping[str, Any]]
+    ) -> Tensor:
+        """Resize logits (N, K, h, w) to the size of the images.
+
+        Args:
+            seg_logits: The logits.
+            batch_img_metas: Metainfo of each image, all of one size: ``img_shape`` where it is a
+                ``torch.Size``, else ``pad_shape``, else ``img_shape``.
+        """
+        return resize(seg_logits, input_size(batch_img_metas[0]), align_corners=self.align_corners)
 
 
 def _check_inputs(

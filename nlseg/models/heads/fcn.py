@@ -1,6 +1,6 @@
 """The plain head: a few convolutions in front of the classifier."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from mmcv.cnn import ConvModule
@@ -9,6 +9,7 @@ from typing_extensions import Unpack
 
 from nlseg.bounds import Count, Natural
 from nlseg.errors import ConfigError
+from nlseg.extension import extension_point
 from nlseg.models.heads.decode_head import BaseDecodeHead, DecodeHeadArgs
 from nlseg.registry import MODELS
 
@@ -75,18 +76,23 @@ class FCNHead(BaseDecodeHead):
             act_cfg=self.act_cfg,
         )
 
+    @extension_point
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Map the backbone's feature maps to logits (N, K, h, w)."""
-        x = self.transform_inputs(inputs)
-        out = self.refine(x)
-        if self.concat_input:
-            out = self._see_both(x, out)
-        return self.cls_seg(out)
+        return self.cls_seg(self._forward_feature(inputs))
 
-    def refine(self, x: Tensor) -> Tensor:
-        """Map the input (N, C, h, w) to features (N, channels, h, w)."""
-        features: Tensor = self.convs(x)
-        return features
+    @extension_point
+    def _forward_feature(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Map the backbone's feature maps to features (N, channels, h, w) for the classifier."""
+        x = self._transform_inputs(inputs)
+        features = x
+        for layer in self.layers():
+            features = layer(features)
+        return self._see_both(x, features) if self.concat_input else features
+
+    def layers(self) -> Iterable[nn.Module]:
+        """Return what lies between the head's input and ``conv_cat``, in order."""
+        return (self.convs,)
 
     def _see_both(self, x: Tensor, features: Tensor) -> Tensor:
         """Return ``conv_cat`` of input and features together, without joining the two maps.

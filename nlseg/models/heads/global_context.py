@@ -1,8 +1,8 @@
 """The head of GCNet."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from torch import Tensor
+from torch import nn
 from typing_extensions import Unpack
 
 from nlseg.bounds import Positive
@@ -42,7 +42,6 @@ class GCHead(FCNHead):
             }
         )
 
-    def refine(self, x: Tensor) -> Tensor:
-        """Map the input (N, C, h, w) to features (N, channels, h, w)."""
-        features: Tensor = self.convs[1](self.gc_block(self.convs[0](x)))
-        return features
+    def layers(self) -> Iterable[nn.Module]:
+        """Return what lies between the head's input and ``conv_cat``, in order."""
+        return self.convs[0], self.gc_block, self.convs[1]

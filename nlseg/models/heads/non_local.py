@@ -1,6 +1,8 @@
 """The head of the Non-local network."""
 
-from torch import Tensor
+from collections.abc import Iterable
+
+from torch import nn
 from typing_extensions import Unpack
 
 from nlseg.bounds import Count
@@ -52,7 +54,6 @@ class NLHead(FCNHead):
             }
         )
 
-    def refine(self, x: Tensor) -> Tensor:
-        """Map the input (N, C, h, w) to features (N, channels, h, w)."""
-        features: Tensor = self.convs[1](self.nl_block(self.convs[0](x)))
-        return features
+    def layers(self) -> Iterable[nn.Module]:
+        """Return what lies between the head's input and ``conv_cat``, in order."""
+        return self.convs[0], self.nl_block, self.convs[1]

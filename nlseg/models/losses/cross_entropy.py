@@ -1,23 +1,17 @@
 """Cross-entropy over pixels, with the averaging rules that published configs rely on."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-import yaml
 from torch import Tensor, nn
 
 from nlseg.bounds import NotNegative
 from nlseg.errors import ConfigError
+from nlseg.models.losses.base import EPS, Reduction
+from nlseg.models.losses.class_weight import read_class_weight
 from nlseg.ops.pixel_loss import upsampled_cross_entropy
 from nlseg.registry import MODELS
-
-Reduction = Literal["none", "mean", "sum"]
-EPS = float(torch.finfo(torch.float32).eps)
 
 
 @MODELS.register_module()
@@ -28,10 +22,10 @@ class CrossEntropyLoss(nn.Module):
 
     - no class weights: all pixels, ignored ones included; only those not ignored with
       ``avg_non_ignore``;
-    - class weights: the sum of ``class_weight[label]``, where an ignored pixel counts as 1, so that
-      weights of 1 change nothing; with ``avg_non_ignore`` it counts as 0, which is the rule of
-      ``torch.nn.functional.cross_entropy``. (mmsegmentation 1.2.2 has the same two rules but stops
-      with an IndexError at the first ignored pixel.)
+    - class weights: the sum of ``class_weight[label]`` over the pixels that are not ignored, with
+      or without ``avg_non_ignore``, which is the rule of ``torch.nn.functional.cross_entropy``.
+      (mmsegmentation 1.2.2 adds ``class_weight[ignore_index]`` for each ignored pixel where that is
+      a class, and stops with an IndexError where it is none, unless ``avg_non_ignore``.)
 
     The sigmoid form compares each of the K logits with a one-hot label, or a single logit with
     labels 0 and 1. Its mean divides by K times the pixels, ignored ones included unless
@@ -152,10 +146,9 @@ class CrossEntropyLoss(nn.Module):
         """Return what the softmax form's 'mean' divides by, a count or a sum of class weights."""
         valid = label != ignore_index
         weight = self.pixel_weight(label, ignore_index)
-        if weight is None:
-            return valid.sum() if self.avg_non_ignore else float(label.numel())
-        ignored = 0 if self.avg_non_ignore else (~valid).sum()
-        return weight.sum() + ignored
+        if weight is not None:
+            return weight.sum()
+        return valid.sum() if self.avg_non_ignore else float(label.numel())
 
     def _softmax(
         self, cls_score: Tensor, label: Tensor, weight: Tensor | None, ignore_index: int
@@ -187,52 +180,3 @@ class CrossEntropyLoss(nn.Module):
         if self.avg_non_ignore:
             return loss, valid.sum() * cls_score.shape[1]
         return loss, float(loss.numel())
-
-
-def read_class_weight(source: Sequence[float] | str) -> list[float]:
-    """Return class weights given as numbers or as the path of a .npy, .json or .yaml file.
-
-    Raises:
-        ConfigError: For a file that is not there, has another suffix or does not hold numbers.
-    """
-    if not isinstance(source, str):
-        return [float(value) for value in source]
-    path = Path(source)
-    if not path.is_file():
-        raise ConfigError(f"class_weight: {source} is not a file")
-    if path.suffix == ".npy":
-        values = np.load(path, allow_pickle=False).tolist()
-    elif path.suffix == ".json":
-        values = json.loads(path.read_text(encoding="utf-8"))
-    elif path.suffix in (".yaml", ".yml"):
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    else:
-        raise ConfigError(f"class_weight: {source} is not a .npy, .json or .yaml file")
-    if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
-        raise ConfigError(f"class_weight: {source} does not hold a list of numbers")
-    return [float(value) for value in cast("list[float]", values)]
-
-
-def accuracy(
-    logits: Tensor, label: Tensor, ignore_index: int | None = None, threshold: float | None = None
-) -> Tensor:
-    """Return the percentage of pixels whose class is right, shape (1,).
-
-    Args:
-        logits: Logits (N, K, H, W).
-        label: Labels (N, H, W).
-        ignore_index: Label that does not count.
-        threshold: Probability from which a single logit (K = 1) means class 1.
-    """
-    if threshold is not None and logits.shape[1] == 1:
-        predicted = (logits[:, 0].sigmoid() > threshold).long()
-    else:
-        predicted = logits.argmax(dim=1)
-    right = predicted == label
-    valid = torch.ones_like(right) if ignore_index is None else label != ignore_index
-    return percentage((right & valid).sum(), valid.sum())
-
-
-def percentage(correct: Tensor, total: Tensor) -> Tensor:
-    """Return ``100 * correct / total``, 100 where both are 0, shape (1,)."""
-    return ((correct + EPS) * (100.0 / (total + EPS))).reshape(1)
