@@ -415,3 +415,29 @@ def test_text_of_a_config_needs_no_code_formatter(monkeypatch: pytest.MonkeyPatc
     copy.work_dir = "elsewhere"
     assert "work_dir = 'elsewhere'" in copy.pretty_text
     assert parse_assignments(copy.pretty_text) == copy.to_dict()
+
+
+@pytest.mark.parametrize(("step", "message"), [
+    ("dict(type='RandomChoiceResize', scales=[256, 512], resize_type='ResizeShortestEdge', "
+     "max_size=2048)", ""),
+    ("dict(type='RandomResize', scale=(512, 256), ratio_range=(0.5, 2.0), "
+     "resize_type='ResizeToMultiple', size_divisor=16, keep_ratio=True)", ""),
+    ("dict(type='RandomChoiceResize', scales=[256], resize_type='ResizeShortestEdge')",
+     "RandomChoiceResize needs 'max_size'"),
+    ("dict(type='RandomChoiceResize', scales=[256], max_size=2048)",
+     "RandomChoiceResize has no 'max_size'"),
+    ("dict(type='RandomChoiceResize', scales=[256], resize_type='ResizeShortestEdge', "
+     "max_siz=2048)", "did you mean 'max_size'?"),
+    ("dict(type='RandomChoiceResize', scales=[256], resize_type='ResizeShortestEdge', "
+     "max_size='big')", "wants a whole number, given 'big'"),
+    ("dict(type='RandomResize', scale=(9, 9), ratio_range=(1, 2), resize_type='Resise')",
+     "there is no transform 'Resise'; did you mean 'Resize'?"),
+])  # fmt: skip
+def test_further_arguments_are_those_of_the_class_that_resizes(
+    tmp_path: Path, step: str, message: str
+) -> None:
+    path = write(tmp_path, f"train_dataloader = dict(dataset=dict(pipeline=[{step}]))")
+    if message:
+        assert message in errors(path)
+    else:
+        load_config(path, check=True)

@@ -12,6 +12,7 @@ from numpy.random import RandomState
 from nlseg.datasets import transforms as T
 from nlseg.datasets.transforms.resize import fit_size
 from nlseg.errors import ConfigError, DataError
+from nlseg.registry import TRANSFORMS
 
 
 def sample_of(label: Any, image: Any = None) -> dict[str, Any]:
@@ -76,6 +77,48 @@ def test_random_resize_draws_as_mmcv_does(arguments: dict[str, Any]) -> None:
         result = mine.transform(mine_in)
         assert result["scale"] == expected["scale"]
         np.testing.assert_array_equal(result["img"], expected["img"])
+
+
+def test_a_drawn_scale_goes_to_any_transform_that_resizes() -> None:
+    label = np.zeros((100, 300))
+    edges = T.RandomChoiceResize([50, (40, 60)], resize_type="ResizeShortestEdge", max_size=90)
+    seen = set()
+    for seed in range(8):
+        out = edges.transform({**sample_of(label), "rng": RandomState(seed)})
+        # 50 px at the short side would be 150 at the long one: 90 / 300 = 0.3; so would 40
+        assert out["img_shape"] == (30, 90)
+        seen.add(out["scale_idx"])
+    assert seen == {0, 1}
+    wide = T.RandomResize((10, 10), (3.0, 3.0), "ResizeShortestEdge", max_size=999)
+    assert wide.transform(sample_of(label))["img_shape"] == (30, 90)
+    # the largest 3 : 1 picture within 60 x 20 is 60 x 20; its next multiples of 16 are 64 and 32
+    multiple = T.RandomResize(
+        (30, 10), (2.0, 2.0), resize_type="ResizeToMultiple", size_divisor=16, keep_ratio=True
+    )
+    assert multiple.transform(sample_of(label))["img_shape"] == (32, 64)
+
+
+def test_a_drawn_scale_goes_to_a_users_transform() -> None:
+    class Halve:
+        def __init__(self, scale: Any, shrink: int) -> None:
+            self.scale, self.shrink = scale, shrink
+
+        def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
+            return {**sample, "got": (self.scale, self.shrink)}
+
+    class Fixed:
+        def __init__(self, shrink: int = 1) -> None: ...
+
+    for kind in (Halve, Fixed):
+        TRANSFORMS.register_module(module=kind)
+    try:
+        own: Any = T.RandomChoiceResize([7], resize_type="Halve", shrink=3)
+        assert own.transform(sample_of([[0]]))["got"] == (7, 3)
+        with pytest.raises(ConfigError, match=r"resize_type: Fixed cannot .* take 'scale'"):
+            T.RandomChoiceResize([7], resize_type="Fixed")
+    finally:
+        for kind in (Halve, Fixed):
+            TRANSFORMS.module_dict.pop(kind.__name__)
 
 
 def test_random_choice_resize_notes_its_choice() -> None:

@@ -1,5 +1,6 @@
 """Checking every name and value of a config against the classes that it names."""
 
+import inspect
 from collections.abc import Iterator
 from typing import Any, get_type_hints
 
@@ -9,7 +10,7 @@ from mmengine.registry import Registry
 from nlseg.config.checks.families import default_type, family_at, find_class, names_in
 from nlseg.config.checks.fixed import FIXED
 from nlseg.config.checks.problems import Problem
-from nlseg.config.checks.signatures import Signature, signature_of
+from nlseg.config.checks.signatures import Signature, default_of, signature_of
 from nlseg.config.checks.values import (
     PAIRS,
     as_tuple,
@@ -103,10 +104,11 @@ def _check(values: Any, path: KeyPath, around: Registry | None, trace: Trace) ->
     if isinstance(value, dict):
         signature, name = _signature(value, path, family)
         if signature is None and name:
-            yield _unknown_class(name, path, family, trace)
+            yield _unknown_class(name, (*path, "type"), family, trace)
             return
         if signature is not None:
             yield from _check_arguments(value, path, signature, name, trace)
+            yield from _check_handed_on(value, path, family, trace)
         if path == ("custom",) or path[-1] == "metainfo":
             return
         for key in list(value):
@@ -134,15 +136,50 @@ def _signature(
         return None, ""
     found = find_class(kind, family)
     name = kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
-    return (signature_of(found), name) if found else (None, name)
+    return (_with_handed_on(found, value, family), name) if found else (None, name)
+
+
+def _with_handed_on(found: Any, value: dict[str, Any], family: Registry) -> Signature:
+    """Return the arguments of a class, and of the one that it builds from those not its own.
+
+    Args:
+        found: A class or function. One whose ``hands_on_to`` names an argument builds what that
+            argument says, with what it does not take itself.
+        value: What the config gives it.
+        family: Where the other class is looked up.
+    """
+    signature = signature_of(found)
+    key = getattr(found, "hands_on_to", None)
+    if key is None:
+        return signature
+    parameters = inspect.signature(found).parameters.values()
+    own = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+    built = find_class(value.get(key, default_of(found, key)), family)
+    inner = signature_of(built) if built else Signature(is_open=True)
+    others = {k: h for k, h in inner.hints.items() if k not in (*own, *found.hands_on_itself)}
+    return Signature(
+        hints={**{k: signature.hints[k] for k in own}, **others},
+        required=signature.required | (inner.required & others.keys()),
+        is_open=inner.is_open,
+    )
 
 
 def _unknown_class(name: str, path: KeyPath, family: Registry | None, trace: Trace) -> Problem:
+    """Return the problem of a name at a path that no class has."""
     own, every = names_in(family) if family is not None else ([], [])
     kind = family.name if family is not None else "class"
     text = f"there is no {kind} {name!r}{nearest(name, every)}"
-    where = trace.where((*path, "type"))
-    return Problem(where, (*path, "type"), f"{text}\n    nlseg has {', '.join(own or every)}")
+    return Problem(trace.where(path), path, f"{text}\n    nlseg has {', '.join(own or every)}")
+
+
+def _check_handed_on(
+    value: dict[str, Any], path: KeyPath, family: Registry | None, trace: Trace
+) -> Iterator[Problem]:
+    """Find an unknown class where an argument names one, see ``_with_handed_on``."""
+    found = find_class(value.get("type"), family) if family is not None else None
+    key = getattr(found, "hands_on_to", None)
+    if key in value and family is not None and find_class(value[key], family) is None:
+        yield _unknown_class(value[key], (*path, key), family, trace)
 
 
 def _check_arguments(

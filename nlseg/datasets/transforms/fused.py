@@ -32,6 +32,7 @@ from nlseg.datasets.transforms.resize import (
     RandomResize,
     Resize,
     Size,
+    as_size,
     resize_array,
 )
 from nlseg.structures import Sample
@@ -235,7 +236,7 @@ class FusedCrop(BaseTransform):
 
     def draw(self, sample: Sample, old: Size) -> tuple[Size, Box]:
         """Draw the new (width, height) and the box; cut the label maps; note the sizes."""
-        scale = self.resize.draw_scale(sample)
+        scale = as_size(self.resize.draw_scale(sample), "scale")
         new = self.inner.target_size(old, scale)
         self.inner.note(sample, old, new, scale)
         cuts: dict[tuple[str, Box], NDArray[np.uint8]] = {}

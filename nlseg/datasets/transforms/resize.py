@@ -2,13 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, TypedDict
 
 import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from numpy.typing import NDArray
 from PIL import Image
+from typing_extensions import Unpack
 
 from nlseg.datasets.transforms.draws import rng_of
 from nlseg.errors import ConfigError
@@ -161,24 +162,41 @@ class ResizeToMultiple(BaseTransform):
     Args:
         size_divisor: Number for width and height in px, or (width, height).
         interpolation: See ``Resize``; None for ``bilinear``.
+        scale: See ``Resize``; the multiple is the next one above the size that it gives. None
+            starts from the image's own size.
+        keep_ratio: See ``Resize``; it goes with ``scale``.
     """
 
     def __init__(
-        self, size_divisor: int | Size = 32, interpolation: Interpolation | None = None
+        self,
+        size_divisor: int | Size = 32,
+        interpolation: Interpolation | None = None,
+        *,
+        scale: int | Size | None = None,
+        keep_ratio: bool = False,
     ) -> None:
         self.size_divisor = as_size(size_divisor, "ResizeToMultiple.size_divisor")
         self.interpolation: Interpolation = interpolation or "bilinear"
+        self.scale = scale
+        self.keep_ratio = keep_ratio
 
     def transform(self, sample: Sample) -> Sample:
         """Resize ``img`` and all ``seg_fields``; note ``img_shape`` and ``pad_shape``."""
-        height, width = sample["img"].shape[:2]
-        across, down = self.size_divisor
-        size = (-(-width // across) * across, -(-height // down) * down)
+        size = self.target_size(sample["img"].shape)
         sample["img"] = resize_array(sample["img"], size, self.interpolation)
         for key in sample.get("seg_fields", ()):
             sample[key] = resize_array(sample[key], size, "nearest")
         sample["img_shape"] = sample["pad_shape"] = sample["img"].shape[:2]
         return sample
+
+    def target_size(self, shape: Sequence[int]) -> Size:
+        """Return the new (width, height) of an image of (height, width)."""
+        width, height = shape[1], shape[0]
+        if self.scale is not None:
+            scale = as_size(self.scale, "ResizeToMultiple.scale")
+            width, height = fit_size((width, height), scale) if self.keep_ratio else scale
+        across, down = self.size_divisor
+        return -(-width // across) * across, -(-height // down) * down
 
 
 @TRANSFORMS.register_module()
@@ -186,7 +204,7 @@ class ResizeShortestEdge(BaseTransform):
     """Resize so that the shorter side gets a length, unless the longer one then gets too long.
 
     Args:
-        scale: Length of the shorter side in px.
+        scale: Length of the shorter side in px; of two numbers the smaller one.
         max_size: Longest allowed longer side in px.
         keep_ratio: Accepted for OpenMMLab's configs; the shape is kept anyway.
         backend: See ``Resize``.
@@ -198,14 +216,14 @@ class ResizeShortestEdge(BaseTransform):
 
     def __init__(
         self,
-        scale: int,
+        scale: int | Size,
         max_size: int,
         *,
         keep_ratio: bool = True,
         backend: Backend = "cv2",
         interpolation: Interpolation = "bilinear",
     ) -> None:
-        if scale <= 0 or max_size <= 0:
+        if min(as_size(scale, "ResizeShortestEdge.scale")) <= 0 or max_size <= 0:
             raise ConfigError(
                 f"ResizeShortestEdge: scale={scale}, max_size={max_size}; both must be above 0"
             )
@@ -219,53 +237,63 @@ class ResizeShortestEdge(BaseTransform):
         self.resize.scale = self.target_size(sample["img"].shape)
         return self.resize.transform(sample)
 
-    def target_size(self, shape: tuple[int, ...]) -> Size:
+    def target_size(self, shape: Sequence[int]) -> Size:
         """Return the new (width, height) of an image of (height, width)."""
         height, width = shape[0], shape[1]
-        factor = min(self.scale / min(height, width), self.max_size / max(height, width))
+        edge = min(as_size(self.scale, "ResizeShortestEdge.scale"))
+        factor = min(edge / min(height, width), self.max_size / max(height, width))
         return int(width * factor + 0.5), int(height * factor + 0.5)
+
+
+class ResizeArgs(TypedDict, total=False):
+    """Arguments of our transforms that resize; a ``resize_type`` of a user's may have others."""
+
+    keep_ratio: bool
+    clip_object_border: bool
+    backend: Backend
+    interpolation: Interpolation
+    max_size: int
+    size_divisor: int | Size
 
 
 class _DrawnResize(BaseTransform):
     """Resize to a scale that is drawn for each sample; a child draws it.
 
     Args:
-        resize_type: Registered name of the transform that resizes.
-        keep_ratio: See ``Resize``.
-        clip_object_border: See ``Resize``.
-        backend: See ``Resize``.
-        interpolation: See ``Resize``.
+        resize_type: Registered name of the transform that resizes. It takes ``scale``, and follows
+            its attribute ``scale``, which is set anew for each sample.
+        resize_args: Further arguments of that transform.
+
+    Raises:
+        ConfigError: The transform has no such argument, or no ``scale``.
     """
 
-    def __init__(
-        self,
-        resize_type: str,
-        keep_ratio: bool,
-        clip_object_border: bool,
-        *,
-        backend: Backend,
-        interpolation: Interpolation,
-    ) -> None:
-        self.resize = TRANSFORMS.build(
-            {
-                "type": resize_type,
-                "scale": 1,
-                "keep_ratio": keep_ratio,
-                "clip_object_border": clip_object_border,
-                "backend": backend,
-                "interpolation": interpolation,
-            }
-        )
+    hands_on_to: ClassVar[str] = "resize_type"
+    """The argument that names the class which takes the further arguments."""
+    hands_on_itself: ClassVar[tuple[str, ...]] = ("scale",)
+
+    def __init__(self, resize_type: str, **resize_args: Unpack[ResizeArgs]) -> None:
+        where = type(self).__name__
+        try:
+            self.resize = TRANSFORMS.build({"type": resize_type, "scale": 1, **resize_args})
+        except TypeError as error:
+            raise ConfigError(
+                f"{where}.resize_type: {resize_type} cannot be built: {error}; it has to take "
+                "'scale' and the further arguments given here"
+            ) from error
 
     def transform(self, sample: Sample) -> Sample:
         """Draw a scale and resize to it."""
-        self.resize.scale = self.draw_scale(sample)
+        scale = self.draw_scale(sample)
+        sample["scale"] = scale
+        is_ours = isinstance(self.resize, Resize)
+        self.resize.scale = as_size(scale, "scale") if is_ours else scale
         resized: Sample = self.resize(sample)
         return resized
 
     @abstractmethod
-    def draw_scale(self, sample: Sample) -> Size:
-        """Draw a (width, height). The only random step."""
+    def draw_scale(self, sample: Sample) -> int | Size:
+        """Draw a (width, height), or one number as it was given. The only random step."""
 
 
 @TRANSFORMS.register_module()
@@ -276,11 +304,9 @@ class RandomResize(_DrawnResize):
         scale: (width, height) that ``ratio_range`` multiplies, or two of them, between which
             width and height are drawn.
         ratio_range: Smallest and largest factor of ``scale``.
-        resize_type: Registered name of the transform that resizes.
-        keep_ratio: See ``Resize``.
-        clip_object_border: See ``Resize``.
-        backend: See ``Resize``.
-        interpolation: See ``Resize``.
+        resize_type: Registered name of the transform that resizes: ``Resize``,
+            ``ResizeShortestEdge``, ``ResizeToMultiple`` or one of your own that takes ``scale``.
+        resize_args: Further arguments of that transform, such as ``keep_ratio``.
 
     Raises:
         ConfigError: ``scale`` is one size and ``ratio_range`` is not given, or is none of both.
@@ -290,12 +316,8 @@ class RandomResize(_DrawnResize):
         self,
         scale: Size | Sequence[Size],
         ratio_range: tuple[float, float] | None = None,
-        *,
         resize_type: str = "Resize",
-        keep_ratio: bool = False,
-        clip_object_border: bool = True,
-        backend: Backend = "cv2",
-        interpolation: Interpolation = "bilinear",
+        **resize_args: Unpack[ResizeArgs],
     ) -> None:
         self.is_range = not isinstance(scale[0], int)
         if len(scale) != 2 or (not self.is_range and ratio_range is None):
@@ -305,13 +327,7 @@ class RandomResize(_DrawnResize):
             )
         self.scale: Any = scale
         self.ratio_range = ratio_range
-        super().__init__(
-            resize_type,
-            keep_ratio,
-            clip_object_border,
-            backend=backend,
-            interpolation=interpolation,
-        )
+        super().__init__(resize_type, **resize_args)
 
     def draw_scale(self, sample: Sample) -> Size:
         """Draw a (width, height). The only random step."""
@@ -332,41 +348,25 @@ class RandomChoiceResize(_DrawnResize):
 
     Args:
         scales: The (width, height) to choose from, or single numbers.
-        resize_type: Registered name of the transform that resizes.
-        keep_ratio: See ``Resize``.
-        clip_object_border: See ``Resize``.
-        backend: See ``Resize``.
-        interpolation: See ``Resize``.
+        resize_type: Registered name of the transform that resizes: ``Resize``,
+            ``ResizeShortestEdge``, ``ResizeToMultiple`` or one of your own that takes ``scale``.
+        resize_args: Further arguments of that transform, such as ``keep_ratio``.
     """
 
     def __init__(
         self,
         scales: Sequence[int | Size],
         resize_type: str = "Resize",
-        *,
-        keep_ratio: bool = False,
-        clip_object_border: bool = True,
-        backend: Backend = "cv2",
-        interpolation: Interpolation = "bilinear",
+        **resize_args: Unpack[ResizeArgs],
     ) -> None:
-        given = scales if isinstance(scales, list) else [scales]
-        self.scales = [as_size(scale, "RandomChoiceResize.scales") for scale in given]
-        super().__init__(
-            resize_type,
-            keep_ratio,
-            clip_object_border,
-            backend=backend,
-            interpolation=interpolation,
-        )
+        self.scales: list[Any] = scales if isinstance(scales, list) else [scales]
+        for scale in self.scales:
+            as_size(scale, "RandomChoiceResize.scales")
+        super().__init__(resize_type, **resize_args)
 
-    def transform(self, sample: Sample) -> Sample:
-        """Draw one scale and resize to it."""
-        self.resize.scale = self.draw_scale(sample)
-        resized: Sample = self.resize(sample)
-        return resized
-
-    def draw_scale(self, sample: Sample) -> Size:
-        """Draw a (width, height), note its place as ``scale_idx``. The only random step."""
+    def draw_scale(self, sample: Sample) -> int | Size:
+        """Draw one of the scales, note its place as ``scale_idx``. The only random step."""
         index = int(rng_of(sample).randint(len(self.scales)))
         sample["scale_idx"] = index
-        return self.scales[index]
+        scale: int | Size = self.scales[index]
+        return scale
