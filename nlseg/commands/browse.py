@@ -45,9 +45,8 @@ def browse(args: argparse.Namespace) -> None:
 
     from nlseg.config import load_config
     from nlseg.doctor.browsing import Browser
-    from nlseg.visualization.contact_sheet import contact_sheet
     from nlseg.visualization.pages import browse_page
-    from nlseg.visualization.pictures import write_picture
+    from nlseg.visualization.pictures import contact_sheet, write_picture
 
     browser = Browser(
         load_config(args.config, args.overrides, allow_unknown=args.allow_unknown_keys),

@@ -3,16 +3,16 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from nlseg.errors import UserError
 from nlseg.run.logs import FILE, read_scalars
 from nlseg.table import format_table
+from nlseg.visualization.plots import Scalars
 
-Run = list[dict[str, Any]]
 
-
-def read_runs(paths: Sequence[str | Path], names: Sequence[str] | None = None) -> dict[str, Run]:
+def read_runs(
+    paths: Sequence[str | Path], names: Sequence[str] | None = None
+) -> dict[str, Scalars]:
     """Read the scalars of several runs.
 
     Args:
@@ -55,7 +55,7 @@ def _folder_name(file: Path) -> str:
     return folder.parents[1].name if folder.name == "vis_data" else folder.name
 
 
-def _read(file: Path) -> Run:
+def _read(file: Path) -> Scalars:
     if file.name == FILE:
         return read_scalars(file)
     run = []
@@ -69,7 +69,7 @@ def _read(file: Path) -> Run:
     return sorted(run, key=lambda entry: entry["step"])
 
 
-def summary(runs: Mapping[str, Run], keys: Sequence[str]) -> str:
+def summary(runs: Mapping[str, Scalars], keys: Sequence[str]) -> str:
     """Return a table with the last and the best value of every scalar, and where it was.
 
     The best loss is the lowest, the best of everything else the highest.

@@ -17,7 +17,7 @@ SEED = "randomness.seed"
 
 
 @dataclass(frozen=True)
-class Run:
+class SweepRun:
     """One training of a sweep.
 
     Args:
@@ -70,7 +70,7 @@ def parse_grid(words: Sequence[str]) -> dict[str, list[str]]:
     return grid
 
 
-def plan(grid: Mapping[str, Sequence[str]], seeds: Sequence[int], folder: Path) -> list[Run]:
+def plan(grid: Mapping[str, Sequence[str]], seeds: Sequence[int], folder: Path) -> list[SweepRun]:
     """List the runs of all combinations, each with every seed.
 
     Args:
@@ -88,7 +88,7 @@ def plan(grid: Mapping[str, Sequence[str]], seeds: Sequence[int], folder: Path) 
         parts = [f"{names[key]}={value}" for key, value in setting]
         for seed in seeds:
             name = "_".join([*parts, f"seed={seed}"])
-            runs.append(Run(setting, seed, folder / re.sub(r"[^\w.=+-]+", "-", name)))
+            runs.append(SweepRun(setting, seed, folder / re.sub(r"[^\w.=+-]+", "-", name)))
     return runs
 
 
@@ -105,7 +105,7 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def write_config(base: Path, run: Run, extra: Sequence[str] = ()) -> None:
+def write_config(base: Path, run: SweepRun, extra: Sequence[str] = ()) -> None:
     """Write the resolved config of a run, each value with its origin.
 
     Args:

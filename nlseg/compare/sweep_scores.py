@@ -8,12 +8,12 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from nlseg.compare.sweep import Run
+from nlseg.compare.sweep import SweepRun
 from nlseg.config.literals import parse_value
 from nlseg.errors import UserError
 from nlseg.run.logs import FILE, read_scalars
 from nlseg.table import format_table
-from nlseg.visualization.plots import Scores, plot_scores
+from nlseg.visualization.plots import ScoreGroup, plot_scores
 
 T_QUANTILES = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
@@ -25,7 +25,7 @@ T_QUANTILES = (
 _NO_SCORES = {"kind", "step", "epoch", "time", "data_time", "memory"}
 
 
-def score_of(run: Run, metric: str, *, best: bool) -> float | None:
+def score_of(run: SweepRun, metric: str, *, best: bool) -> float | None:
     """Return the score of a run, None where it has none yet.
 
     Args:
@@ -39,7 +39,7 @@ def score_of(run: Run, metric: str, *, best: bool) -> float | None:
     return max(values) if best else values[-1]
 
 
-def validations(run: Run) -> list[dict[str, Any]]:
+def validations(run: SweepRun) -> list[dict[str, Any]]:
     """Return the scalars of each validation of a run, none where it has not begun."""
     file = run.folder / FILE
     entries = read_scalars(file) if file.is_file() else []
@@ -47,7 +47,7 @@ def validations(run: Run) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Row:
+class SettingScores:
     """The repetitions of one setting.
 
     Args:
@@ -80,7 +80,7 @@ class Row:
         return float(quantile * self.spread / count**0.5)
 
 
-def summarize(runs: Sequence[Run], metric: str, *, best: bool = False) -> list[Row]:
+def summarize(runs: Sequence[SweepRun], metric: str, *, best: bool = False) -> list[SettingScores]:
     """Gather the scores of finished runs by setting.
 
     Raises:
@@ -95,11 +95,11 @@ def summarize(runs: Sequence[Run], metric: str, *, best: bool = False) -> list[R
         same = [run for run in runs if run.setting == setting]
         found = [score_of(run, metric, best=best) for run in same if run.is_finished]
         scores = tuple(score for score in found if score is not None)
-        rows.append(Row(setting, scores, len(same) - len(scores)))
+        rows.append(SettingScores(setting, scores, len(same) - len(scores)))
     return rows
 
 
-def as_table(rows: Sequence[Row], metric: str) -> str:
+def as_table(rows: Sequence[SettingScores], metric: str) -> str:
     """Write rows as text: setting, number of runs, mean, spread, confidence."""
     lines = []
     for row in rows:
@@ -112,7 +112,7 @@ def as_table(rows: Sequence[Row], metric: str) -> str:
     return format_table(header, lines, rule=False)
 
 
-def write_csv(rows: Sequence[Row], file: Path) -> None:
+def write_csv(rows: Sequence[SettingScores], file: Path) -> None:
     """Write rows with every single score."""
     keys = [key for key, _ in rows[0].setting]
     with file.open("w", newline="", encoding="utf-8") as out:
@@ -123,7 +123,7 @@ def write_csv(rows: Sequence[Row], file: Path) -> None:
             writer.writerow([*(value for _, value in row.setting), *numbers])
 
 
-def plot(rows: Sequence[Row], metric: str, file: Path) -> None:
+def plot(rows: Sequence[SettingScores], metric: str, file: Path) -> None:
     """Draw means with confidence and single scores: against one number, else side by side.
 
     Args:
@@ -132,18 +132,20 @@ def plot(rows: Sequence[Row], metric: str, file: Path) -> None:
         file: Image file to write.
     """
     shown = [
-        Scores(_name(row), _place(row), row.scores, row.confidence) for row in rows if row.scores
+        ScoreGroup(_name(row), _place(row), row.scores, row.confidence)
+        for row in rows
+        if row.scores
     ]
     x_label = rows[0].setting[0][0] if rows and rows[0].setting else ""
     plot_scores(shown, file, x_label=x_label, y_label=metric)
 
 
-def _name(row: Row) -> str:
+def _name(row: SettingScores) -> str:
     lines = [f"{key.split('.')[-1]}={value}" for key, value in row.setting]
     return "\n".join(lines) or "(base)"
 
 
-def _place(row: Row) -> float | None:
+def _place(row: SettingScores) -> float | None:
     """Return the value of a setting of one number, None for any other."""
     values = [parse_value(text) for _, text in row.setting]
     return float(values[0]) if len(values) == 1 and type(values[0]) in (int, float) else None

@@ -13,8 +13,8 @@ from nlseg.errors import ConfigError
 from nlseg.evaluation.prediction_files import image_root, prediction_name
 from nlseg.registry import DATASETS
 from nlseg.structures import SampleIndex
-from nlseg.visualization.contact_sheet import Cell
 from nlseg.visualization.pictures import (
+    Cell,
     Image,
     as_palette,
     fit_longest,

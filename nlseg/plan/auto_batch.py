@@ -15,9 +15,9 @@ from mmengine.registry import DefaultScope
 from nlseg.config.linked import max_iters_changes
 from nlseg.config.overrides import set_value
 from nlseg.errors import ConfigError
-from nlseg.plan.extrapolation import full_bytes, smaller_sizes
-from nlseg.plan.free_memory import free_bytes
-from nlseg.plan.probe import Probe, Size, cut, drawn_batch
+from nlseg.ops.resize import Size
+from nlseg.plan.memory import free_bytes
+from nlseg.plan.training_step import StepProbe, cut, drawn_batch, full_bytes, smaller_sizes
 from nlseg.registry import MODELS, SCOPE
 from nlseg.run import processes
 from nlseg.run.device import revert_sync_batchnorm
@@ -122,18 +122,18 @@ def _first_head(config: Config) -> Any:
     return head[0] if isinstance(head, (list, tuple)) else head
 
 
-def _make_probe(config: Config) -> Probe:
+def _make_probe(config: Config) -> StepProbe:
     """Build the network and its optimizer on this process's device."""
     processes.start(config.get("launcher", "none"))
     parts = copy.deepcopy(config)
     parts.model.pretrained = None
     DefaultScope.get_instance("nlseg_auto_batch", scope_name=SCOPE)
     model = revert_sync_batchnorm(MODELS.build(parts.model)).to(processes.device())
-    return Probe(model, build_optim_wrapper(model, parts.optim_wrapper))
+    return StepProbe(model, build_optim_wrapper(model, parts.optim_wrapper))
 
 
 def _fits_on_cuda(
-    probe: Probe, size: Size, num_classes: int, share: float
+    probe: StepProbe, size: Size, num_classes: int, share: float
 ) -> Callable[[int], bool]:
     """Make a test that takes a real step and leaves some memory over."""
     limit = share * (free_bytes(probe.device) + torch.cuda.memory_allocated(probe.device))
@@ -151,8 +151,10 @@ def _fits_on_cuda(
     return fits
 
 
-def _fits_on_cpu(probe: Probe, size: Size, num_classes: int, share: float) -> Callable[[int], bool]:
-    """Make a test that carries small steps on, as a CPU's memory cannot be overrun safely."""
+def _fits_on_cpu(
+    probe: StepProbe, size: Size, num_classes: int, share: float
+) -> Callable[[int], bool]:
+    """Make a test that extrapolates: running out of memory on a CPU kills the process."""
     inputs, samples = drawn_batch(1, size, num_classes, probe.device)
     steps = [probe.measure(*cut(inputs, samples, 1, small)) for small in smaller_sizes(size)]
     limit = share * free_bytes(probe.device)

@@ -14,9 +14,16 @@ from mmengine.config import Config
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from nlseg.plan.extrapolation import extrapolate, full_bytes, smaller_sizes
-from nlseg.plan.free_memory import free_bytes, shown_bytes
-from nlseg.plan.probe import Probe, Size, Step, cut
+from nlseg.ops.resize import Size
+from nlseg.plan.memory import free_bytes, shown_bytes
+from nlseg.plan.training_step import (
+    StepCost,
+    StepProbe,
+    cut,
+    extrapolate,
+    full_bytes,
+    smaller_sizes,
+)
 from nlseg.run import processes
 from nlseg.run.control import Control
 from nlseg.run.runner import Runner
@@ -38,8 +45,8 @@ class DryRun:
         size: Height and width in px of what the network trains on.
         flops: Operations of forward and of forward and backward, each for one image of that size.
         small: Largest of the small steps, which were always taken.
-        memory_bytes: Memory of a full step, carried on from the small ones.
-        step_s: Time of a full step, carried on from the small ones.
+        memory_bytes: Memory of a full step, extrapolated from the small ones.
+        step_s: Time of a full step, extrapolated from the small ones.
         full: The full step, where it was taken.
         free: Memory that was free.
         data_s: Time that loading a batch takes.
@@ -52,10 +59,10 @@ class DryRun:
     images: int
     size: Size
     flops: tuple[float, float]
-    small: Step
+    small: StepCost
     memory_bytes: float
     step_s: float
-    full: Step | None
+    full: StepCost | None
     free: int
     data_s: float
     batches: int
@@ -101,7 +108,7 @@ def built(config: Config) -> Iterator[Runner]:
 def dry_run(config: Config) -> DryRun:
     """Build everything, load batches, and take steps forward and backward.
 
-    Small steps on parts of one real image are always taken and carried on to the full size. The
+    Small steps on parts of one real image are always taken and extrapolated to the full size. The
     full step is taken where it promises to fit into memory and into a minute.
 
     Args:
@@ -115,7 +122,7 @@ def dry_run(config: Config) -> DryRun:
         batch, data_s, count = time_loading(loop.dataloader)
         model: Any = processes.unwrap(runner.model)
         data = model.data_preprocessor(batch, training=True)
-        probe = Probe(model, runner.optim_wrapper)
+        probe = StepProbe(model, runner.optim_wrapper)
         trained = [p.numel() for p in model.parameters() if p.requires_grad]
         return DryRun(
             device=describe_device(probe.device),
@@ -133,14 +140,14 @@ class Measured(TypedDict):
     images: int
     size: Size
     flops: tuple[float, float]
-    small: Step
+    small: StepCost
     memory_bytes: float
     step_s: float
-    full: Step | None
+    full: StepCost | None
     free: int
 
 
-def _measure(probe: Probe, inputs: Tensor, samples: Sequence[SegDataSample]) -> Measured:
+def _measure(probe: StepProbe, inputs: Tensor, samples: Sequence[SegDataSample]) -> Measured:
     """Take the small steps on a preprocessed batch (N, 3, H, W), and the full one if it fits."""
     size: Size = (inputs.shape[2], inputs.shape[3])
     steps = [probe.measure(*cut(inputs, samples, 1, small)) for small in smaller_sizes(size)]
@@ -161,7 +168,9 @@ def _measure(probe: Probe, inputs: Tensor, samples: Sequence[SegDataSample]) -> 
     }
 
 
-def _full_step(probe: Probe, inputs: Tensor, samples: Sequence[SegDataSample]) -> Step | None:
+def _full_step(
+    probe: StepProbe, inputs: Tensor, samples: Sequence[SegDataSample]
+) -> StepCost | None:
     """Take the full step, None where it does not fit after all."""
     try:
         return probe.measure(inputs, samples)
@@ -230,7 +239,7 @@ def _where(run: DryRun) -> tuple[str, str]:
 
 def _memory(run: DryRun) -> str:
     part, whole = _where(run)
-    text = f"{shown_bytes(run.small.peak_bytes)} measured for {part}, carried on to {whole}: "
+    text = f"{shown_bytes(run.small.peak_bytes)} measured for {part}, extrapolated to {whole}: "
     text += shown_bytes(run.memory_bytes)
     return text + (f", measured: {shown_bytes(run.full.peak_bytes)}" if run.full else "")
 
@@ -238,7 +247,7 @@ def _memory(run: DryRun) -> str:
 def _step(run: DryRun) -> str:
     part, whole = _where(run)
     small, full = run.small.seconds, run.step_s
-    text = f"{small:.3f} s measured for {part}, carried on to {whole}: {full:.3f} s"
+    text = f"{small:.3f} s measured for {part}, extrapolated to {whole}: {full:.3f} s"
     return text + (f", measured: {run.full.seconds:.3f} s" if run.full else "")
 
 

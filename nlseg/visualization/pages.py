@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from nlseg.visualization.contact_sheet import Cell
-from nlseg.visualization.pictures import Image
+from nlseg.visualization.pictures import Cell, Image
 
 if TYPE_CHECKING:
     from jinja2 import Environment

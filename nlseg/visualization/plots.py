@@ -259,7 +259,7 @@ def draw_confusion(
     return figure
 
 
-class Scores(NamedTuple):
+class ScoreGroup(NamedTuple):
     """Scores of one setting: the name, a number to place it by, and its repetitions."""
 
     name: str
@@ -269,7 +269,7 @@ class Scores(NamedTuple):
 
 
 def plot_scores(
-    settings: Sequence[Scores], out_file: str | Path, *, x_label: str, y_label: str
+    settings: Sequence[ScoreGroup], out_file: str | Path, *, x_label: str, y_label: str
 ) -> None:
     """Draw means with confidence and single scores: against one number, else side by side.
 
@@ -283,7 +283,7 @@ def plot_scores(
         write_figure(draw_scores(settings, x_label, y_label), Path(out_file))
 
 
-def draw_scores(settings: Sequence[Scores], x_label: str, y_label: str) -> "Figure":
+def draw_scores(settings: Sequence[ScoreGroup], x_label: str, y_label: str) -> "Figure":
     """Draw what :func:`plot_scores` describes, in the present style."""
     figure = new_figure(400, max(500, 120 * len(settings)))
     axes = figure.subplots()

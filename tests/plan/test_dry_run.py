@@ -1,4 +1,4 @@
-"""What a run needs is measured before it starts, and carried on to sizes that were not measured."""
+"""What a run needs is measured before it starts, and extrapolated to larger sizes."""
 
 from pathlib import Path
 
@@ -13,10 +13,16 @@ from nlseg.errors import ConfigError
 from nlseg.plan import auto_batch
 from nlseg.plan.auto_batch import accumulate, enable_rate_scaling, fit_batch_size, largest_part
 from nlseg.plan.dry_run import DryRun, dry_run, report
-from nlseg.plan.extrapolation import extrapolate, full_bytes, smaller_sizes
-from nlseg.plan.free_memory import _free_in_container, _free_on_system, shown_bytes
-from nlseg.plan.probe import Probe, Step, cut, drawn_batch
-from nlseg.plan.tensor_memory import TensorMemory
+from nlseg.plan.memory import TensorMemory, _free_in_container, _free_on_system, shown_bytes
+from nlseg.plan.training_step import (
+    StepCost,
+    StepProbe,
+    cut,
+    drawn_batch,
+    extrapolate,
+    full_bytes,
+    smaller_sizes,
+)
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 QUICK = CONFIGS / "quickstart/nonlocal_r18-d8_1xb4-300_synthetic-96x192.py"
@@ -29,9 +35,9 @@ SMALL = [
 CPU = torch.device("cpu")
 
 
-def step(pixels: int, **values: float) -> Step:
+def step(pixels: int, **values: float) -> StepCost:
     zero = {"held_bytes": 0, "work_bytes": 0, "update_bytes": 0, "seconds": 0.0}
-    return Step(1, (1, pixels), **{**zero, "flops": 0, "forward_flops": 0, **values})
+    return StepCost(1, (1, pixels), **{**zero, "flops": 0, "forward_flops": 0, **values})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -121,7 +127,7 @@ def test_operations_of_one_convolution_by_hand() -> None:
 
     model = Model()
     wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
-    found = Probe(model, wrapper).measure(torch.zeros(2, 3, 8, 6), [])
+    found = StepProbe(model, wrapper).measure(torch.zeros(2, 3, 8, 6), [])
     # two for each multiply-add: 2 * N * H * W * in * out * 3 * 3
     assert found.forward_flops == 2 * 2 * 8 * 6 * 3 * 5 * 9
     assert found.flops == 2 * found.forward_flops  # backward: the weight's gradient only
@@ -146,7 +152,7 @@ def test_dry_run_tells_what_a_run_needs(small: Config, tmp_path: Path, monkeypat
 
 
 def test_report_names_the_bottleneck_and_the_duration() -> None:
-    last = Step(1, (48, 96), 0, 0, 0, 0.5, 0, 0)
+    last = StepCost(1, (48, 96), 0, 0, 0, 0.5, 0, 0)
     numbers = {"flops": (1e9, 3e9), "small": last, "memory_bytes": 5e9, "step_s": 2.0}
     rest = {"full": None, "free": 4 * 2**30, "data_s": 3.0, "batches": 4, "iterations": 7200}
     run = DryRun("CPU", (5, 4), 2, (96, 192), **numbers, **rest)

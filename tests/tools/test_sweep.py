@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from nlseg.compare import sweep, sweep_scores
-from nlseg.compare.sweep import Run
+from nlseg.compare.sweep import SweepRun
 from nlseg.config import load_config
 from nlseg.errors import ConfigError, UserError
 
@@ -73,7 +73,7 @@ def test_short_names_tell_keys_apart() -> None:
 
 
 def test_configs_are_resolved_and_other_values_are_refused(tmp_path: Path) -> None:
-    run = Run((("lr", "0.5"),), 3, tmp_path / "run")
+    run = SweepRun((("lr", "0.5"),), 3, tmp_path / "run")
     sweep.write_config(QUICK, run, ["max_iters=60"])
     config = load_config(run.config)
     assert config.optim_wrapper.optimizer.lr == 0.5
@@ -157,12 +157,12 @@ def test_sweep_runs_goes_on_and_compares(
 
 def test_plot_of_words_and_of_numbers(tmp_path: Path) -> None:
     rows = [
-        sweep_scores.Row((("mode", "gaussian"),), (1.0, 2.0), 0),
-        sweep_scores.Row((("mode", "dot_product"),), (3.0,), 0),
+        sweep_scores.SettingScores((("mode", "gaussian"),), (1.0, 2.0), 0),
+        sweep_scores.SettingScores((("mode", "dot_product"),), (3.0,), 0),
     ]
     sweep_scores.plot(rows, "mIoU", tmp_path / "words.png")
     assert [sweep_scores._name(row) for row in rows] == ["mode=gaussian", "mode=dot_product"]
     assert [sweep_scores._place(row) for row in rows] == [None, None]
-    numbers = [sweep_scores.Row((("lr", text),), (1.0,), 0) for text in ("0.5", "1")]
+    numbers = [sweep_scores.SettingScores((("lr", text),), (1.0,), 0) for text in ("0.5", "1")]
     assert [sweep_scores._place(row) for row in numbers] == [0.5, 1.0]
     assert (tmp_path / "words.png").stat().st_size > 1000

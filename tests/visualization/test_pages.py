@@ -8,8 +8,8 @@ from jinja2 import UndefinedError
 from PIL import Image
 
 from nlseg.doctor.page import STRAY, doctor_page, label_thumbnail, thumbnail
-from nlseg.visualization.contact_sheet import Cell
 from nlseg.visualization.pages import browse_page, render
+from nlseg.visualization.pictures import Cell
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 

@@ -8,11 +8,10 @@ from PIL import Image
 
 from nlseg.compare.confusion_report import write_confusion_csv
 from nlseg.errors import UserError
-from nlseg.visualization.contact_sheet import Cell, contact_sheet, fit, shorten
-from nlseg.visualization.pictures import text_size
+from nlseg.visualization.pictures import Cell, contact_sheet, fit, shorten, text_size
 from nlseg.visualization.plots import (
     DPI,
-    Scores,
+    ScoreGroup,
     Series,
     draw_confusion,
     draw_curves,
@@ -191,8 +190,8 @@ def test_title_and_column_names_do_not_meet():
 
 
 def test_scores_stand_at_their_number_or_side_by_side():
-    words = [Scores("a", None, (1.0, 2.0), 0.5), Scores("b", None, (3.0,), float("nan"))]
-    numbers = [Scores("", 0.5, (1.0,), float("nan")), Scores("", 1.0, (2.0,), float("nan"))]
+    words = [ScoreGroup("a", None, (1.0, 2.0), 0.5), ScoreGroup("b", None, (3.0,), float("nan"))]
+    numbers = [ScoreGroup("", 0.5, (1.0,), float("nan")), ScoreGroup("", 1.0, (2.0,), float("nan"))]
     with style():
         (axes,) = draw_scores(words, "", "mIoU").axes
         (by_number,) = draw_scores(numbers, "lr", "mIoU").axes

@@ -1,10 +1,11 @@
-"""One training step under observation: memory, operations and time, at any size."""
+"""What a training step costs: measured at any size, and extrapolated to larger ones."""
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.optim import OptimWrapper
 from mmengine.structures import PixelData
@@ -12,14 +13,19 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from nlseg.plan.tensor_memory import TensorMemory
+from nlseg.ops.resize import Size
+from nlseg.plan.memory import TensorMemory
 from nlseg.structures import SegDataSample
 
-Size = tuple[int, int]
+STRAIGHT = {"flops": 0.0, "forward_flops": 0.0, "work_bytes": 0.3, "seconds": float("inf")}
+"""How far, as a share, a line through two steps may miss a third that is taken to lie on it.
+
+Operations are counted and obey the formula to the last digit, times are noisy.
+"""
 
 
 @dataclass
-class Step:
+class StepCost:
     """What one training step took.
 
     Args:
@@ -52,8 +58,8 @@ class Step:
         return max(self.held_bytes + self.work_bytes, self.update_bytes)
 
 
-class Probe:
-    """Takes training steps of a model and watches them.
+class StepProbe:
+    """Takes training steps of a model and measures them.
 
     Args:
         model: The segmentor, on its device.
@@ -76,7 +82,7 @@ class Probe:
         self.wrapper.step()
         self.wrapper.zero_grad()
 
-    def measure(self, inputs: Tensor, samples: Sequence[SegDataSample]) -> Step:
+    def measure(self, inputs: Tensor, samples: Sequence[SegDataSample]) -> StepCost:
         """Take a step to make the optimizer's state, one that is counted, and one that is timed.
 
         Args:
@@ -106,7 +112,7 @@ class Probe:
         self._run(inputs, samples)
         seconds = self._now() - started
         flops = (both.get_total_flops(), forward.get_total_flops())
-        return Step(len(inputs), size, held, work, update, seconds, *flops)
+        return StepCost(len(inputs), size, held, work, update, seconds, *flops)
 
     def _now(self) -> float:
         if self.device.type == "cuda":
@@ -173,3 +179,56 @@ def drawn_batch(
         sample.gt_sem_seg = PixelData(data=label)
         samples.append(sample)
     return inputs, samples
+
+
+def smaller_sizes(size: Size) -> list[Size]:
+    """Return sizes of a quarter, a half and three quarters of each side, in steps of 8 px."""
+    fractions = (0.25, 0.5, 0.75)
+    found = [
+        (max(32, round(size[0] * f / 8) * 8), max(32, round(size[1] * f / 8) * 8))
+        for f in fractions
+    ]
+    return [(min(h, size[0]), min(w, size[1])) for h, w in dict.fromkeys(found)]
+
+
+def extrapolate(steps: Sequence[StepCost], name: str, size: Size, images: int) -> float:
+    """Extrapolate a measured quantity to a larger size and batch.
+
+    Quantity = a + n (b p + c p^2) with n images of p pixels. The square is there where attention
+    holds all pairs of positions; it is left out where two steps predict the third without it.
+
+    Args:
+        steps: Steps of one image at three sizes, smallest first.
+        name: Field of ``StepCost``, one of ``STRAIGHT``.
+        size: Height and width in px to extrapolate to.
+        images: Number of images n.
+
+    Returns:
+        The quantity there.
+    """
+    target = float(size[0] * size[1])
+    shares = np.array([step.size[0] * step.size[1] / target for step in steps])
+    values = np.array([getattr(step, name) for step in steps], dtype=float)
+    if len(steps) == 1:
+        return float(values[0] / steps[0].images * images / shares[0])
+    slope, start = np.polyfit(shares[-2:], values[-2:], 1)
+    if len(steps) > 2 and abs(start + slope * shares[0] - values[0]) > STRAIGHT[name] * values[0]:
+        square, slope, start = np.polyfit(shares[-3:], values[-3:], 2)
+        return float(max(start, 0.0) + images * (slope + square))
+    return float(max(start, 0.0) + images * slope)
+
+
+def full_bytes(steps: Sequence[StepCost], size: Size, images: int) -> float:
+    """Extrapolate the memory of small steps to a full one.
+
+    Args:
+        steps: Steps of one image, smallest first.
+        size: Height and width in px.
+        images: Images in the batch.
+
+    Returns:
+        Most memory that tensors hold, in bytes.
+    """
+    last = steps[-1]
+    work = extrapolate(steps, "work_bytes", size, images)
+    return max(last.held_bytes + work, last.update_bytes)
