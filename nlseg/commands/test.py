@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def test(args: argparse.Namespace) -> None:
     """Test, and write what was asked for."""
+    from nlseg.run import processes
     from nlseg.run.command import evaluation_config
     from nlseg.run.fast import use_fast_testing
     from nlseg.run.runner import Runner
@@ -51,3 +52,8 @@ def test(args: argparse.Namespace) -> None:
     if args.fast:
         use_fast_testing(cfg)
     Runner.build(cfg).test()
+    if processes.is_main():
+        folders = {"predictions": args.out, "pictures": args.show_dir}
+        for name, folder in folders.items():
+            if folder is not None:
+                print(f"{name}: {folder}")

@@ -161,7 +161,11 @@ class IoUMetric(BaseMetric):
         writer.img_root = self.img_root
         shift = int(bool(sample_value(sample, "reduce_zero_label", False)))
         label = pred.to("cpu", torch.int64).numpy() + shift
-        writer.write(label, str(sample_value(sample, "img_path", f"{self._num_images}.png")))
+        palette = (self.dataset_meta or {}).get("palette")
+        if palette is not None and shift:
+            palette = [(0, 0, 0), *palette]
+        path = str(sample_value(sample, "img_path", f"{self._num_images}.png"))
+        writer.write(label, path, palette)
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Sum over the processes, score, start afresh.

@@ -1,5 +1,6 @@
 """Predictions as label PNGs, the form in which test servers take them."""
 
+import io
 import os
 from collections import Counter
 from pathlib import Path
@@ -8,9 +9,13 @@ from typing import Any
 import cv2
 import numpy as np
 from mmengine import dist
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 
 from nlseg.errors import DataError
+from nlseg.files import replace_file
+
+_IGNORED = 224
 
 
 def prediction_name(img_path: str | Path, img_root: str | Path | None = None) -> Path:
@@ -59,6 +64,30 @@ def root_of_shared_names(dataset: Any) -> str | None:
     return image_root(dataset) if shared else None
 
 
+def encode_label(label: NDArray[np.integer], palette: ArrayLike | None = None) -> bytes:
+    """Encode a label map (H, W) as PNG: 8 bit, or 16 bit with values above 255.
+
+    Args:
+        label: Classes (H, W).
+        palette: RGB colours (K, 3) in 0..255; with them an 8 bit map is indexed, so that viewers
+            show colours and readers get classes. 255 is light grey, other values are black.
+    """
+    if label.size and label.max() > 255:
+        return bytes(cv2.imencode(".png", label.astype(np.uint16))[1])
+    values = np.ascontiguousarray(label.astype(np.uint8))
+    if palette is None:
+        return bytes(cv2.imencode(".png", values)[1])
+    colours = np.zeros((256, 3), np.uint8)
+    colours[255] = _IGNORED
+    given = np.asarray(palette, np.uint8).reshape(-1, 3)[:256]
+    colours[: len(given)] = given
+    picture = Image.frombytes("P", values.shape[::-1], values.tobytes())
+    picture.putpalette(colours.ravel().tolist())
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 class PredictionWriter:
     """Write label maps below one folder and refuse to write one file for two images.
 
@@ -72,8 +101,16 @@ class PredictionWriter:
         self.img_root = img_root
         self.written: dict[Path, str] = {}
 
-    def write(self, label: NDArray[np.integer], img_path: str) -> Path:
+    def write(
+        self, label: NDArray[np.integer], img_path: str, palette: ArrayLike | None = None
+    ) -> Path:
         """Write one label map (H, W), 8 bit or, with values above 255, 16 bit.
+
+        Args:
+            label: Classes (H, W).
+            img_path: The image.
+            palette: RGB colours (K, 3) of the values; makes an indexed PNG, whose values are the
+                classes and which viewers show in colour.
 
         Returns:
             The file.
@@ -85,9 +122,8 @@ class PredictionWriter:
         file = self.output_dir / prediction_name(img_path, self.img_root)
         _claim(self.written, file, img_path)
         file.parent.mkdir(parents=True, exist_ok=True)
-        depth = np.uint8 if label.size == 0 or label.max() < 256 else np.uint16
-        if not cv2.imwrite(str(file), label.astype(depth)):
-            raise OSError(f"{file}: could not be written")
+        data = encode_label(label, palette)
+        replace_file(file, lambda handle: handle.write(data))
         return file
 
     def check_processes(self) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as PillowImage
 
+from nlseg.evaluation.prediction_files import encode_label
 from nlseg.files import replace_file
-from nlseg.visualization.painter import Painter, mask_palette
+from nlseg.visualization.painter import Painter
 from nlseg.visualization.pictures import Image, Label
 
 KINDS = ("overlay", "mask", "beside", "probabilities", "geojson", "coco")
@@ -86,17 +86,7 @@ class Writer:
 
     def write_mask(self, file: Path, label: Label) -> None:
         """Write class indices (H, W): an indexed PNG, or 16 bit where there are more than 255."""
-        if len(self.painter.classes) > 255:
-            ok, data = cv2.imencode(".png", label.astype(np.uint16))
-            assert ok
-            write_bytes(file, data.tobytes())
-            return
-        picture = PillowImage.fromarray(np.ascontiguousarray(label.astype(np.uint8)), "L")
-        picture = picture.convert("P") if picture.mode != "L" else _indexed(picture)
-        picture.putpalette(mask_palette(self.painter.palette, len(self.painter.classes)))
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        write_bytes(file, buffer.getvalue())
+        write_bytes(file, encode_label(label, self.painter.palette))
 
     def write_probabilities(self, file: Path, probabilities: NDArray[np.floating]) -> None:
         """Write ``probabilities`` (K, H, W) float16 and ``classes`` (K,)."""
@@ -150,13 +140,6 @@ class Writer:
         for k in self._drawn_classes(label):
             for rings in polygons(label == k):
                 yield k, rings
-
-
-def _indexed(picture: PillowImage.Image) -> PillowImage.Image:
-    """Turn a grey picture into an indexed one whose indices are the grey values."""
-    indexed = PillowImage.new("P", picture.size)
-    indexed.putdata(picture.tobytes())
-    return indexed
 
 
 def polygons(mask: NDArray[np.bool_]) -> Iterator[list[Ring]]:

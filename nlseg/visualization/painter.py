@@ -149,12 +149,3 @@ class Painter:
 
 def _percent(share: float) -> str:
     return "<0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
-
-
-def mask_palette(palette: ArrayLike | None, num_classes: int) -> list[int]:
-    """Return the 256 RGB triples of an indexed mask: classes, then black, 255 light grey."""
-    colours = np.zeros((256, 3), np.uint8)
-    colours[255] = 224
-    colours[: min(num_classes, 256)] = as_palette(palette, num_classes)[:256]
-    flat: list[int] = colours.ravel().tolist()
-    return flat

@@ -11,13 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from nlseg.registry import VISUALIZERS
 from nlseg.structures import SegDataSample
+from nlseg.visualization.painter import Painter
 from nlseg.visualization.pictures import (
     Image,
     as_palette,
     make_palette,
     overlay,
     side_by_side,
-    write_class_names,
     write_picture,
 )
 
@@ -132,7 +132,8 @@ class SegLocalVisualizer(Visualizer):
             wait_time: Seconds until the window goes on, 0 for ever.
             out_file: Write the picture here instead of handing it to the back ends.
             step: Iteration to log it under.
-            with_labels: Write the names of the classes on their regions.
+            with_labels: Draw as ``Painter`` does: contours, names of the classes on their regions,
+                background and ignored pixels left visible; else colours alone.
         """
         if out_file is None and not is_main_process():
             return
@@ -171,7 +172,6 @@ class SegLocalVisualizer(Visualizer):
             palette = make_palette(256)
         else:
             palette = as_palette(meta.get("palette"), len(classes))
-        picture = overlay(image, label, palette, self.alpha)
         if with_labels and classes is not None:
-            write_class_names(picture, label, classes, palette)
-        return picture
+            return Painter(classes, palette, self.alpha).draw(image, label)
+        return overlay(image, label, palette, self.alpha)

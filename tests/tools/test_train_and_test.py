@@ -4,7 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from nlseg.run.logs import read_scalars
 from tests import tiny_data
@@ -94,6 +96,10 @@ def test_test_with_views_predictions_and_pictures_together(trained: Path) -> Non
     assert "mIoU" in output
     for folder in ("out", "show"):
         assert len(list((trained / folder).rglob("*.png"))) == 1
+        assert f": {trained / folder}" in output
+    with Image.open(next((trained / "out").rglob("*.png"))) as predicted:
+        assert predicted.mode == "P"  # seen in colour, read as class indices
+        assert np.asarray(predicted).max() < 19
     assert not (trained / "test" / Path(CONFIG).name).exists()  # beside the log, as all of it
     assert len(list((trained / "test").glob(f"*/{Path(CONFIG).name}"))) == 1
     (scores,) = (trained / "test").glob("*/per_class.json")
