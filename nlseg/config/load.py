@@ -2,23 +2,21 @@
 
 import logging
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-import yaml
 from mmengine.config import Config
-from mmengine.fileio.handlers import YamlHandler, file_handlers
+from mmengine.config.config import RESERVED_KEYS
 from mmengine.utils import import_modules_from_strings
 
+from nlseg.config.marked import FILE
 from nlseg.config.origin import FileNode, Origin, Trace, shown
 from nlseg.config.overrides import apply_overrides
 from nlseg.config.published import find_config
+from nlseg.config.read import read_files
 from nlseg.config.scope import rename_scope
-from nlseg.config.secrets import values_unsaid
 from nlseg.config.text import ReadableConfig
-from nlseg.config.trace import trace_files
 from nlseg.errors import ConfigError
 
 LOGGER = logging.getLogger("nlseg.config")
@@ -52,9 +50,8 @@ def load_config(
             all of which are told at once.
     """
     path = find_config(path)
-    trace = trace_files(path)
-    raw = _read(path)
-    config = ReadableConfig(rename_scope(raw.to_dict()), cfg_text=raw.text, filename=str(path))
+    values, text, trace = _read(path)
+    config = ReadableConfig(rename_scope(values), cfg_text=text, filename=str(path))
     object.__setattr__(config, TRACE, trace)
     refused = apply_overrides(config, overrides, trace)
     import_custom_modules(config)
@@ -89,44 +86,36 @@ def trace_of(config: Config) -> Trace:
 def no_trace(config: Config) -> Trace:
     """Make the trace of a config that was built in memory: every name counts as used."""
     where = config.filename or "the config"
-    return Trace(Origin(where, is_dict=True), set(config), FileNode(Path(where)))
+    return Trace(Origin(where), set(config), FileNode(Path(where)))
 
 
-def _read(path: Path) -> Config:
-    """Let mmengine run the files; what goes wrong there is told with the line of the config."""
+def _read(path: Path) -> tuple[dict[str, Any], str, Trace]:
+    """Read the files; what goes wrong in them is told with the line of the config."""
     try:
-        with safe_yaml(), values_unsaid():
-            return Config.fromfile(path, import_custom_modules=False)
-    except Exception as error:
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        values, text, trace = read_files(path)
+    except ConfigError:
+        raise
+    except RecursionError as error:
         where = _line_in_config(error, path)
-        raise ConfigError(f"{where}: {type(error).__name__}: {text}") from error
+        raise ConfigError(f"{where}: nested too deeply, or a value refers to itself") from error
+    except Exception as error:
+        said = error.args[0] if isinstance(error, KeyError) and error.args else error
+        where = _line_in_config(error, path)
+        raise ConfigError(f"{where}: {type(error).__name__}: {said}") from error
+    for name in RESERVED_KEYS:
+        if name in values:
+            raise ConfigError(f"{trace.named_at((name,))}: {name!r} is a word of Config itself")
+    return values, text, trace
 
 
 def _line_in_config(error: Exception, path: Path) -> str:
     """Return the last line of a config file that an error went through."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if frame.name == "<module>"]
-    return f"{shown(Path(ours[-1].filename))}:{ours[-1].lineno}" if ours else shown(path)
-
-
-class SafeYamlHandler(YamlHandler):
-    """Reads YAML as plain data: a tag that would build a Python object is refused."""
-
-    def load_from_fileobj(self, file: TextIO, **_: Any) -> Any:
-        """Return what the file says in dicts, lists, strings and numbers."""
-        return yaml.safe_load(file)
-
-
-@contextmanager
-def safe_yaml() -> Iterator[None]:
-    """Let mmengine's file reader take YAML as plain data for a while."""
-    before = {name: file_handlers[name] for name in ("yaml", "yml")}
-    file_handlers.update(dict.fromkeys(before, SafeYamlHandler()))
-    try:
-        yield
-    finally:
-        file_handlers.update(before)
+    where = shown(path)
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file = frame.f_globals.get(FILE)
+        if file is not None:
+            where = f"{file.file}:{line}"
+    return where
 
 
 def import_custom_modules(config: Config) -> None:

@@ -8,8 +8,6 @@ from typing import Any
 
 Key = str | int
 KeyPath = tuple[Key, ...]
-EVERY = -1
-"""Child key of a list whose items were written by one expression, such as a comprehension."""
 
 
 @dataclass
@@ -18,40 +16,43 @@ class Origin:
 
     Args:
         where: ``file:line`` of the value, or the override that set it.
-        named_at: ``file:line`` of the key; equal to ``where`` unless the value is a variable.
-        inside: Origins of a dict's values or a list's items.
-        is_dict: The value is a dict, which later files are merged into.
-        replaces: The dict says ``_delete_=True``: what stood there before is dropped.
+        named_at: ``file:line`` of the key; differs from ``where`` if the value is a variable.
+        inside: Origins of a dict's values or a list's items, as far as they are known.
         variable: Name of the top-level variable that the value was copied from.
     """
 
     where: str
     named_at: str = ""
     inside: "dict[Key, Origin]" = field(default_factory=dict)
-    is_dict: bool = False
-    replaces: bool = False
     variable: str = ""
 
     def find(self, path: KeyPath) -> "Origin":
         """Return the origin at a path, or the deepest one that is known on the way to it."""
         node = self
         for key in path:
-            child = node.inside.get(key, node.inside.get(EVERY))
-            if child is None:
+            if key not in node.inside:
                 break
-            node = child
+            node = node.inside[key]
         return node
 
-    def knows(self, path: KeyPath) -> bool:
-        """Tell whether a path leads to an origin of its own."""
-        return not path or (path[0] in self.inside and self.inside[path[0]].knows(path[1:]))
+    def put(self, path: KeyPath, value: Any, where: str) -> None:
+        """Note that one place set the value at a path.
 
-    def put(self, path: KeyPath, new: "Origin") -> None:
-        """Set the origin at a path, making the dicts on the way."""
+        Args:
+            path: Keys and list positions.
+            value: A dict without ``_delete_`` is merged into what was there: other keys keep their
+                origins. Anything else replaces it.
+            where: The place, such as the override.
+        """
         node = self
         for key in path[:-1]:
-            node = node.inside.setdefault(key, Origin(new.where, is_dict=True))
-        node.inside[path[-1]] = new
+            node = node.inside.setdefault(key, Origin(node.where))
+        old = node.inside.get(path[-1])
+        if isinstance(value, dict) and not value.get("_delete_") and old is not None and old.inside:
+            for key, item in value.items():
+                old.put((key,), item, where)
+        else:
+            node.inside[path[-1]] = Origin(where)
 
     def copies_of(self, variable: str, path: KeyPath = ()) -> Iterator[KeyPath]:
         """Yield the paths of the values that were copied from a top-level variable."""
@@ -60,17 +61,6 @@ class Origin:
                 yield (*path, key)
             else:
                 yield from child.copies_of(variable, (*path, key))
-
-
-def merged(base: Origin, new: Origin) -> Origin:
-    """Lay the origins of a later file over those of an earlier one, as configs are merged."""
-    if not (base.is_dict and new.is_dict) or new.replaces:
-        return new
-    inside = dict(base.inside)
-    for key, child in new.inside.items():
-        inside[key] = merged(inside[key], child) if key in inside else child
-    variable = new.variable or base.variable
-    return Origin(new.where, new.named_at, inside, is_dict=True, variable=variable)
 
 
 @dataclass

@@ -7,7 +7,7 @@ from mmengine.config import Config, ConfigDict
 
 from nlseg.config.linked import LINKED, Change
 from nlseg.config.literals import parse_value, split_override
-from nlseg.config.origin import Key, KeyPath, Origin, Trace
+from nlseg.config.origin import Key, KeyPath, Trace
 from nlseg.config.places import LOADERS, PLACES, at, places_of
 from nlseg.config.runner_keys import KNOWN_KEYS, nearest
 from nlseg.errors import ConfigError
@@ -49,7 +49,7 @@ def apply_overrides(config: Config, overrides: Sequence[str], trace: Trace) -> l
 def _apply(config: Config, key: str, text: str, trace: Trace) -> None:
     for path, value in _changes(config._cfg_dict, key, text, trace):
         set_value(config._cfg_dict, path, value)
-        trace.root.put(path, Origin(f"{FLAG} {key}={text}", is_dict=isinstance(value, dict)))
+        trace.root.put(path, value, f"{FLAG} {key}={text}")
 
 
 def _changes(config: ConfigDict, key: str, text: str, trace: Trace) -> list[Change]:
@@ -142,4 +142,4 @@ def _settle_workers(config: Config, trace: Trace) -> None:
         for key, value in (("persistent_workers", False), ("prefetch_factor", None)):
             if settings.get(key):
                 settings[key] = value
-                trace.root.put((loader, key), Origin(origin))
+                trace.root.put((loader, key), value, origin)

@@ -1,5 +1,7 @@
-"""A config as Python text, one value a line."""
+"""A config as Python text, one value a line, and without the secrets of the environment."""
 
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -10,6 +12,8 @@ from nlseg.config.origin import KeyPath
 RESOLVED = "# Resolved config, with the variables of its files."
 """First line of a config that was written out: names that nothing reads are no mistakes there."""
 COMMENT_COLUMN = 64
+_SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
+_SHORTEST = 6  # a shorter value may be part of any word
 Row = tuple[int, str, KeyPath]
 """Depth and text of one line, and the path of its value; no path for brackets."""
 
@@ -71,3 +75,15 @@ def _parts(value: Any) -> tuple[str, str, list[tuple[str, Any, Any]]] | None:
         brackets = "[]" if isinstance(value, list) else "()"
         return brackets[0], brackets[1], [("", index, item) for index, item in enumerate(value)]
     return None
+
+
+def hide_secrets(text: str) -> str:
+    """Replace the values of variables that are named like secrets by their names.
+
+    Args:
+        text: Such as a config that uses ``{{$API_KEY:}}``.
+    """
+    for name, value in os.environ.items():
+        if _SECRET.search(name) and len(value) >= _SHORTEST:
+            text = text.replace(value, f"<{name} of the environment>")
+    return text

@@ -24,7 +24,7 @@ from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from nlseg.config.secrets import hide_secrets
+from nlseg.config.text import hide_secrets
 from nlseg.registry import RUNNERS
 from nlseg.run import checkpoint, processes, resume
 from nlseg.run.control import Control, Preempted

@@ -107,6 +107,37 @@ def test_lazy_config_uses_our_classes(tmp_path: Path) -> None:
     assert trace_of(config).where(("model", "pretrained")).endswith("lazy_base.py:1")
 
 
+def test_lazy_config_without_a_scope_loads_and_is_checked(tmp_path: Path) -> None:
+    published = load_config(CONFIGS / PUBLISHED[0], check=False)
+    text = published.pretty_text.replace("default_scope = 'nlseg'", "default_scope = None")
+    imports = (
+        ("mmseg.models", "EncoderDecoder"),
+        ("mmseg.models", "GCHead"),
+        ("torch.optim", "SGD"),
+    )
+    for module, name in imports:
+        text = f"from {module} import {name}\n{text}".replace(f"type='{name}'", f"type={name}")
+    (tmp_path / "whole.py").write_text(text)
+    path = tmp_path / "lazy.py"
+    path.write_text(
+        "from mmengine.config import read_base\n"
+        "with read_base():\n    from .whole import *\n"
+        "model.update(\n    auxiliary_head=dict(num_clases=3))\n"
+    )
+    with pytest.raises(
+        ConfigError, match=r"lazy\.py:5: model\.auxiliary_head\.num_clases: FCNHead"
+    ):
+        load_config(path)
+    path.write_text(path.read_text().replace("num_clases=3", "num_convs=2"))
+    config = load_config(path)
+    assert config.default_scope is None
+    assert config.model.decode_head.type == "GCHead"
+    assert config.optim_wrapper.optimizer.type == "torch.optim.SGD"
+    assert not {"GCHead", "SGD", "read_base"} & config.keys()
+    line = trace_of(config).where(("model", "decode_head", "channels"))
+    assert line.startswith(f"{tmp_path}/whole.py:")
+
+
 @pytest.mark.parametrize("suffix", ["json", "yaml"])
 def test_json_and_yaml_become_the_same_config(tmp_path: Path, suffix: str) -> None:
     config = load_config(CONFIGS / PUBLISHED[0], check=False)

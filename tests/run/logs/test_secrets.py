@@ -3,10 +3,9 @@ from typing import Any
 
 import pytest
 import torch
-from mmengine.config import config as mmengine_config
 
-from nlseg.config import load_config
-from nlseg.config.secrets import hide_secrets
+from nlseg.config import load_config, python_file
+from nlseg.config.text import hide_secrets
 from tests.run.runs import train
 from tests.run.toy import toy_config
 
@@ -25,7 +24,7 @@ def test_value_of_a_variable_that_a_config_uses_is_not_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(mmengine_config, "print_log", lambda text, *_, **__: said.append(text))
+    monkeypatch.setattr(python_file, "print_log", lambda text, *_, **__: said.append(text))
     monkeypatch.setenv("WHATEVER", SECRET)
     (tmp_path / "a.py").write_text("work_dir = '{{$WHATEVER:none}}'\n")
     assert load_config(str(tmp_path / "a.py"), allow_unknown=True).work_dir == SECRET
