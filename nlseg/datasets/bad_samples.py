@@ -4,9 +4,10 @@ import json
 import os
 import time
 from collections.abc import Callable
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict
 
-from nlseg.errors import ConfigError, DataError
+from nlseg.bounds import Natural
+from nlseg.errors import DataError
 
 Policy = Literal["raise", "skip", "replace"]
 
@@ -15,7 +16,7 @@ class BadSamples(TypedDict, total=False):
     """The arguments of :class:`BadSamplePolicy`, as a config gives them."""
 
     policy: Policy
-    limit: int
+    limit: Natural
     log: str | None
 
 
@@ -27,17 +28,9 @@ class BadSamplePolicy:
             takes another image in its place (training only; evaluation leaves it out).
         limit: Number of different bad files above which the run ends all the same.
         log: JSON-lines file that gets a line for each bad file; several processes may share it.
-
-    Raises:
-        ConfigError: An argument is not allowed.
     """
 
     def __init__(self, policy: Policy = "raise", limit: int = 100, log: str | None = None) -> None:
-        if policy not in get_args(Policy):
-            choices = ", ".join(get_args(Policy))
-            raise ConfigError(f"bad_samples.policy: {policy!r} is not one of {choices}")
-        if limit < 0:
-            raise ConfigError(f"bad_samples.limit: {limit} is below 0")
         self.policy = policy
         self.limit = limit
         self.log = log

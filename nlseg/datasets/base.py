@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from mmengine.dataset import BaseDataset
 
+from nlseg.bounds import Natural
 from nlseg.datasets.bad_samples import BadSamplePolicy, BadSamples
 from nlseg.datasets.cache import FrameCache, attach_frames, cache_files
 from nlseg.datasets.metainfo import class_map, fit_palette, join_label_maps, read_metainfo
@@ -87,7 +88,7 @@ class BaseSegDataset(BaseDataset):
         pipeline: Pipeline = (),
         test_mode: bool = False,
         lazy_init: bool = False,
-        max_refetch: int = 1000,
+        max_refetch: Natural = 1000,
         ignore_index: int = IGNORE_INDEX,
         reduce_zero_label: bool | None = None,
         backend_args: Mapping[str, Any] | None = None,

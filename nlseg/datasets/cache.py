@@ -247,13 +247,9 @@ def cache_files(dataset: "BaseSegDataset") -> FrameCache:
         dataset: Its files are listed; the loading transforms of its pipeline decode.
 
     Raises:
-        ConfigError: The kind of cache is unknown, or the pipeline does not load uint8 images by
-            ``LoadImageFromFile``.
+        ConfigError: The pipeline does not load uint8 images by ``LoadImageFromFile``.
         DataError: The folder cannot be written or is too small.
     """
-    if dataset.cache != "memmap":
-        kind = type(dataset).__name__
-        raise ConfigError(f"{kind}.cache: {dataset.cache!r} is neither None nor 'memmap'")
     entries, transforms = dataset.data_list, dataset.pipeline.transforms
     load = next((step for step in transforms if type(step) is LoadImageFromFile), None)
     annotate = next((step for step in transforms if type(step) is LoadAnnotations), None)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from nlseg.bounds import Count, NotNegative
 from nlseg.datasets.stream import permutation
 from nlseg.errors import ConfigError
 from nlseg.registry import DATASETS
@@ -53,7 +54,7 @@ class ConcatDataset(Dataset[Any]):
         lazy_init: bool = False,
         ignore_keys: str | Sequence[str] | None = None,
         *,
-        ratios: Sequence[float] | None = None,
+        ratios: Sequence[NotNegative] | None = None,
     ) -> None:
         if len(datasets) == 0:
             raise ConfigError("ConcatDataset.datasets: no data set is given")
@@ -180,14 +181,9 @@ class RepeatDataset(Dataset[Any]):
         dataset: Data set or its config.
         times: How often it counts.
         lazy_init: Let it look for its files at first use only.
-
-    Raises:
-        ConfigError: ``times`` is below 1.
     """
 
-    def __init__(self, dataset: Any, times: int, lazy_init: bool = False) -> None:
-        if times < 1:
-            raise ConfigError(f"RepeatDataset.times: {times} is below 1")
+    def __init__(self, dataset: Any, times: Count, lazy_init: bool = False) -> None:
         self.dataset = _build(dataset, lazy_init)
         self.times = times
 

@@ -5,6 +5,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
+from nlseg.bounds import Natural
 from nlseg.doctor.quick import quick_check
 from nlseg.registry import HOOKS
 
@@ -21,7 +22,7 @@ class DataCheckHook(Hook):
 
     priority = "VERY_HIGH"
 
-    def __init__(self, limit: int = 32) -> None:
+    def __init__(self, limit: Natural = 32) -> None:
         self.limit = limit
 
     def before_train(self, runner: Any) -> None:

@@ -14,6 +14,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
 
+from nlseg.bounds import Positive
 from nlseg.errors import ConfigError, DataError
 from nlseg.evaluation.prediction_files import PredictionWriter
 from nlseg.evaluation.samples import sample_data, sample_value
@@ -75,7 +76,7 @@ class IoUMetric(BaseMetric):
         iou_metrics: MetricName | Sequence[MetricName] = ("mIoU",),
         *,
         nan_to_num: float | None = None,
-        beta: float = 1.0,
+        beta: Positive = 1.0,
         collect_device: Literal["cpu", "gpu"] = "cpu",
         collect_dir: str | None = None,
         output_dir: str | None = None,

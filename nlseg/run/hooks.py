@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from nlseg.bounds import Natural, Range
 from nlseg.errors import DataError
 from nlseg.evaluation.prediction_files import image_root, prediction_name
 from nlseg.registry import HOOKS, MODELS
@@ -89,10 +90,10 @@ class EMAHook(MMEMAHook):
         self,
         ema_type: str = "ExponentialMovingAverage",
         strict_load: bool = False,
-        begin_iter: int = 0,
-        begin_epoch: int = 0,
+        begin_iter: Natural = 0,
+        begin_epoch: Natural = 0,
         *,
-        momentum: float = 0.0002,
+        momentum: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.0002,
         interval: int = 1,
         update_buffers: bool = False,
     ) -> None:

@@ -14,6 +14,7 @@ from mmengine.runner.utils import calc_dynamic_intervals
 from torch import nn
 from torch.utils.data import DataLoader
 
+from nlseg.bounds import Count
 from nlseg.errors import ConfigError
 from nlseg.evaluation.iou import IoUMetric
 from nlseg.evaluation.prediction_files import root_of_shared_names
@@ -209,9 +210,9 @@ class IterBasedTrainLoop(TrainLoop):
         self,
         runner: Any,
         dataloader: DataLoader | dict,
-        max_iters: int,
+        max_iters: Count,
         val_begin: int = 1,
-        val_interval: int = 1000,
+        val_interval: Count = 1000,
         dynamic_intervals: Intervals | None = None,
     ) -> None:
         super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals)
@@ -254,9 +255,9 @@ class EpochBasedTrainLoop(TrainLoop):
         self,
         runner: Any,
         dataloader: DataLoader | dict,
-        max_epochs: int,
+        max_epochs: Count,
         val_begin: int = 1,
-        val_interval: int = 1,
+        val_interval: Count = 1,
         dynamic_intervals: Intervals | None = None,
     ) -> None:
         super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals)

@@ -15,6 +15,7 @@ from mmengine.optim import OptimWrapper as MMOptimWrapper
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nlseg.bounds import Count
 from nlseg.errors import ConfigError
 from nlseg.registry import OPTIM_WRAPPERS
 from nlseg.run import processes
@@ -280,7 +281,7 @@ class OptimWrapper(MMOptimWrapper):
     """
 
     def __init__(
-        self, optimizer: Optimizer, accumulative_counts: int = 1, clip_grad: dict | None = None
+        self, optimizer: Optimizer, accumulative_counts: Count = 1, clip_grad: dict | None = None
     ) -> None:
         super().__init__(optimizer, accumulative_counts, dict(clip_grad) if clip_grad else None)
         self.agreement: Agreement | None = None
@@ -392,7 +393,7 @@ class AmpOptimWrapper(OptimWrapper):
         optimizer: Optimizer,
         loss_scale: Literal["dynamic"] | float | dict = "dynamic",
         dtype: Literal["float16", "bfloat16"] | None = None,
-        accumulative_counts: int = 1,
+        accumulative_counts: Count = 1,
         clip_grad: dict | None = None,
     ) -> None:
         super().__init__(optimizer, accumulative_counts, clip_grad)
@@ -409,8 +410,6 @@ class AmpOptimWrapper(OptimWrapper):
         if dtype is None:
             ampere = self.device_type == "cpu" or torch.cuda.get_device_capability()[0] >= 8
             return torch.bfloat16 if ampere else torch.float16
-        if dtype not in _DTYPES:
-            raise ConfigError(f"optim_wrapper.dtype: '{dtype}' is not one of {', '.join(_DTYPES)}")
         return _DTYPES[dtype]
 
     @contextmanager

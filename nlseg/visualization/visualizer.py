@@ -9,6 +9,7 @@ from mmengine.dist import is_main_process, master_only
 from mmengine.visualization import Visualizer
 from numpy.typing import ArrayLike, NDArray
 
+from nlseg.bounds import Probability
 from nlseg.registry import VISUALIZERS
 from nlseg.structures import SegDataSample
 from nlseg.visualization.painter import Painter
@@ -62,7 +63,7 @@ class SegLocalVisualizer(Visualizer):
         classes: Sequence[str] | None = None,
         palette: ArrayLike | None = None,
         dataset_name: str | None = None,
-        alpha: float = 0.8,
+        alpha: Probability = 0.8,
     ) -> None:
         super().__init__(name, None, vis_backends, save_dir)
         self.alpha = alpha

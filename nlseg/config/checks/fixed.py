@@ -5,6 +5,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
+from nlseg.bounds import Count, Natural
 from nlseg.config.origin import KeyPath
 
 Built = Mapping[str, Any]
@@ -13,8 +14,8 @@ Built = Mapping[str, Any]
 class Loader(TypedDict, total=False):
     """A data loader."""
 
-    batch_size: int
-    num_workers: int
+    batch_size: Count
+    num_workers: Natural
     persistent_workers: bool
     pin_memory: bool
     pin_memory_device: str

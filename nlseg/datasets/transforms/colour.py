@@ -9,7 +9,7 @@ from mmcv.transforms import BaseTransform
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from nlseg.bounds import AT_LEAST_0, LOW_HIGH, Natural, NotNegative
+from nlseg.bounds import AT_LEAST_0, LOW_HIGH, Count, Natural, NotNegative, Positive
 from nlseg.datasets.transforms.draws import rng_of
 from nlseg.errors import ConfigError
 from nlseg.registry import TRANSFORMS
@@ -111,14 +111,9 @@ class AdjustGamma(BaseTransform):
 
     Args:
         gamma: Above 1 brightens, below 1 darkens.
-
-    Raises:
-        ConfigError: ``gamma`` is not above 0.
     """
 
-    def __init__(self, gamma: float = 1.0) -> None:
-        if gamma <= 0:
-            raise ConfigError(f"AdjustGamma.gamma: {gamma} is not above 0")
+    def __init__(self, gamma: Positive = 1.0) -> None:
         self.gamma = gamma
         self.table = ((np.arange(256) / 255.0) ** (1.0 / gamma) * 255).astype(np.uint8)
 
@@ -137,7 +132,9 @@ class CLAHE(BaseTransform):
         tile_grid_size: Tiles in a row and in a column.
     """
 
-    def __init__(self, clip_limit: float = 40.0, tile_grid_size: Sequence[int] = (8, 8)) -> None:
+    def __init__(
+        self, clip_limit: Positive = 40.0, tile_grid_size: tuple[Count, Count] = (8, 8)
+    ) -> None:
         self.clip_limit = clip_limit
         self.tile_grid_size = (int(tile_grid_size[0]), int(tile_grid_size[1]))
 
@@ -157,16 +154,11 @@ class RGB2Gray(BaseTransform):
     Args:
         out_channels: How many equal channels to give; None for as many as there are.
         weights: Weight of each channel in the order of the image, which is BGR after loading.
-
-    Raises:
-        ConfigError: ``out_channels`` is not above 0.
     """
 
     def __init__(
-        self, out_channels: int | None = None, weights: Sequence[float] = (0.299, 0.587, 0.114)
+        self, out_channels: Count | None = None, weights: Sequence[float] = (0.299, 0.587, 0.114)
     ) -> None:
-        if out_channels is not None and out_channels <= 0:
-            raise ConfigError(f"RGB2Gray.out_channels: {out_channels} is not above 0")
         self.out_channels = out_channels
         self.weights = tuple(weights)
 

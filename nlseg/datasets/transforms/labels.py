@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from nlseg.datasets.transforms.decode import (
     ImageBackend,
-    check_option,
     decode,
     decode_fast,
     read_bytes,
@@ -150,9 +149,6 @@ class LoadAnnotations(BaseTransform):
             colours.
         palette_to_index: RGB colours whose position is the class, or a mapping from RGB tuples to
             classes, for masks that are painted in colours. None takes the data set's.
-
-    Raises:
-        ConfigError: The backend is not one of those above.
     """
 
     def __init__(
@@ -163,7 +159,6 @@ class LoadAnnotations(BaseTransform):
         imdecode_backend: ImageBackend = "pillow",
         palette_to_index: Any = None,
     ) -> None:
-        check_option("LoadAnnotations.imdecode_backend", imdecode_backend, ("cv2", "pillow"))
         self.reduce_zero_label = reduce_zero_label
         self.backend_args = backend_args
         self.imdecode_backend = imdecode_backend

@@ -50,7 +50,6 @@ class LoadImageFromFile(BaseTransform):
         ignore_empty: bool = False,
         backend_args: Mapping[str, Any] | None = None,
     ) -> None:
-        check_option("LoadImageFromFile.imdecode_backend", imdecode_backend, ("cv2", "pillow"))
         types = CV2_FLAGS if imdecode_backend == "cv2" else PILLOW_MODES
         check_option("LoadImageFromFile.color_type", color_type, types)
         self.to_float32 = to_float32

@@ -11,7 +11,7 @@ from mmengine.structures import PixelData
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nlseg.errors import ConfigError, DataError
+from nlseg.errors import DataError
 from nlseg.registry import TRANSFORMS
 from nlseg.structures import Sample, SegDataSample
 
@@ -48,18 +48,11 @@ class PackSegInputs(BaseTransform):
         meta_keys: Keys of the sample to keep as meta information; missing ones are left out.
         label_dtype: ``int64``, or ``uint8`` for an eighth of the memory; losses need int64, so
             with ``uint8`` whoever takes the batch converts it.
-
-    Raises:
-        ConfigError: ``label_dtype`` is neither.
     """
 
     def __init__(
         self, meta_keys: Sequence[str] = META_KEYS, *, label_dtype: LabelType = "int64"
     ) -> None:
-        if label_dtype not in ("int64", "uint8"):
-            raise ConfigError(
-                f"PackSegInputs.label_dtype: {label_dtype!r} is neither int64 nor uint8"
-            )
         self.meta_keys = tuple(meta_keys)
         self.label_dtype = label_dtype
 

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
 import cv2
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import Unpack
 
+from nlseg.bounds import ABOVE_0, AT_LEAST_1, LOW_HIGH, WIDTH_HEIGHT, Count, Natural
 from nlseg.datasets.transforms.draws import rng_of
 from nlseg.errors import ConfigError
 from nlseg.registry import TRANSFORMS
@@ -82,7 +83,8 @@ class Resize(BaseTransform):
     """Resize ``img`` and every label map to a fixed size or by a fixed factor.
 
     Args:
-        scale: (width, height) in px, or one number for both.
+        scale: (width, height) in px, or one number for both; 0 where ``scale`` is set before each
+            use, as OpenMMLab's random resizes do.
         scale_factor: Factor of the width and the height, or one for both; its result is used like
             ``scale``.
         keep_ratio: Keep the shape of the image and take ``scale`` as the size to fit into.
@@ -93,13 +95,13 @@ class Resize(BaseTransform):
             by ``nearest``.
 
     Raises:
-        ConfigError: Neither scale nor factor is given, or an option is not one of those above.
+        ConfigError: Neither scale nor factor is given, or the backend has no such interpolation.
     """
 
     def __init__(
         self,
-        scale: int | Size | None = None,
-        scale_factor: float | tuple[float, float] | None = None,
+        scale: Natural | Annotated[Size, AT_LEAST_1, WIDTH_HEIGHT] | None = None,
+        scale_factor: Annotated[float | tuple[float, float], ABOVE_0] | None = None,
         *,
         keep_ratio: bool = False,
         clip_object_border: bool = True,
@@ -108,8 +110,6 @@ class Resize(BaseTransform):
     ) -> None:
         if scale is None and scale_factor is None:
             raise ConfigError("Resize: neither scale nor scale_factor is given; one is needed")
-        if backend not in _CODES:
-            raise ConfigError(f"Resize.backend: {backend!r} is not one of cv2, pillow")
         codes = _CODES[backend]
         if interpolation not in codes:
             raise ConfigError(
@@ -169,10 +169,10 @@ class ResizeToMultiple(BaseTransform):
 
     def __init__(
         self,
-        size_divisor: int | Size = 32,
+        size_divisor: Annotated[int | Size, AT_LEAST_1, WIDTH_HEIGHT] = 32,
         interpolation: Interpolation | None = None,
         *,
-        scale: int | Size | None = None,
+        scale: Annotated[int | Size, AT_LEAST_1, WIDTH_HEIGHT] | None = None,
         keep_ratio: bool = False,
     ) -> None:
         self.size_divisor = as_size(size_divisor, "ResizeToMultiple.size_divisor")
@@ -209,24 +209,17 @@ class ResizeShortestEdge(BaseTransform):
         keep_ratio: Accepted for OpenMMLab's configs; the shape is kept anyway.
         backend: See ``Resize``.
         interpolation: See ``Resize``.
-
-    Raises:
-        ConfigError: A length is not above 0.
     """
 
     def __init__(
         self,
-        scale: int | Size,
-        max_size: int,
+        scale: Annotated[int | Size, AT_LEAST_1],
+        max_size: Count,
         *,
         keep_ratio: bool = True,
         backend: Backend = "cv2",
         interpolation: Interpolation = "bilinear",
     ) -> None:
-        if min(as_size(scale, "ResizeShortestEdge.scale")) <= 0 or max_size <= 0:
-            raise ConfigError(
-                f"ResizeShortestEdge: scale={scale}, max_size={max_size}; both must be above 0"
-            )
         self.scale = scale
         self.max_size = max_size
         self.keep_ratio = keep_ratio
@@ -314,8 +307,8 @@ class RandomResize(_DrawnResize):
 
     def __init__(
         self,
-        scale: Size | Sequence[Size],
-        ratio_range: tuple[float, float] | None = None,
+        scale: Annotated[Size | Sequence[Size], AT_LEAST_1],
+        ratio_range: Annotated[tuple[float, float], ABOVE_0, LOW_HIGH] | None = None,
         resize_type: str = "Resize",
         **resize_args: Unpack[ResizeArgs],
     ) -> None:
@@ -355,11 +348,12 @@ class RandomChoiceResize(_DrawnResize):
 
     def __init__(
         self,
-        scales: Sequence[int | Size],
+        scales: Annotated[Sequence[int | Size], AT_LEAST_1],
         resize_type: str = "Resize",
         **resize_args: Unpack[ResizeArgs],
     ) -> None:
-        self.scales: list[Any] = scales if isinstance(scales, list) else [scales]
+        is_one = isinstance(scales, tuple) and isinstance(scales[0], int)
+        self.scales: list[Any] = [scales] if is_one else list(scales)
         for scale in self.scales:
             as_size(scale, "RandomChoiceResize.scales")
         super().__init__(resize_type, **resize_args)

@@ -114,5 +114,5 @@ def test_scaler_state_is_saved_and_restored() -> None:
 
 
 def test_unknown_dtype_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'float8' is not one of float16, bfloat16"):
+    with pytest.raises(ConfigError, match="'float8' is not one of 'float16', 'bfloat16'"):
         make(AmpOptimWrapper, dtype="float8")
