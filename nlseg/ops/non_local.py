@@ -152,13 +152,15 @@ class NonLocal2d(nn.Module):
 
     def attend_plainly(self, query_NLD: Tensor, key_NSD: Tensor, value_NSE: Tensor) -> Tensor:
         """Return the context (N, L, E) by way of the map of all weights: the reference path."""
+        return torch.bmm(self.weigh(query_NLD, key_NSD), value_NSE)
+
+    def weigh(self, query_NLD: Tensor, key_NSD: Tensor) -> Tensor:
+        """Return the weight of each position for each query (N, L, S), held as a whole."""
         if self.mode == "concatenation":
-            weight_NLS = torch.relu(query_NLD + key_NSD.mT) / key_NSD.shape[1]
-        elif self.mode == "dot_product":
-            weight_NLS = query_NLD @ key_NSD.mT / key_NSD.shape[1]
-        else:
-            weight_NLS = (query_NLD @ key_NSD.mT * self.scale).softmax(dim=2)
-        return torch.bmm(weight_NLS, value_NSE)
+            return torch.relu(query_NLD + key_NSD.mT) / key_NSD.shape[1]
+        if self.mode == "dot_product":
+            return query_NLD @ key_NSD.mT / key_NSD.shape[1]
+        return (query_NLD @ key_NSD.mT * self.scale).softmax(dim=2)
 
 
 def to_rows(map_NDHW: Tensor) -> Tensor:

@@ -1,0 +1,87 @@
+"""The attention row of one position equals that row of the map of all of them."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from nlseg.commands.main import main
+from nlseg.ops.global_context import ContextBlock
+from nlseg.ops.non_local import MODES, NonLocal2d
+from nlseg.predict.attention import Looked, attention_row, global_weights
+from nlseg.visualization.painter import Painter
+from tests.predict.test_predict import NAME, picture, weights
+
+__all__ = ["weights"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("sub_sample", [False, True])
+def test_row_is_that_of_the_plain_map(mode: str, sub_sample: bool) -> None:
+    torch.manual_seed(0)
+    block = NonLocal2d(8, mode=mode, sub_sample=sub_sample, std=0.5)
+    x = torch.randn(1, 8, 6, 4)
+    rows = []
+
+    def keep(self: NonLocal2d, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        rows.append(NonLocal2d.weigh(self, query, key))
+        return rows[-1]
+
+    block.weigh = keep.__get__(block)
+    block.attend_plainly(*block.embed(x))
+    (whole,) = rows
+    for position in (0, 7, 23):
+        assert torch.allclose(attention_row(block, x, position), whole[0, position], atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["att", "avg"])
+def test_global_map_pools_to_the_context(pooling: str) -> None:
+    torch.manual_seed(0)
+    block = ContextBlock(8, 0.5, pooling)
+    x = torch.randn(1, 8, 5, 7)
+    pooled = (x.flatten(2) * global_weights(block, x)).sum(2)
+    assert torch.allclose(pooled, block.pool(x).flatten(1), atol=1e-6)
+
+
+def looked_at(label: np.ndarray) -> Looked:
+    block = NonLocal2d(4)
+    return Looked(np.zeros((*label.shape, 3), np.uint8), label, block, torch.zeros(1, 4, 2, 4))
+
+
+def test_regions_by_hand() -> None:
+    label = np.zeros((20, 40), np.uint8)
+    label[:, 20:30] = 1
+    heavy = np.array([[0.1, 0.0, 0.5, 0.1], [0.0, 0.0, 0.2, 0.1]], np.float32)
+    regions = looked_at(label).regions(heavy, Painter(["road", "car"]))
+    assert [(r.label, round(r.weight, 3), r.share) for r in regions] == [
+        ("car", 0.7, 0.25), ("road", 0.2, 0.25), ("road", 0.1, 0.5),
+    ]  # fmt: skip
+    assert regions[0].centre == (10, 25)
+
+
+def test_hottest_pixel_is_where_the_weight_is() -> None:
+    looked = looked_at(np.zeros((20, 40), np.uint8))
+    heat = np.zeros((2, 4), np.float32)
+    heat[1, 3] = 1
+    drawn = looked.draw(heat, None).astype(int).sum(2)
+    row, column = np.unravel_index(drawn.argmax(), drawn.shape)
+    assert row >= 14
+    assert column >= 34
+
+
+def test_command_writes_the_picture_and_names_regions(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), picture(1))
+    command = ["attend", NAME, str(weights), str(tmp_path / "a.png")]
+    assert main([*command, "--at", "10,20", "--out", str(tmp_path / "x/heat.png")]) == 0
+    said = capsys.readouterr().out
+    assert "from row 10, column 20" in said
+    assert "weight in %" in said
+    assert cv2.imread(str(tmp_path / "x/heat.png")).shape == (64, 200, 3)
+    for point, message in (("1", "give row and column"), ("64,0", "outside the image of 64 x 96")):
+        with pytest.raises(SystemExit, match="2"):
+            main([*command, "--at", point])
+        assert message in capsys.readouterr().err
