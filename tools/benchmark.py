@@ -1,4 +1,4 @@
-"""Measure how fast and how large the parts are, each beside the customary way of doing the same.
+"""Measure how fast and how large the parts are, each compared with a baseline.
 
     python tools/benchmark.py block train        # two sections
     python tools/benchmark.py all --quick        # does everything run? less than a minute

@@ -13,7 +13,7 @@ from benchmark.chart import draw
 from benchmark.driver import slug
 from benchmark.measure import Result
 from benchmark.peer import check_peer
-from benchmark.suite import Row, Target
+from benchmark.suite import Comparison, Target
 from nlseg.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -22,12 +22,12 @@ MIB = 2**20
 
 
 def section(*names: str, time: float = 1.0) -> dict[str, Any]:
-    """Make a section whose rows took so long customarily and half of it ours."""
+    """Make a section whose rows took so long as baseline and half of it ours."""
     rows = []
     for name in names:
-        row = Row(name, print, targets={"nlseg": Target(0.4, 0.1)})
+        row = Comparison(name, print, targets={"nlseg": Target(0.4, 0.1)})
         measured = {
-            "customary": Result([time, time], 100 * MIB, 10**9, "fp32", 10**10),
+            "baseline": Result([time, time], 100 * MIB, 10**9, "fp32", 10**10),
             "nlseg": Result([time / 2, time / 2], 5 * MIB, 10**9, "fp32", 10**10),
         }
         rows.append(results.row_record(row, measured))
@@ -56,7 +56,7 @@ def test_chosen_rows_are_updated_alone() -> None:
     found: results.Results = {}
     results.merge(found, "m", "loss", section("a", "b"), partly=False)
     results.merge(found, "m", "loss", section("b", time=8.0), partly=True)
-    rows = {row["name"]: row["ways"]["customary"]["median_s"] for row in found["m"]["loss"]["rows"]}
+    rows = {row["name"]: row["ways"]["baseline"]["median_s"] for row in found["m"]["loss"]["rows"]}
     assert rows == {"a": 1.0, "b": 8.0}
 
 
@@ -69,14 +69,28 @@ def test_another_machines_file_is_taken_over(tmp_path: Path) -> None:
     assert results.read(tmp_path / "empty") == {}
 
 
+def test_older_files_call_the_baseline_customary(tmp_path: Path) -> None:
+    new = section("a")
+    new["growth"] = [{"name": "g", "ways": {"baseline": {}, "nlseg": {}}, "at_largest": {}}]
+    rows = [["baseline", "5"], ["exact", "9"]]
+    new["tables"] = [{"title": "from the baseline; more", "columns": ["way", "/s"], "rows": rows}]
+    new["tables"].append({"title": "Each transform, baseline:", "columns": [], "rows": []})
+    old = json.dumps({"cpu": {"data": new}}).replace("the baseline", "the customary way")
+    (tmp_path / results.FILE).write_text(old.replace("baseline", "customary"))
+    assert results.read(tmp_path) == {"cpu": {"data": new}}
+    found: results.Results = {}
+    results.merge_files(found, [tmp_path / results.FILE])
+    assert found == {"cpu": {"data": new}}
+
+
 def test_the_page_says_what_was_missed_and_what_failed() -> None:
     failed = section("b")
-    failed["rows"][0]["ways"]["customary"] = {**vars(Result(failure="out of memory"))}
+    failed["rows"][0]["ways"]["baseline"] = {**vars(Result(failure="out of memory"))}
     page = tables.page({"Some CPU": {"loss": section("a"), "tta": failed}}, {"Some CPU": "x.png"})
-    assert "| a | customary | 1 s ± 0 % | 100 MiB | 1 | 10 % of 0.01 TFLOP/s fp32 |  |  |" in page
+    assert "| a | baseline | 1 s ± 0 % | 100 MiB | 1 | 10 % of 0.01 TFLOP/s fp32 |  |  |" in page
     assert "0.5 (≤ 0.4, missed) | 0.05 (≤ 0.1) |" in page
-    assert "| b | customary | out of memory |" in page
-    assert "![Ratios to the customary way, and growth](x.png)" in page
+    assert "| b | baseline | out of memory |" in page
+    assert "![Ratios to the baseline, and growth](x.png)" in page
     assert "`c`, 2026-01-01. torch 2." in page
 
 
@@ -91,7 +105,7 @@ def test_figures_as_text() -> None:
 def test_the_chart_is_a_picture(tmp_path: Path) -> None:
     drawn = section("a", "b")
     fit = {"positions": [1, 2], "memory": [1, 2], "memory_exponent": 1.0}
-    drawn["growth"] = [{"name": "g", "ways": {"customary": fit, "nlseg": fit}}]
+    drawn["growth"] = [{"name": "g", "ways": {"baseline": fit, "nlseg": fit}}]
     draw({"loss": drawn}, "Some CPU", tmp_path / "c.png")
     assert (tmp_path / "c.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -106,7 +120,7 @@ def test_the_data_section_compares_the_same_samples() -> None:
     found = loading.measure_loading(quick=True)
     ways = found["rows"][0]["ways"]
     assert set(ways) == {
-        "customary", "separate transforms", "exact", "fast", "cached, exact", "cached, fast",
+        "baseline", "separate transforms", "exact", "fast", "cached, exact", "cached, fast",
     }  # fmt: skip
     off = {line[0]: int(line[2]) for line in found["tables"][0]["rows"]}
     assert off["exact"] == off["cached, exact"] == off["separate transforms"] == 0

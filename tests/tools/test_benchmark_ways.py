@@ -1,13 +1,13 @@
-"""The customary way and ours do the same: they may be compared."""
+"""The baseline and ours do the same: they may be compared."""
 
 from typing import Any
 
 import pytest
 import torch
 
-from benchmark import blocks, customary, networks, pixels
-from benchmark.networks import BEST, CUSTOMARY, PLAIN, Network
-from benchmark.suite import MODES, Row, Suite
+from benchmark import baseline, blocks, networks, pixels
+from benchmark.networks import BASELINE, BEST, PLAIN, Network
+from benchmark.suite import MODES, Comparison, Suite
 
 NETWORK = Network(18, 8)
 WINDOWS = Network(
@@ -24,9 +24,9 @@ def _one_thread() -> None:
 
 
 def both(build: Any, **sizes: Any) -> tuple[Any, Any]:
-    """Run the customary way and ours with the same draws."""
+    """Run the baseline and ours with the same draws."""
     results = []
-    for way in (CUSTOMARY, PLAIN):
+    for way in (BASELINE, PLAIN):
         torch.manual_seed(1)
         work = build(way, "cpu", **sizes)
         torch.manual_seed(2)
@@ -93,7 +93,7 @@ def test_several_scales_and_flips() -> None:
 
 def test_a_training_step_ends_at_the_same_weights() -> None:
     weights = []
-    for way in (CUSTOMARY, PLAIN):
+    for way in (BASELINE, PLAIN):
         model = NETWORK.build(way, "cpu").train()
         torch.manual_seed(0)  # the same images for both
         images, label = torch.randn(2, 3, 64, 96), pixels.noise_labels(19, (2, 64, 96))
@@ -107,7 +107,7 @@ def test_a_training_step_ends_at_the_same_weights() -> None:
 
 
 @pytest.mark.parametrize(("section", "row"), ROWS, ids=[f"{s}: {r.name}" for s, r in ROWS])
-def test_every_quick_row_runs_in_every_way(section: str, row: Row) -> None:
+def test_every_quick_row_runs_in_every_way(section: str, row: Comparison) -> None:
     for way in row.ways:
         work = row.build(way, "cpu")
         work.warm()
@@ -127,6 +127,6 @@ def test_every_target_is_for_a_way_that_is_run(device: str) -> None:
 
 def test_resizing_is_done_even_where_nothing_changes() -> None:
     maps = torch.randn(1, 2, 4, 4)
-    again = customary.resize(maps, (4, 4))
+    again = baseline.resize(maps, (4, 4))
     assert torch.equal(again, maps)
     assert again.data_ptr() != maps.data_ptr()

@@ -1,1 +1,1 @@
-"""How fast and how large the parts are, each beside the customary way of doing the same."""
+"""How fast and how large the parts are, each compared with a baseline."""

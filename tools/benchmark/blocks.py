@@ -7,7 +7,7 @@ import mmcv.cnn
 import torch
 from torch import Tensor, nn
 
-from benchmark import customary
+from benchmark import baseline
 from benchmark.measure import Work
 from nlseg.ops.global_context import ContextBlock
 from nlseg.ops.non_local import Mode, NonLocal2d
@@ -29,7 +29,7 @@ def non_local(
     """Run the non-local block on noise (N, C, H, W), forward only or with gradients.
 
     Args:
-        way: 'customary', 'nlseg', or 'best' for half precision.
+        way: 'baseline', 'nlseg', or 'best' for half precision.
         device: 'cpu' or 'cuda'.
         mode: Mode of the block.
         size: Height H and width W.
@@ -41,8 +41,8 @@ def non_local(
     block: nn.Module = NonLocal2d(channels, mode=mode)
     for parameter in block.parameters():
         nn.init.normal_(parameter, std=0.03)
-    if way == "customary":
-        block = customary.non_local_block(block, channels, mode=mode)
+    if way == "baseline":
+        block = baseline.non_local_block(block, channels, mode=mode)
     return _work(block, way, device, (batch, channels, *size), backward)
 
 
@@ -52,13 +52,13 @@ def global_context(
     """Run the global context block on noise (1, C, H, W).
 
     Args:
-        way: 'customary', 'nlseg', or 'best' for half precision.
+        way: 'baseline', 'nlseg', or 'best' for half precision.
         device: 'cpu' or 'cuda'.
         size: Height H and width W.
         channels: Channels C.
         backward: Whether gradients are computed.
     """
-    kind: Any = mmcv.cnn.ContextBlock if way == "customary" else ContextBlock
+    kind: Any = mmcv.cnn.ContextBlock if way == "baseline" else ContextBlock
     return _work(kind(channels, ratio=0.25), way, device, (1, channels, *size), backward)
 
 

@@ -61,7 +61,7 @@ def _draw_ratios(axes: "Axes", bars: list[tuple[str, dict[str, Any]]]) -> None:
                 axes.vlines(target, middle - 0.17, middle + 0.17, color="black", lw=2)
     axes.set_yticks(range(len(bars)), [label for label, _ in reversed(bars)], fontsize=7)
     axes.axvline(1, color="grey", lw=1)
-    axes.set_xlabel("ratio to the customary way; black: target")
+    axes.set_xlabel("ratio to the baseline; black: target")
     axes.set_xlim(left=0)
     axes.legend([Patch(color=colour) for _, _, colour in _KINDS], [kind for _, kind, _ in _KINDS])
 

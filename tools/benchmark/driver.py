@@ -16,7 +16,7 @@ from benchmark.growth import measure_growth
 from benchmark.machine import describe_machine, device_name
 from benchmark.measure import Plan, measure, prepare
 from benchmark.results import Results, Section
-from benchmark.suite import Growth, Row, Suite
+from benchmark.suite import Comparison, Growth, Suite
 from benchmark.tables import TITLES
 
 _GROWING = ("block", "inference")
@@ -93,7 +93,7 @@ def _measure_section(name: str, request: Request, keep: Callable[[Section], None
 def _measure_rows(
     name: str, request: Request, keep: Callable[[list[dict[str, Any]]], None]
 ) -> list[dict[str, Any]]:
-    rows: list[Row] = [r for r in getattr(request.suite, name)() if request.match in r.name]
+    rows: list[Comparison] = [r for r in getattr(request.suite, name)() if request.match in r.name]
     records = []
     for row in (bar := tqdm(rows, desc=name, leave=False, disable=None)):
         bar.set_postfix_str(row.name)

@@ -11,16 +11,16 @@ from typing import Any
 import cv2
 import torch
 
-from benchmark.customary_loading import CustomaryDataset
+from benchmark.baseline_loading import BaselineDataset
 from benchmark.measure import Result
 from benchmark.results import row_record
-from benchmark.suite import Row, Target
+from benchmark.suite import Comparison, Target
 from nlseg.datasets.synthetic import write_street_scenes
 from nlseg.datasets.transforms.decode import fast_decoder
 from nlseg.registry import DATASETS
 from nlseg.structures import SampleIndex
 
-FIRST = "customary"
+FIRST = "baseline"
 TARGETS = {
     "exact": Target(time=1 / 1.6),
     "cached, exact": Target(time=1 / 4),
@@ -51,7 +51,7 @@ class Clock:
     @property
     def name(self) -> str:
         """Name of the transform."""
-        return type(self.call).__name__.replace("Customary", "")
+        return type(self.call).__name__.replace("Baseline", "")
 
 
 def cityscapes_config(root: str, scale: int = 1) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def build_ways(config: Mapping[str, Any], cache_dir: str) -> dict[str, Any]:
     plain = {**config, "fuse": "off"}
     cached = {**config, "cache": "memmap", "cache_dir": cache_dir}
     return {
-        FIRST: CustomaryDataset(DATASETS.build(plain), config["pipeline"]),
+        FIRST: BaselineDataset(DATASETS.build(plain), config["pipeline"]),
         "separate transforms": DATASETS.build(plain),
         "exact": DATASETS.build({**config, "fuse": "exact"}),
         "fast": DATASETS.build({**config, "fuse": "fast"}),
@@ -106,7 +106,7 @@ def build_ways(config: Mapping[str, Any], cache_dir: str) -> dict[str, Any]:
 
 
 def worst_difference(ways: Mapping[str, Any], pairs: int) -> dict[str, int]:
-    """Return for each way the largest difference of an image value from the customary one.
+    """Return for each way the largest difference of an image value from the baseline's.
 
     Args:
         ways: The data sets.
@@ -152,7 +152,7 @@ def time_in_turns(ways: Mapping[str, Any], pairs: int, rounds: int) -> dict[str,
 
 def clock_steps(way: Any, pairs: int) -> list[Clock]:
     """Measure each transform of a way by itself."""
-    holder = way if isinstance(way, CustomaryDataset) else way.pipeline
+    holder = way if isinstance(way, BaselineDataset) else way.pipeline
     clocks = [Clock(step) for step in holder.steps]
     holder.steps, plain = clocks, holder.steps
     for number in range(pairs):
@@ -185,7 +185,7 @@ def measure_loading(data_root: str | None = None, *, quick: bool = False) -> dic
         found = fast_decoder()
         decoder = found[0] if found else "OpenCV"
         name = f"one core, {len(ways[FIRST])} pairs of files, PNG by {decoder}"
-        row = Row(name, build_ways, tuple(ways), {} if quick else TARGETS)
+        row = Comparison(name, build_ways, tuple(ways), {} if quick else TARGETS)
         step_tables = [_step_table(way, ways[way], pairs) for way in ways]
     return {
         "rows": [row_record(row, results)],
@@ -201,7 +201,7 @@ def _rate_table(results: Mapping[str, Result], worst: Mapping[str, int]) -> dict
         lines.append([name, f"{1 / pair:.1f}", str(worst[name]), *workers])
     columns = [f"workers for {_BATCH} every {step} ms" for step in STEPS_MS]
     return {
-        "title": "Pairs a second; largest difference of a value from the customary way; worker "
+        "title": "Pairs a second; largest difference of a value from the baseline; worker "
         "processes that training steps of a given length need:",
         "columns": ["way", "pairs/s", "off by", *columns],
         "rows": lines,

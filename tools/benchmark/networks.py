@@ -10,21 +10,20 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from torch import Tensor, nn
 
-from benchmark import customary
+from benchmark import baseline
 from benchmark.measure import Work
 from benchmark.peer import check_peer, peer_attribute
 from benchmark.pixels import noise_labels
 from nlseg.models import fuse_conv_bn
+from nlseg.ops.resize import Size
 from nlseg.registry import MODELS, SCOPE
 from nlseg.run.device import compile_network
 from nlseg.run.fast import Hardware, find_hardware
 from nlseg.structures import SegDataSample
 
-Size = tuple[int, int]
-Cfg = dict[str, Any]
 PRECISION = {"bfloat16": "bf16", "float16": "fp16"}
 RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-CUSTOMARY, PLAIN, BEST, COMPILED, PEER = "customary", "nlseg", "best", "compiled", "mmseg"
+BASELINE, PLAIN, BEST, COMPILED, PEER = "baseline", "nlseg", "best", "compiled", "mmseg"
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Network:
     classes: int = 19
     test_cfg: tuple[tuple[str, Any], ...] = (("mode", "whole"),)
 
-    def config(self) -> Cfg:
+    def config(self) -> dict[str, Any]:
         """Return its config, as published for Cityscapes, with plain batch normalisation."""
         norm = {"type": "BN", "requires_grad": True}
         out = self.width * 8 * (4 if self.depth >= 50 else 1)
@@ -88,8 +87,8 @@ class Network:
             return peer_attribute("registry", "MODELS").build(self.config()).to(device)
         with DefaultScope.overwrite_default_scope(SCOPE):
             model: Any = MODELS.build(self.config())
-        if way == CUSTOMARY:
-            customary.replace_non_local(model.decode_head)
+        if way == BASELINE:
+            baseline.replace_non_local(model.decode_head)
         return model.to(device)
 
 
@@ -97,7 +96,7 @@ def train(way: str, device: str, *, network: Network, size: Size, batch: int) ->
     """Take a training step: forward, losses, backward, SGD with momentum.
 
     Args:
-        way: 'customary', 'nlseg', 'best', 'compiled' or 'mmseg'.
+        way: 'baseline', 'nlseg', 'best', 'compiled' or 'mmseg'.
         device: 'cpu' or 'cuda'.
         network: What is trained.
         size: Height and width of the crops.
@@ -126,8 +125,8 @@ def train(way: str, device: str, *, network: Network, size: Size, batch: int) ->
 
 
 def _loss(model: Any, way: str, images: Tensor, label: Tensor) -> Tensor:
-    if way == CUSTOMARY:
-        return customary.loss(model, images, label)
+    if way == BASELINE:
+        return baseline.loss(model, images, label)
     samples = []
     for one in label:
         samples.append(_sample(way, (label.shape[1], label.shape[2])))
@@ -140,7 +139,7 @@ def inference(way: str, device: str, *, network: Network, size: Size) -> Work:
     """Predict the classes of one normalised image, by the network's ``test_cfg``.
 
     Args:
-        way: 'customary', 'nlseg', 'best', 'compiled' or 'mmseg'.
+        way: 'baseline', 'nlseg', 'best', 'compiled' or 'mmseg'.
         device: 'cpu' or 'cuda'.
         network: What predicts.
         size: Height and width of the image.
@@ -152,14 +151,14 @@ def inference(way: str, device: str, *, network: Network, size: Size) -> Work:
     @torch.no_grad()
     def step(image: Tensor) -> Any:
         size = (image.shape[2], image.shape[3])
-        if way == CUSTOMARY:
+        if way == BASELINE:
             if settings["mode"] == "slide":
-                logits = customary.slide_logits(
+                logits = baseline.slide_logits(
                     model, image, settings["crop_size"], settings["stride"]
                 )
             else:
-                logits = customary.logits_of(model, image)
-            return customary.label_map(logits, size)
+                logits = baseline.logits_of(model, image)
+            return baseline.label_map(logits, size)
         with _autocast(device, half):
             return model(image, [_sample(way, size)], mode="predict")
 
@@ -171,20 +170,20 @@ def augmented(way: str, device: str, *, network: Network, size: Size) -> Work:
     """Predict one image from six scales of it, each flipped and not.
 
     Args:
-        way: 'customary', 'nlseg', 'best' or 'mmseg'.
+        way: 'baseline', 'nlseg', 'best' or 'mmseg'.
         device: 'cpu' or 'cuda'.
         network: What predicts.
         size: Height and width of the image.
     """
     model, half = _ready(network, way, device, testing=True)
     model.eval()
-    wrapped = model if way == CUSTOMARY else _wrap_for_augmentation(model, way)
+    wrapped = model if way == BASELINE else _wrap_for_augmentation(model, way)
 
     @torch.no_grad()
     def step(size: Size) -> Any:
         views = noise_views(size)
-        if way == CUSTOMARY:
-            return customary.augmented(model, views, size)
+        if way == BASELINE:
+            return baseline.augmented(model, views, size)
         samples = [[_sample(way, size, (x.shape[1], x.shape[2]), flip)] for x, flip in views]
         batch = {"inputs": [[image] for image, _ in views], "data_samples": samples}
         with _autocast(device, half):

@@ -7,14 +7,13 @@ import torch
 from mmengine.structures import PixelData
 from torch import Tensor
 
-from benchmark import customary
+from benchmark import baseline
 from benchmark.measure import Work
 from nlseg.models.heads import FCNHead
 from nlseg.ops.confusion import count_pairs
 from nlseg.ops.logit_rows import Held, Resized, label_map
+from nlseg.ops.resize import Size
 from nlseg.structures import IGNORE_INDEX, SegDataSample
-
-Size = tuple[int, int]
 
 
 def noise_labels(classes: int, shape: tuple[int, ...], device: str = "cpu") -> Tensor:
@@ -30,7 +29,7 @@ def loss(way: str, device: str, *, classes: int, size: Size, batch: int, stride:
     """Upsample logits, compare them with labels, and compute the logits' gradient.
 
     Args:
-        way: 'customary' or 'nlseg'.
+        way: 'baseline' or 'nlseg'.
         device: 'cpu' or 'cuda'.
         classes: Number of classes K.
         size: Height and width of the labels.
@@ -40,7 +39,7 @@ def loss(way: str, device: str, *, classes: int, size: Size, batch: int, stride:
     head = FCNHead(
         num_convs=0, concat_input=False, in_channels=8, channels=8, num_classes=classes
     ).to(device)
-    step = _customary_loss if way == "customary" else partial(_loss, head)
+    step = _baseline_loss if way == "baseline" else partial(_loss, head)
 
     def ready(size: Size, batch: int) -> Any:
         logits = torch.randn(batch, classes, size[0] // stride, size[1] // stride, device=device)
@@ -50,8 +49,8 @@ def loss(way: str, device: str, *, classes: int, size: Size, batch: int, stride:
     return Work(ready(size, batch), ready((64, 64), 1))
 
 
-def _customary_loss(logits: Tensor, label: Tensor) -> Tensor | None:
-    value, _ = customary.pixel_loss(logits, label)
+def _baseline_loss(logits: Tensor, label: Tensor) -> Tensor | None:
+    value, _ = baseline.pixel_loss(logits, label)
     value.backward()  # type: ignore[no-untyped-call]
     gradient, logits.grad = logits.grad, None
     return gradient
@@ -71,13 +70,13 @@ def upsample(way: str, device: str, *, classes: int, size: Size, stride: int = 8
     """Turn logits into a label map of the image's size.
 
     Args:
-        way: 'customary' or 'nlseg'.
+        way: 'baseline' or 'nlseg'.
         device: 'cpu' or 'cuda'.
         classes: Number of classes K.
         size: Height and width of the image.
         stride: How many times smaller the logits are.
     """
-    step = _customary_label_map if way == "customary" else _label_map
+    step = _baseline_label_map if way == "baseline" else _label_map
 
     def ready(size: Size) -> Any:
         logits = torch.randn(1, classes, size[0] // stride, size[1] // stride, device=device)
@@ -87,8 +86,8 @@ def upsample(way: str, device: str, *, classes: int, size: Size, stride: int = 8
 
 
 @torch.no_grad()
-def _customary_label_map(logits: Tensor, size: Size) -> Any:
-    return customary.label_map(customary.resize(logits, size), size)[1]
+def _baseline_label_map(logits: Tensor, size: Size) -> Any:
+    return baseline.label_map(baseline.resize(logits, size), size)[1]
 
 
 @torch.no_grad()
@@ -100,12 +99,12 @@ def count(way: str, device: str, *, classes: int, size: Size) -> Work:
     """Count which class was predicted where which was true.
 
     Args:
-        way: 'customary' or 'nlseg'.
+        way: 'baseline' or 'nlseg'.
         device: 'cpu' or 'cuda'.
         classes: Number of classes.
         size: Height and width of the image.
     """
-    step = customary.count if way == "customary" else count_pairs
+    step = baseline.count if way == "baseline" else count_pairs
 
     def ready(size: Size) -> Any:
         pred = noise_labels(classes, size, device).clamp(max=classes - 1)

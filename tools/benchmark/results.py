@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.measure import Result, median_ratio
-from benchmark.suite import Row
+from benchmark.suite import Comparison
 from nlseg.files import replace_file
 
 Section = dict[str, Any]
@@ -15,9 +15,11 @@ Results = dict[str, dict[str, Section]]
 """Name of the machine -> name of the section -> what was measured there."""
 
 FILE = "benchmarks.json"
+_OLD_BASELINE = "customary"
+"""What older files call the baseline."""
 
 
-def row_record(row: Row, results: Mapping[str, Result]) -> dict[str, Any]:
+def row_record(row: Comparison, results: Mapping[str, Result]) -> dict[str, Any]:
     """Write down one row.
 
     Args:
@@ -47,7 +49,7 @@ def row_record(row: Row, results: Mapping[str, Result]) -> dict[str, Any]:
 def read(folder: Path) -> Results:
     """Read what a folder holds; nothing where there is no file."""
     path = folder / FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return _load(path) if path.is_file() else {}
 
 
 def write(folder: Path, results: Results) -> Path:
@@ -85,5 +87,28 @@ def _merge_rows(old: Iterable[dict[str, Any]], new: Iterable[dict[str, Any]]) ->
 def merge_files(results: Results, files: Iterable[Path]) -> None:
     """Take over all sections of other files, such as another machine's."""
     for file in files:
-        for machine, sections in json.loads(file.read_text(encoding="utf-8")).items():
+        for machine, sections in _load(file).items():
             results.setdefault(machine, {}).update(sections)
+
+
+def _load(path: Path) -> Results:
+    results: Results = json.loads(path.read_text(encoding="utf-8"))
+    return {
+        machine: {name: _with_baseline(section) for name, section in sections.items()}
+        for machine, sections in results.items()
+    }
+
+
+def _with_baseline(section: Section) -> Section:
+    """Call the first way of an older file by its present name, in rows, growths and tables."""
+    for entry in (*section.get("rows", []), *section.get("growth", [])):
+        entry["ways"] = {
+            "baseline" if way == _OLD_BASELINE else way: record
+            for way, record in entry["ways"].items()
+        }
+    for table in section.get("tables", []):
+        title = table["title"].replace(f"the {_OLD_BASELINE} way", "the baseline")
+        table["title"] = title.replace(f"{_OLD_BASELINE}:", "baseline:")
+        for row in table["rows"]:
+            row[0] = "baseline" if row[0] == _OLD_BASELINE else row[0]
+    return section

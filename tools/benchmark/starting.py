@@ -12,7 +12,7 @@ from typing import Any
 from benchmark.measure import Result
 from benchmark.networks import PLAIN
 from benchmark.results import row_record
-from benchmark.suite import Row
+from benchmark.suite import Comparison
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "configs/quickstart/nonlocal_r18-d8_1xb4-300_synthetic-96x192.py"
@@ -54,7 +54,7 @@ def measure_starting(rounds: int) -> dict[str, Any]:
             for name, command in commands(folder).items():
                 results[name].times_s.append(_start(command))
     names = list(results)
-    rows = [Row(name, _start, (PLAIN,)) for name in names]
+    rows = [Comparison(name, _start, (PLAIN,)) for name in names]
     return {"rows": [row_record(row, {PLAIN: results[row.name]}) for row in rows]}
 
 

@@ -6,16 +6,16 @@ from functools import partial
 from typing import Any
 
 from benchmark import blocks, networks, pixels
-from benchmark.networks import BEST, COMPILED, CUSTOMARY, PEER, PLAIN, Network
+from benchmark.networks import BASELINE, BEST, COMPILED, PEER, PLAIN, Network
 from nlseg.ops.non_local import Mode
+from nlseg.ops.resize import Size
 
-Size = tuple[int, int]
 MODES: tuple[Mode, ...] = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a way should reach beside the customary one.
+    """What a way should reach compared with the baseline.
 
     Args:
         time: Its share of the time, at most.
@@ -31,7 +31,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Row:
+class Comparison:
     """One comparison.
 
     Args:
@@ -43,7 +43,7 @@ class Row:
 
     name: str
     build: Callable[..., Any]
-    ways: tuple[str, ...] = (CUSTOMARY, PLAIN)
+    ways: tuple[str, ...] = (BASELINE, PLAIN)
     targets: dict[str, Target] = field(default_factory=dict)
 
 
@@ -83,10 +83,10 @@ class Suite:
         self,
         name: str,
         build: Callable[..., Any],
-        ways: tuple[str, ...] = (CUSTOMARY, PLAIN),
+        ways: tuple[str, ...] = (BASELINE, PLAIN),
         targets: dict[str, Target] | None = None,
-    ) -> Row:
-        return Row(name, build, ways, {} if self.quick else targets or {})
+    ) -> Comparison:
+        return Comparison(name, build, ways, {} if self.quick else targets or {})
 
     def _network(self, head: str = "NLHead", **test_cfg: Any) -> Network:
         settings = tuple({"mode": "whole", **test_cfg}.items())
@@ -96,9 +96,9 @@ class Suite:
 
     def _ways(self) -> tuple[str, ...]:
         compiled = (COMPILED,) if self.device == "cuda" and not self.quick else ()
-        return (CUSTOMARY, PLAIN, BEST, *compiled, *((PEER,) if self.peer else ()))
+        return (BASELINE, PLAIN, BEST, *compiled, *((PEER,) if self.peer else ()))
 
-    def block(self) -> list[Row]:
+    def block(self) -> list[Comparison]:
         """Return the rows of the non-local and global context blocks."""
         small, large = (64, 128), (128, 256)
         rows = [
@@ -119,11 +119,11 @@ class Suite:
 
     def _block(
         self, mode: Mode, size: Size, target: Target, *, batch: int = 1, back: bool = False
-    ) -> Row:
+    ) -> Comparison:
         size = self._size(*size)
         work = "forward and backward" if back else "forward"
         build = partial(blocks.non_local, mode=mode, size=size, batch=batch, backward=back)
-        ways = (CUSTOMARY, PLAIN, BEST) if self.device == "cuda" else (CUSTOMARY, PLAIN)
+        ways = (BASELINE, PLAIN, BEST) if self.device == "cuda" else (BASELINE, PLAIN)
         name = f"{mode}, {work}, {batch}x512x{size[0]}x{size[1]}"
         return self._row(name, build, ways, {PLAIN: target})
 
@@ -137,7 +137,7 @@ class Suite:
             Growth(
                 mode,
                 partial(blocks.non_local, mode=mode),
-                {CUSTOMARY: pairs if mode == "concatenation" else short, PLAIN: ours},
+                {BASELINE: pairs if mode == "concatenation" else short, PLAIN: ours},
             )
             for mode in modes
         ]
@@ -145,7 +145,7 @@ class Suite:
     def _sizes(self, *sizes: Size) -> tuple[Size, ...]:
         return tuple(self._size(*size) for size in sizes)
 
-    def loss(self) -> list[Row]:
+    def loss(self) -> list[Comparison]:
         """Return the rows of the loss with its gradient."""
         large, wide = self._size(512, 512), self._size(512, 1024)
         build = partial(pixels.loss, classes=150, size=large, batch=4)
@@ -157,23 +157,23 @@ class Suite:
         ]
         return rows[1:] if self.quick else rows
 
-    def upsample(self) -> list[Row]:
+    def upsample(self) -> list[Comparison]:
         """Return the rows of logits to class map."""
         return [self._pixels(pixels.upsample, k, Target(0.3, 0.15)) for k in self._classes()]
 
-    def count(self) -> list[Row]:
+    def count(self) -> list[Comparison]:
         """Return the rows of counting."""
         return [self._pixels(pixels.count, k, Target(0.1)) for k in self._classes()]
 
     def _classes(self) -> tuple[int, ...]:
         return (19,) if self.quick else (19, 150)
 
-    def _pixels(self, work: Callable[..., Any], classes: int, target: Target) -> Row:
+    def _pixels(self, work: Callable[..., Any], classes: int, target: Target) -> Comparison:
         size = self._size(1024, 2048)
         build = partial(work, classes=classes, size=size)
         return self._row(f"{classes} classes, {size[0]}x{size[1]}", build, targets={PLAIN: target})
 
-    def inference(self) -> list[Row]:
+    def inference(self) -> list[Comparison]:
         """Return the rows of whole-image inference."""
         rows = []
         for head in ("NLHead",) if self.quick else ("NLHead", "GCHead"):
@@ -200,9 +200,9 @@ class Suite:
             return []
         sizes = self._sizes((256, 512), (512, 512), (512, 1024), (1024, 1024))
         build = partial(networks.inference, network=self._network())
-        return [Growth("R-50 NLHead", build, {CUSTOMARY: sizes, PLAIN: sizes})]
+        return [Growth("R-50 NLHead", build, {BASELINE: sizes, PLAIN: sizes})]
 
-    def slide(self) -> list[Row]:
+    def slide(self) -> list[Comparison]:
         """Return the rows of sliding windows."""
         size = self._size(1024, 2048)
         crop, step = (96, 64) if self.quick else (769, 513)
@@ -210,7 +210,7 @@ class Suite:
         build = partial(networks.inference, network=network, size=size)
         return [self._row(f"{self._name('NLHead', size)} in {crop}x{crop}", build, self._ways())]
 
-    def tta(self) -> list[Row]:
+    def tta(self) -> list[Comparison]:
         """Return the rows of test-time augmentation."""
         ways = tuple(way for way in self._ways() if way != COMPILED)
         goal = {PLAIN: Target(0.85, 0.2)} if self.device == "cpu" else {}
@@ -225,11 +225,13 @@ class Suite:
         if not self.quick:
             limit = Target(memory_gib=6.0 if self.device == "cuda" else 4.0)
             whole = partial(build, size=large)
-            row = Row(name.format(self._name("NLHead", large)), whole, (PLAIN,), {PLAIN: limit})
+            row = Comparison(
+                name.format(self._name("NLHead", large)), whole, (PLAIN,), {PLAIN: limit}
+            )
             rows.append(row)
         return rows
 
-    def train(self) -> list[Row]:
+    def train(self) -> list[Comparison]:
         """Return the rows of training steps."""
         if self.device == "cpu":
             rows = [self._train("NLHead", 2, {PLAIN: Target(0.95, 0.75), BEST: Target(0.6, 0.5)})]
@@ -242,7 +244,7 @@ class Suite:
             self._train("NLHead", 16, full),
         ]
 
-    def _train(self, head: str, batch: int, targets: dict[str, Target]) -> Row:
+    def _train(self, head: str, batch: int, targets: dict[str, Target]) -> Comparison:
         size = self._size(512, 1024)
         build = partial(networks.train, network=self._network(head), size=size, batch=batch)
         return self._row(self._name(head, size, batch), build, self._ways(), targets)

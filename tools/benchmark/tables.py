@@ -157,7 +157,7 @@ def page(results: Results, charts: dict[str, str]) -> str:
     for machine, sections in results.items():
         lines += [f"## {machine}", ""]
         if machine in charts:
-            lines += [f"![Ratios to the customary way, and growth]({charts[machine]})", ""]
+            lines += [f"![Ratios to the baseline, and growth]({charts[machine]})", ""]
         for name in (name for name in TITLES if name in sections):
             section = sections[name]
             lines += [f"### {TITLES[name]}", "", *section_lines(section, as_markdown), ""]
@@ -175,7 +175,7 @@ _PREFACE = """# Benchmarks
 Written by `tools/benchmark.py`; do not edit. Every section is updated by running it again.
 
 Each row does the same work in several ways, in turns, in one process, so that a busy machine slows
-all of them. *customary* is the plain way: mmcv's `NonLocal2d`, logits resized to full size before
+all of them. *baseline* is the plain way: mmcv's `NonLocal2d`, logits resized to full size before
 loss and argmax, float histograms, channels first, float32, PyTorch's defaults. *nlseg* is this
 package in float32. *best* is what `--fast` chooses on that hardware, *compiled* that with
 `torch.compile`. *mmseg* is an installed mmsegmentation.

@@ -1,4 +1,4 @@
-"""The customary way of each step, which everything is compared with.
+"""The baseline of each step, which everything is compared with.
 
 Plain float32 PyTorch, channels first, as segmentation toolkits write it: a map of all pairs of
 positions, logits resized to the labels' size before the loss and to the image's before the argmax,
@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
+from nlseg.ops.resize import Size
 from nlseg.ops.sliding_window import window_grid
-
-Size = tuple[int, int]
 
 
 def non_local_block(ours: nn.Module, in_channels: int, **settings: Any) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The customary way of preparing training samples: mmcv's transforms, each on whole frames."""
+"""The baseline for preparing training samples: mmcv's transforms, each on whole frames."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from nlseg.structures import Sample, SampleIndex
 Image = NDArray[np.uint8]
 
 
-class CustomaryAnnotations(mmcv.transforms.BaseTransform):
+class BaselineAnnotations(mmcv.transforms.BaseTransform):
     """Decode the label map with pillow, shift and map it on copies."""
 
     def transform(self, sample: Sample) -> Sample:
@@ -37,7 +37,7 @@ class CustomaryAnnotations(mmcv.transforms.BaseTransform):
         return sample
 
 
-class CustomaryCrop(mmcv.transforms.BaseTransform):
+class BaselineCrop(mmcv.transforms.BaseTransform):
     """Cut a random box; count the classes of each candidate by sorting its pixels.
 
     Args:
@@ -67,7 +67,7 @@ class CustomaryCrop(mmcv.transforms.BaseTransform):
         return sample
 
 
-class CustomaryDistortion(mmcv.transforms.BaseTransform):
+class BaselineDistortion(mmcv.transforms.BaseTransform):
     """Distort colours in floating point, one step after the other."""
 
     def _levels(self, image: Image, alpha: float = 1, beta: float = 0) -> Image:
@@ -99,17 +99,17 @@ class CustomaryDistortion(mmcv.transforms.BaseTransform):
         return sample
 
 
-def customary_steps(pipeline: Sequence[Mapping[str, Any]]) -> list[Callable[[Any], Any]]:
-    """Build the customary form of a training pipeline."""
+def baseline_steps(pipeline: Sequence[Mapping[str, Any]]) -> list[Callable[[Any], Any]]:
+    """Build the baseline form of a training pipeline."""
     steps: list[Callable[[Any], Any]] = []
     for config in pipeline:
         kind, arguments = config["type"], {k: v for k, v in config.items() if k != "type"}
         if kind == "LoadAnnotations":
-            steps.append(CustomaryAnnotations())
+            steps.append(BaselineAnnotations())
         elif kind == "RandomCrop":
-            steps.append(CustomaryCrop(arguments["crop_size"], arguments.get("cat_max_ratio", 1)))
+            steps.append(BaselineCrop(arguments["crop_size"], arguments.get("cat_max_ratio", 1)))
         elif kind == "PhotoMetricDistortion":
-            steps.append(CustomaryDistortion())
+            steps.append(BaselineDistortion())
         elif kind == "PackSegInputs":
             steps.append(PackSegInputs())
         elif kind == "RandomResize":  # by class: a name would find nlseg's own in its scope
@@ -121,8 +121,8 @@ def customary_steps(pipeline: Sequence[Mapping[str, Any]]) -> list[Callable[[Any
     return steps
 
 
-class CustomaryDataset:
-    """A data set's samples through customary transforms, with the same random draws.
+class BaselineDataset:
+    """A data set's samples through the baseline's transforms, with the same random draws.
 
     Args:
         dataset: Where files and seed come from.
@@ -131,7 +131,7 @@ class CustomaryDataset:
 
     def __init__(self, dataset: Any, pipeline: Sequence[Mapping[str, Any]]) -> None:
         self.dataset = dataset
-        self.steps = customary_steps(pipeline)
+        self.steps = baseline_steps(pipeline)
 
     def __len__(self) -> int:
         """Return the number of images."""
