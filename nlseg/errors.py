@@ -41,12 +41,28 @@ def nearest(given: object, choices: Iterable[object]) -> str:
     if isinstance(given, (int, float)) and not isinstance(given, bool):
         numbers = [c for c in choices if isinstance(c, (int, float)) and not isinstance(c, bool)]
         return f"; did you mean {min(numbers, key=lambda n: abs(n - given))}?" if numbers else ""
+    found = near_words(str(given), choices)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def near_words(given: str, choices: Iterable[object], number: int = 1) -> list[str]:
+    """Return the choices of which a word may be a misspelling, the nearest first.
+
+    Upper and lower case are alike; so are words of the same letters, some of which changed places.
+
+    Args:
+        given: What was written.
+        choices: What to choose from; only strings count.
+        number: How many to return at most.
+    """
     words: dict[str, str] = {}
     for choice in choices:
         if isinstance(choice, str):
             words.setdefault(choice.lower(), choice)
-    found = get_close_matches(str(given).lower(), words, n=1, cutoff=_NEAR)
-    return f"; did you mean {words[found[0]]!r}?" if found else ""
+    word = given.lower()
+    swapped = [other for other in words if sorted(other) == sorted(word)]
+    near = swapped + get_close_matches(word, words, n=number, cutoff=_NEAR)
+    return [words[other] for other in dict.fromkeys(near)][:number]
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import torch
 from mmengine.structures import BaseDataElement, PixelData
 
 IGNORE_INDEX = 255
@@ -159,3 +160,17 @@ class _FieldsLater(Mapping[str, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return dict, ({"data": self["data"].cpu()},)  # what is sent or saved is whole
+
+
+def input_size(metainfo: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the height and width of what the network was given of an image, in px.
+
+    Args:
+        metainfo: ``img_shape`` counts where it is a ``torch.Size``, as of a window; else
+            ``pad_shape``, else ``img_shape``.
+    """
+    shape = metainfo.get("img_shape")
+    if not isinstance(shape, torch.Size):
+        shape = metainfo.get("pad_shape", shape)
+    assert shape is not None, "metainfo has neither 'img_shape' nor 'pad_shape'"
+    return shape[0], shape[1]

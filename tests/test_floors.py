@@ -132,7 +132,6 @@ def test_the_table_has_no_ring_and_every_room_exists() -> None:
     assert {room_of(path) for path in MODULES} == {*TABLE, *KIT}
 
 
-@pytest.mark.xfail(strict=True, reason="config.checks is still a folder of its own")
 def test_no_two_folders_import_each_other() -> None:
     modules = {}
     for path in MODULES:

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def show(args: argparse.Namespace) -> None:
     """Print the config, its files or what differs from another one."""
-    from nlseg.config.checks import check_config
+    from nlseg.config.check import check_config
     from nlseg.config.load import load_config, trace_of
     from nlseg.config.show import as_python, difference, read_any
 

@@ -4,11 +4,10 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from types import ModuleType
 
 import nlseg
-from nlseg.errors import USER_ERROR
+from nlseg.errors import USER_ERROR, near_words
 
 COMMANDS = {
     "train": "train a network",
@@ -67,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name == "--print-completion":
         return print_completion(rest)
     if name not in COMMANDS:
-        near = get_close_matches(name, COMMANDS, n=2)
+        near = near_words(name, COMMANDS, 2)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         sys.stderr.write(f"nlseg: there is no command '{name}'{hint}\n\n{overview()}\n")
         return USER_ERROR

@@ -29,7 +29,7 @@ def migrate(args: argparse.Namespace) -> None:
     """Write the config in its present form, and print what nothing reads any more."""
     from mmengine.config import Config
 
-    from nlseg.config.checks import check_config
+    from nlseg.config.check import check_config
     from nlseg.config.load import load_config, trace_of
     from nlseg.config.text import python_text
     from nlseg.migrate import migrate_config, migrate_name

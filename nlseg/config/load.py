@@ -63,7 +63,7 @@ def load_config(
 
 
 def _check(config: Config, trace: Trace, allow_unknown: bool, refused: Sequence[str]) -> None:
-    from nlseg.config.checks import check_config  # imports every class of the toolkit
+    from nlseg.config.check import check_config  # imports every class of the toolkit
 
     found = check_config(config, trace, allow_unknown=allow_unknown, refused=refused)
     for problem in found:

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from mmengine.config import ConfigDict
 
 from nlseg.config.origin import Key, KeyPath, Origin, dotted
-from nlseg.config.runner_keys import nearest
-from nlseg.errors import ConfigError
+from nlseg.errors import ConfigError, nearest
 
 DELETE = "_delete_"
 FILE = "__config_file__"

@@ -9,8 +9,8 @@ from nlseg.config.linked import LINKED, Change
 from nlseg.config.literals import parse_value, split_override
 from nlseg.config.origin import Key, KeyPath, Trace
 from nlseg.config.places import LOADERS, PLACES, at, places_of
-from nlseg.config.runner_keys import KNOWN_KEYS, nearest
-from nlseg.errors import ConfigError
+from nlseg.config.runner_keys import KNOWN_KEYS
+from nlseg.errors import ConfigError, nearest
 
 FLAG = "--cfg-options"
 

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import nlseg
-from nlseg.errors import ConfigError
+from nlseg.errors import ConfigError, nearest
 
 SUFFIXES = (".py", ".json", ".yaml", ".yml")
 
@@ -51,7 +51,7 @@ def _why_not(path: Path, bare: str, published: Mapping[str, Path]) -> str:
     if not path.parent.is_dir():
         return f"{problem}; there is no folder {path.parent}"
     beside = [file.name for file in sorted(path.parent.iterdir()) if file.suffix in SUFFIXES]
-    if near := get_close_matches(path.name, beside, n=1):
-        return f"{problem}; did you mean '{near[0]}'?"
+    if near := nearest(path.name, beside):
+        return f"{problem}{near}"
     names = get_close_matches(bare, published, n=3, cutoff=0.3)
     return f"{problem}; or the name of a published one; the nearest are {', '.join(names)}"

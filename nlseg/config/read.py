@@ -39,9 +39,9 @@ from nlseg.config.python_file import (
     reads_base,
     substituted,
 )
-from nlseg.config.runner_keys import RUN_KEYS, nearest
+from nlseg.config.runner_keys import RUN_KEYS
 from nlseg.config.text import RESOLVED
-from nlseg.errors import ConfigError
+from nlseg.errors import ConfigError, nearest
 
 DEPRECATION = "_deprecation_"
 _BASE_VALUE = re.compile(r"\{\{\s*_base_\.([\w.]+)\s*\}\}")
@@ -121,7 +121,7 @@ def _read_python(path: Path, text: str, tree: ast.Module, outer: tuple[Path, ...
     _warn_of_deprecation(own, path)
     used, late = read.union(*(item.used for item in bases)), (own.keys() & base.keys()) - read
     if text.startswith(RESOLVED):
-        used |= {name for name in own if not nearest(name, RUN_KEYS, cutoff=0.8)}
+        used |= {name for name in own if not nearest(name, RUN_KEYS)}
     return _Read(
         merged(base, own),
         FileNode(path, [item.files for item in bases]),

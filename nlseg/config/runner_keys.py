@@ -1,8 +1,5 @@
 """The top-level keys that a run reads, as opposed to the variables that a config file needs."""
 
-from collections.abc import Iterable
-from difflib import get_close_matches
-
 RUN_KEYS = (
     "model", "work_dir", "train_dataloader", "val_dataloader", "test_dataloader", "train_cfg",
     "val_cfg", "test_cfg", "auto_scale_lr", "optim_wrapper", "param_scheduler", "val_evaluator",
@@ -19,8 +16,8 @@ TOOL_KEYS = (
 """What the commands and the inference API read; ``custom`` holds whatever the user likes."""
 
 OWN_KEYS = (
-    "channels_last", "find_unused_parameters", "load_strict", "max_time", "non_finite", "tf32",
-    "time_limits",
+    "channels_last", "find_unused_parameters", "load_strict", "max_time", "model_wrapper_cfg",
+    "non_finite", "tf32", "time_limits",
 )  # fmt: skip
 """What nlseg's runner reads beyond mmengine's."""
 
@@ -32,19 +29,3 @@ VARIABLES = frozenset((
     "num_classes", "optimizer", "train_pipeline", "val_pipeline", "vis_backends",
 ))  # fmt: skip
 """Variables that published configs have, which stay in a resolved config that is written out."""
-
-
-def nearest(name: str, choices: Iterable[object], *, cutoff: float = 0.6) -> str:
-    """Say which choice a name was probably meant to be.
-
-    Args:
-        name: What was written.
-        choices: What to choose from; only strings count.
-        cutoff: How near a choice has to be, in [0, 1].
-
-    Returns:
-        ``; did you mean 'x'?``, or nothing where no choice is near.
-    """
-    words = [word for word in choices if isinstance(word, str)]
-    found = get_close_matches(name, words, n=1, cutoff=cutoff)
-    return f"; did you mean {found[0]!r}?" if found else ""

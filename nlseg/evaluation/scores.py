@@ -1,6 +1,5 @@
 """Counts -> scores: accuracy, IoU, Dice, F-score from one confusion matrix, nothing else."""
 
-import difflib
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -9,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nlseg.errors import ConfigError
+from nlseg.errors import ConfigError, nearest
 
 Scores = dict[str, NDArray[np.float64]]
 """Name of a score -> its value for every class (K,), as a fraction; ``aAcc`` is a scalar array."""
@@ -30,8 +29,7 @@ def check_metric_names(names: str | Sequence[str]) -> tuple[str, ...]:
     names = (names,) if isinstance(names, str) else tuple(names)
     for name in names:
         if name not in METRIC_NAMES:
-            near = difflib.get_close_matches(str(name), METRIC_NAMES, n=1, cutoff=0.3)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = nearest(name, METRIC_NAMES)
             raise ConfigError(
                 f"iou_metrics: there is no metric {name!r}, only {', '.join(METRIC_NAMES)}{hint}"
             )

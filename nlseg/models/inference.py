@@ -11,6 +11,7 @@ from nlseg.bounds import AT_LEAST_1, HEIGHT_WIDTH, Count, Order
 from nlseg.errors import ConfigError
 from nlseg.ops.logit_rows import Resized, Restored, RowSource
 from nlseg.ops.resize import Size
+from nlseg.structures import input_size
 
 FLIPS = {"horizontal": (False, True), "vertical": (True, False), "diagonal": (True, True)}
 
@@ -68,20 +69,6 @@ class Inference:
     def get(self, name: str, default: Any = None) -> Any:
         """Return a setting by its key, or a default."""
         return getattr(self, name, default)
-
-
-def input_size(metainfo: Mapping[str, Any]) -> Size:
-    """Return the height and width of what the network was given of an image, in px.
-
-    Args:
-        metainfo: ``img_shape`` counts where it is a ``torch.Size``, as of a window; else
-            ``pad_shape``, else ``img_shape``.
-    """
-    shape = metainfo.get("img_shape")
-    if not isinstance(shape, torch.Size):
-        shape = metainfo.get("pad_shape", shape)
-    assert shape is not None, "metainfo has neither 'img_shape' nor 'pad_shape'"
-    return shape[0], shape[1]
 
 
 def completed(metainfos: Sequence[Mapping[str, Any]], size: Size) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nlseg.errors import UserError
+from nlseg.errors import UserError, near_words
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2",
@@ -103,11 +103,9 @@ def _lines(given: str, listed: Iterable[str] | None) -> list[str]:
 
 
 def _nearest(path: Path) -> str:
-    from difflib import get_close_matches
-
     if not path.parent.is_dir():
         return f"; there is no folder {path.parent} either"
-    near = get_close_matches(path.name, os.listdir(path.parent), n=1)
+    near = near_words(path.name, os.listdir(path.parent))
     return f"; did you mean {path.parent / near[0]}?" if near else ""
 
 

@@ -3,20 +3,20 @@
 import re
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
 from typing_extensions import NotRequired, TypedDict, Unpack
 
-from nlseg.config.checks import check_config
-from nlseg.config.checks.parts import class_count
-from nlseg.config.checks.signatures import signature_of
-from nlseg.config.checks.values import describe_hint, fits, out_of_range
+from nlseg.bounds import SHARE, Count, broken_claim, describe_hint, fits
+from nlseg.config.check import check_config
 from nlseg.config.literals import parse_assignments
 from nlseg.config.load import load_config, trace_of
+from nlseg.config.parts import class_count
 from nlseg.config.runner_keys import KNOWN_KEYS, RUN_KEYS
+from nlseg.config.signatures import signature_of
 from nlseg.errors import ConfigError
 from nlseg.registry import MODELS
 
@@ -340,11 +340,18 @@ def test_values_and_hints(value: object, hint: object, fit: bool) -> None:
     assert fits(value, hint) is fit
 
 
+def words_of(value: object, hint: object) -> str:
+    claim = broken_claim(value, hint)
+    assert claim is not None
+    return claim.words
+
+
 def test_hints_and_ranges_in_words() -> None:
     assert describe_hint(tuple[int, float] | None) == "(a whole number, a number) or None"
-    assert out_of_range("prob", 0.5) == ""
-    assert out_of_range("prob", [0.5, 1.5]) == "in [0, 1]"
-    assert out_of_range("scale", (0, 3)) == "at least 1"
+    share = Annotated[float | list[float], SHARE]
+    assert broken_claim(0.5, share) is None
+    assert words_of([0.5, 1.5], share) == "in [0, 1]"
+    assert words_of((0, 3), tuple[Count, Count]) == "at least 1"
 
 
 def test_class_of_a_user_is_checked_like_ours() -> None:

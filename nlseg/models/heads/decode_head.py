@@ -14,12 +14,11 @@ from nlseg.bounds import Count, Probability, Range
 from nlseg.checked import checked
 from nlseg.errors import ConfigError
 from nlseg.extension import check_overrides, extension_point, overridden
-from nlseg.models.inference import input_size
 from nlseg.models.losses import LogitsForLoss, accuracy, percentage, works_on_small_logits
-from nlseg.models.samplers import SamplesSmallLogits
+from nlseg.models.losses.samplers import SamplesSmallLogits
 from nlseg.ops.resize import resize
 from nlseg.registry import MODELS, TASK_UTILS
-from nlseg.structures import IGNORE_INDEX, SegDataSample
+from nlseg.structures import IGNORE_INDEX, SegDataSample, input_size
 
 Cfg = dict[str, Any]
 InputTransform = Literal["resize_concat", "multiple_select"]

@@ -5,7 +5,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner.amp import autocast
 
-from nlseg.config.checks import check_config
+from nlseg.config.check import check_config
 from nlseg.config.load import load_config, trace_of
 from nlseg.errors import ConfigError
 from nlseg.run.device import check_half, half_precision

@@ -9,6 +9,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from typing_extensions import Unpack, is_typeddict
 
+from nlseg.bounds import hints_of_group
+
 
 @dataclass
 class Signature:
@@ -20,6 +22,7 @@ class Signature:
         promised: Arguments of a keyword group, which are handed on; None without a group.
         hands_on: Keywords without a name go to the parent's constructor.
         is_open: Any keyword is taken, so that an unknown one cannot be called wrong.
+        defaults: Default of each argument that has one.
     """
 
     hints: dict[str, Any] = field(default_factory=dict)
@@ -27,6 +30,7 @@ class Signature:
     promised: set[str] | None = None
     hands_on: bool = False
     is_open: bool = False
+    defaults: dict[str, Any] = field(default_factory=dict)
 
 
 def signature_of(built: Callable[..., Any] | type) -> Signature:
@@ -46,12 +50,15 @@ def signature_of(built: Callable[..., Any] | type) -> Signature:
     promised: set[str] | None = None
     for position, function in enumerate(_constructors(built)):
         own = _own_signature(function)
+        found.defaults = {**own.defaults, **found.defaults}
         if promised is None:
             found.hints = {**own.hints, **found.hints}
+        else:  # what a parent's own annotation says of an argument that a group promised
+            named = promised & (own.hints.keys() - (own.promised or set()))
+            found.hints.update({name: own.hints[name] for name in named})
+            found.required |= own.required & promised
         if position == 0:
             found.required = own.required
-        elif promised is not None:
-            found.required |= own.required & promised
         if own.promised is not None:
             promised = own.promised if promised is None else promised & own.promised
         elif own.is_open and promised is None:
@@ -89,11 +96,13 @@ def _own_signature(function: Callable[..., Any]) -> Signature:
             own.hints[name] = hints.get(name, Any)
             if parameter.default is parameter.empty:
                 own.required.add(name)
+            else:
+                own.defaults[name] = parameter.default
     return own
 
 
 def _calls_parent_with(keywords: str, function: Callable[..., Any]) -> bool:
-    """Tell whether ``**keywords`` is handed to another ``__init__``."""
+    """Return whether ``**keywords`` is handed to another ``__init__``."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):
@@ -109,15 +118,20 @@ def _calls_parent_with(keywords: str, function: Callable[..., Any]) -> bool:
 def _group_of(hint: Any) -> dict[str, Any]:
     """Return the keys and types of ``Unpack[TypedDict]``, nothing for any other hint."""
     group = get_args(hint)[0] if get_origin(hint) is Unpack else None
-    return get_type_hints(group) if group is not None and is_typeddict(group) else {}
+    return hints_of_group(group) if group is not None and is_typeddict(group) else {}
 
 
 def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the resolved type hints, or none where a name in them cannot be found."""
     try:
-        return get_type_hints(function)
+        return get_type_hints(function, include_extras=True)
     except (NameError, TypeError, AttributeError):
         return {}
+
+
+def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the defaults of a constructor's or function's own arguments."""
+    return _own_signature(function).defaults
 
 
 def default_of(built: Callable[..., Any] | type | None, name: str) -> Any:
@@ -130,8 +144,4 @@ def default_of(built: Callable[..., Any] | type | None, name: str) -> Any:
     Returns:
         Its default in the first constructor that names it.
     """
-    for function in _constructors(built) if built is not None else ():
-        parameter = inspect.signature(function).parameters.get(name)
-        if parameter is not None and parameter.default is not parameter.empty:
-            return parameter.default
-    return None
+    return signature_of(built).defaults.get(name) if built is not None else None

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import mmengine.runner  # noqa: F401  registers hooks, loops and log processors
+from mmengine import registry as theirs
 from mmengine.registry import (
     FUNCTIONS,
     MODEL_WRAPPERS,
@@ -96,21 +97,58 @@ def find_class(kind: Any, registry: Registry) -> Callable[..., Any] | None:
     return found if callable(found) else None
 
 
-def names_in(registry: Registry) -> tuple[list[str], list[str]]:
-    """List what a registry holds.
+def find_anywhere(kind: Any, family: Registry) -> tuple[Callable[..., Any] | None, Registry]:
+    """Return what a ``type`` names in whichever registry holds it.
 
     Args:
-        registry: A registry of nlseg or of mmengine.
+        kind: A registered name.
+        family: Returned where no registry holds it.
 
     Returns:
-        nlseg's own names, and all names, its parents' included.
+        A class or function, or None, and the registry.
+    """
+    for module in (ours, theirs):
+        for registry in vars(module).values():
+            found = find_class(kind, registry) if isinstance(registry, Registry) else None
+            if found is not None:
+                return found, registry
+    return None, family
+
+
+PARTS = {
+    "auxiliary_head": ("model", "nlseg.models.heads"),
+    "decode_head": ("model", "nlseg.models.heads"),
+    "loss_decode": ("loss", "nlseg.models.losses"),
+}
+"""Parts of a model that have a kind of their own, and the package of ours that holds it."""
+
+
+def is_family_key(path: KeyPath) -> bool:
+    """Return whether the key at a path, or of the list there, says which registry is meant."""
+    names = [key for key in path if isinstance(key, str) and key != "type"]
+    return names[-1] in FAMILIES or names[-1] in PARTS
+
+
+def names_for(path: KeyPath, registry: Registry) -> tuple[str, list[str], list[str]]:
+    """List what may be meant at a place.
+
+    Args:
+        path: Where a name stands.
+        registry: Where it is looked up.
+
+    Returns:
+        What kind of thing is wanted, nlseg's own names of that kind (all names, where it has none),
+        and all names of the registry, its parents' included.
     """
     registry.import_from_location()
-    own = sorted(registry.module_dict)
+    own = dict(registry.module_dict)
     every = set(own)
     parent = registry.parent
     while parent is not None:
         parent.import_from_location()
         every.update(parent.module_dict)
         parent = parent.parent
-    return own, sorted(every)
+    names = [key for key in path if isinstance(key, str) and key != "type"]
+    kind, package = PARTS.get(names[-1], (registry.name, ""))
+    listed = [name for name, found in own.items() if found.__module__.startswith(package)]
+    return kind, sorted(listed or every), sorted(every)

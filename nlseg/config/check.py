@@ -5,13 +5,13 @@ from typing import Any
 
 from mmengine.config import Config
 
-from nlseg.config.checks.data import check_data
-from nlseg.config.checks.model import check_model
-from nlseg.config.checks.names import check_names
-from nlseg.config.checks.problems import Problem, distinct, raise_errors
-from nlseg.config.checks.schedule import check_schedule
+from nlseg.config.check_class import check_names
+from nlseg.config.check_data import check_data
+from nlseg.config.check_model import check_model
+from nlseg.config.check_schedule import check_schedule
 from nlseg.config.origin import Trace, dotted
 from nlseg.config.places import at
+from nlseg.config.problems import Problem, distinct, raise_errors
 from nlseg.config.runner_keys import KNOWN_KEYS
 
 
@@ -34,7 +34,7 @@ def check_config(
     """
     problems = distinct(check_names(config, trace, allow_unknown=allow_unknown))
     raise_errors(problems, refused)
-    problems = distinct(_cross_checks(config._cfg_dict, trace))
+    problems += distinct(_cross_checks(config._cfg_dict, trace))
     raise_errors(problems)
     return problems
 

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-from nlseg.config.checks.parts import Finding, error, parts_below, warning
+from nlseg.config.families import find_class
 from nlseg.config.origin import KeyPath
+from nlseg.config.parts import Finding, error, parts_below, warning
 from nlseg.config.places import at
+from nlseg.registry import OPTIMIZERS, PARAM_SCHEDULERS
 
 
 def check_schedule(config: Any) -> Iterator[Finding]:
@@ -17,6 +19,7 @@ def check_schedule(config: Any) -> Iterator[Finding]:
     Yields:
         Errors and warnings.
     """
+    yield from _check_optimizer(config)
     loop = config.get("train_cfg")
     if not isinstance(loop, dict):
         return
@@ -59,6 +62,25 @@ def _check_rate(path: KeyPath, scheduler: Any, by_epoch: bool) -> Iterator[Findi
     begin, end = scheduler.get("begin", 0), scheduler.get("end")
     if end is not None and begin >= end:
         yield error((*path, "end"), f"{end}, but it begins at {begin}")
+    lowest, own = scheduler.get("eta_min"), find_class(scheduler.get("type"), PARAM_SCHEDULERS)
+    from_mmengine = getattr(own, "__module__", "").startswith("mmengine.")
+    if from_mmengine and isinstance(lowest, (int, float)) and lowest < 0:
+        yield error((*path, "eta_min"), f"a rate is at least 0, given {lowest}: it would climb")
+
+
+def _check_optimizer(config: Any) -> Iterator[Finding]:
+    """PyTorch's own optimizers refuse numbers below 0 when they are built: told before."""
+    path: KeyPath = ("optim_wrapper", "optimizer")
+    settings = at(config, path)
+    if not isinstance(settings, dict):
+        return
+    own = find_class(settings.get("type"), OPTIMIZERS)
+    if not getattr(own, "__module__", "").startswith("torch.optim."):
+        return
+    for name in ("lr", "momentum", "weight_decay"):
+        given = settings.get(name)
+        if isinstance(given, (int, float)) and given < 0:
+            yield error((*path, name), f"wants values at least 0, given {given}")
 
 
 def _check_sampler(config: Any, by_epoch: bool) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nlseg.config.checks.families import find_class
+from nlseg.config.families import find_class
 from nlseg.config.origin import KeyPath
 from nlseg.config.places import LOADERS, at, walk
 from nlseg.datasets.metainfo import read_classes

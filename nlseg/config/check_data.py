@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from nlseg.config.checks.families import find_class
-from nlseg.config.checks.parts import (
+from nlseg.config.families import find_class
+from nlseg.config.origin import KeyPath
+from nlseg.config.parts import (
     Finding,
     error,
     leaf_datasets,
@@ -12,12 +13,10 @@ from nlseg.config.checks.parts import (
     train_transforms,
     warning,
 )
-from nlseg.config.checks.signatures import default_of
-from nlseg.config.origin import KeyPath
 from nlseg.config.places import LOADERS, at, walk
-from nlseg.config.runner_keys import nearest
+from nlseg.config.signatures import default_of
 from nlseg.datasets.metainfo import class_map, fit_palette, read_metainfo
-from nlseg.errors import ConfigError
+from nlseg.errors import ConfigError, nearest
 from nlseg.registry import DATASETS
 
 SCORES = {
@@ -104,7 +103,7 @@ def _check_classes(config: Any) -> Iterator[Finding]:
             continue
         where = (*path, "metainfo")
         for key in given.keys() - set(METAINFO_KEYS):
-            if hint := nearest(str(key), METAINFO_KEYS, cutoff=0.8):
+            if hint := nearest(str(key), METAINFO_KEYS):
                 yield error((*where, key), f"class information is not looked up there{hint}")
         classes = given.get("classes")
         if isinstance(classes, str) and (classes.endswith(".txt") or "/" in classes):

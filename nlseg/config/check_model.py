@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from nlseg.config.checks.parts import Finding, datasets_of, error, heads_of, parts_below, warning
 from nlseg.config.origin import KeyPath
+from nlseg.config.parts import Finding, datasets_of, error, heads_of, parts_below, warning
 from nlseg.config.places import at
 from nlseg.structures import IGNORE_INDEX
 
