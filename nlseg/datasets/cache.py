@@ -20,17 +20,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from mmengine.logging import print_log
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
+from nlseg.datasets.transforms.decode import picture_size
 from nlseg.datasets.transforms.labels import LoadAnnotations
 from nlseg.datasets.transforms.loading import LoadImageFromFile
 from nlseg.errors import ConfigError, DataError
 
 _MAGIC = b"nlseg frames v1\n"
 _GIB = 1 << 30
-_ORIENTATION_TAG = 0x0112
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
 class Source(NamedTuple):
@@ -148,22 +146,11 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _probe(file: str) -> tuple[int, int] | None:
-    """Return the (height, width) that a file decodes to, None for one that is broken."""
-    try:
-        with Image.open(file) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION_TAG) in _TURNED
-    except (OSError, SyntaxError, ValueError):
-        return None
-    return (width, height) if turned else (height, width)
-
-
 def _lay_out(sources: Sequence[Source]) -> tuple[list[Frame], int]:
     """Give every file its place; return the index and the bytes of all frames."""
     frames, offset = [], 0
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        sizes = list(pool.map(_probe, (source.file for source in sources)))
+        sizes = list(pool.map(picture_size, (source.file for source in sources)))
     for source, size in zip(sources, sizes, strict=True):
         status = os.stat(source.file)
         shape = [] if size is None else [*size, *([source.channels] if source.channels else [])]

@@ -115,9 +115,20 @@ def _ends(name: str, suffix: str) -> bool:
 
 
 def walk(folder: str) -> Iterator[str]:
-    """Yield the files below a folder as relative paths, without hidden ones."""
+    """Yield the files below a folder as relative paths, without hidden ones; links are followed.
+
+    Raises:
+        DataError: A link leads back to a folder above it.
+    """
+    above: dict[str, dict[tuple[int, int], str]] = {}
     for root, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        status = os.stat(root)
+        here = (status.st_dev, status.st_ino)
+        chain = above.get(os.path.dirname(root), {}) if root != folder else {}
+        if here in chain:
+            raise DataError(f"{root}: this link leads back to {chain[here]}, a loop without end")
+        above[root] = {**chain, here: root}
         relative = os.path.relpath(root, folder)
         for name in files:
             if not name.startswith("."):

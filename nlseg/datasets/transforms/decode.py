@@ -1,27 +1,44 @@
-"""The bytes of an image or label file to an array.
+"""The bytes of an image or label file to an array: the one place that knows decoders.
+
+Images become 8-bit colours by one rule for each kind of file, whichever decoder does it: a picture
+is turned as its EXIF tag says; grey gives three equal channels; an alpha channel is left out;
+palette and CMYK files give their colours; 16 bits are scaled to 8, 65535 to 255; numbers of 32 bits
+and fractions have no such scale and are refused. Label files are taken as they are stored.
+
+Whatever a decoder does with a broken file, the error is a ``DataError`` with the file's name.
 
 A row of a PNG depends on the rows above it alone. So a PNG whose header says fewer rows decodes to
 the top of the picture, for less time. Of all chunks only the pixels are passed on: decoders then
 have nothing to interpret, and give the raw samples.
 """
 
+import os
+import stat
 import struct
+import threading
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module
 from io import BytesIO
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import cv2
 import numpy as np
 from mmengine import fileio
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
-from nlseg.errors import ConfigError, DataError
+from nlseg.errors import DataError
 
+ImageBackend = Literal["cv2", "pillow"]
+ColorType = Literal[
+    "color", "grayscale", "unchanged",
+    "color_ignore_orientation", "grayscale_ignore_orientation",
+]  # fmt: skip
+BGR_TYPES = ("color", "color_ignore_orientation")
 CV2_FLAGS = {
     "color": cv2.IMREAD_COLOR,
     "grayscale": cv2.IMREAD_GRAYSCALE,
@@ -29,80 +46,200 @@ CV2_FLAGS = {
     "color_ignore_orientation": cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
     "grayscale_ignore_orientation": cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
 }
-ImageBackend = Literal["cv2", "pillow"]
-ColorType = Literal[
-    "color", "grayscale", "unchanged",
-    "color_ignore_orientation", "grayscale_ignore_orientation",
-]  # fmt: skip
-BGR_TYPES = ("color", "color_ignore_orientation")
-PILLOW_MODES = {"color": "RGB", "grayscale": "L", "unchanged": None}
+PIXEL_LIMIT = 1 << 30
+"""Pixels above which a file is refused, OpenCV's limit: few bytes can ask for any number."""
+
+_UNCHANGED = "convert it to 8 bits, or load it as it is by color_type='unchanged'"
+_TIFF = (b"II*\0", b"MM\0*")
+_ORIENTATION = 0x0112
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+_KINDS = {
+    stat.S_IFIFO: "a FIFO (named pipe)", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket",
+}  # fmt: skip
+_OPENING = threading.Lock()
 
 
 def read_bytes(path: str, backend_args: Mapping[str, Any] | None = None) -> bytes:
     """Read a whole file, through mmengine's file backends where ``backend_args`` names one.
 
     Raises:
-        DataError: The file is not there or cannot be read.
+        DataError: The file is not there, is no regular file, or cannot be read.
     """
-    try:
-        if backend_args:
+    if backend_args:
+        try:
             return fileio.get(path, backend_args=dict(backend_args))  # type: ignore[no-any-return]
+        except Exception as error:  # a backend may fail in any way
+            raise DataError(f"{path}: cannot be read: {error}") from error
+    check_regular(path)
+    try:
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def check_option(where: str, given: str, allowed: Mapping[str, Any] | Sequence[str]) -> None:
-    """Refuse an option that is not one of those allowed.
+def check_regular(path: str) -> None:
+    """Refuse what is no regular file: reading it could wait for ever, or never end.
 
     Raises:
-        ConfigError: It is not.
+        DataError: It is not there, or of another kind.
     """
-    if given not in allowed:
-        raise ConfigError(f"{where}: {given!r} is not one of {', '.join(allowed)}")
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+    except (OSError, ValueError) as error:  # a name with a null character is a ValueError
+        cause = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read: {cause}") from error
+    if kind in _KINDS:
+        raise DataError(f"{path}: is {_KINDS[kind]}, not a file")
 
 
-def _decode_pillow(data: bytes, mode: str | None) -> NDArray[Any]:
-    with Image.open(BytesIO(data)) as image:
-        array = np.asarray(image if mode is None else image.convert(mode))
+@contextmanager
+def _failures_of(path: str, num_bytes: int | None = None) -> Iterator[None]:
+    """Turn whatever a decoder raises into a ``DataError``; Rust's panics are no ``Exception``."""
+    try:
+        yield
+    except (DataError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        text = str(getattr(error, "err", "") or error).strip().partition("\n")[0]
+        cause = text or type(error).__name__
+        size = "" if num_bytes is None else f" ({num_bytes} bytes)"
+        raise DataError(f"{path}: no readable image{size}: {cause}") from error
+
+
+def open_picture(file: BinaryIO) -> Image.Image:
+    """Open a file with Pillow up to its header, by our limit of pixels instead of Pillow's.
+
+    Pillow's limit is one number for the whole process and stops honest label maps; it is lifted
+    for the moment in which the header is read.
+
+    Raises:
+        ValueError: It has too many pixels.
+    """
+    with _OPENING:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            picture = Image.open(file)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+    check_pixels(picture.height, picture.width)
+    return picture
+
+
+def check_pixels(height: int, width: int) -> None:
+    """Refuse a picture that is too large.
+
+    Raises:
+        ValueError: It has more pixels than ``PIXEL_LIMIT``.
+    """
+    if height * width > PIXEL_LIMIT:
+        raise ValueError(f"{height} x {width} px are more than {PIXEL_LIMIT}; cut it into tiles")
+
+
+def picture_size(path: str) -> tuple[int, int] | None:
+    """Return the (height, width) that an image file decodes to, None for one that cannot be."""
+    try:
+        check_regular(path)
+        with _failures_of(path), open(path, "rb") as file, open_picture(file) as picture:
+            turned = picture.getexif().get(_ORIENTATION) in _SIDEWAYS
+            height, width = picture.height, picture.width
+    except DataError:
+        return None
+    return (width, height) if turned else (height, width)
+
+
+def picture_to_array(picture: Image.Image, color_type: str) -> NDArray[Any]:
+    """Return the pixels of a Pillow image by the rules of this module, three channels as BGR.
+
+    Args:
+        picture: Open.
+        color_type: See ``decode``.
+
+    Raises:
+        ValueError: It has no 8-bit levels.
+    """
+    if color_type != "unchanged":
+        picture = _to_levels(picture, "RGB" if color_type in BGR_TYPES else "L", color_type)
+    array = np.asarray(picture)
     if array.ndim == 3 and array.shape[2] >= 3:
         array = np.concatenate([array[..., 2::-1], array[..., 3:]], axis=2)
     return array
 
 
-def decode(data: bytes, path: str, color_type: str, backend: str) -> NDArray[Any]:
+def _to_levels(picture: Image.Image, mode: str, color_type: str) -> Image.Image:
+    is_deep = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG")
+    if picture.mode in ("I", "F") and not is_deep:
+        kind = "32-bit numbers" if picture.mode == "I" else "fractions"
+        raise ValueError(f"it holds {kind}, which have no 8-bit levels; {_UNCHANGED}")
+    if not color_type.endswith("ignore_orientation"):
+        picture = ImageOps.exif_transpose(picture)
+    if is_deep:  # Pillow's own conversion would cut everything above 255
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    return picture.convert(mode)
+
+
+def _has_alpha(data: bytes) -> bool:
+    """Return whether a TIFF file has an alpha channel, by which OpenCV darkens its colours."""
+    if not data.startswith(_TIFF):
+        return False
+    try:
+        with open_picture(BytesIO(data)) as picture:
+            return picture.mode == "RGBA"
+    except Exception:  # a kind of TIFF that only OpenCV reads
+        return False
+
+
+def _decode_cv2(data: bytes, color_type: str) -> NDArray[Any]:
+    raw = np.frombuffer(data, np.uint8)
+    image: NDArray[Any] | None = cv2.imdecode(raw, CV2_FLAGS[color_type]) if data else None
+    if image is not None:
+        return image
+    if data and color_type != "unchanged":
+        stored: NDArray[Any] | None = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED)
+        if stored is not None:
+            raise ValueError(f"it holds {stored.dtype}, which has no 8-bit levels; {_UNCHANGED}")
+    raise ValueError("broken or truncated?")
+
+
+def decode(
+    data: bytes,
+    path: str,
+    color_type: str,
+    backend: str,
+    *,
+    check_size: Callable[[int, int], None] | None = None,
+) -> NDArray[Any]:
     """Decode an image file; three channels come as BGR.
 
     Args:
         data: The file's bytes.
         path: Its name, for the error.
-        color_type: ``color``, ``grayscale`` or ``unchanged``; with ``cv2`` also
-            ``color_ignore_orientation`` and ``grayscale_ignore_orientation``.
+        color_type: ``color``, ``grayscale``, each also with ``_ignore_orientation`` behind, or
+            ``unchanged``.
         backend: ``cv2``, or ``pillow``, which keeps the indices of palette images.
+        check_size: Called with height and width before ``pillow`` decodes the pixels.
 
     Returns:
         Array (H, W) or (H, W, C).
 
     Raises:
-        DataError: The bytes are no complete image.
+        DataError: The bytes are no complete image, or one that cannot be loaded in this way.
     """
-    if backend == "cv2":
-        image: NDArray[Any] | None = None
-        if data:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), CV2_FLAGS[color_type])
-        if image is None:
-            raise DataError(f"{path}: no readable image ({len(data)} bytes; broken or truncated?)")
-        return image
-    try:
-        return _decode_pillow(data, PILLOW_MODES[color_type])
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: no readable image ({len(data)} bytes): {error}") from error
+    with _failures_of(path, len(data)):
+        check_png(data)
+        if backend == "cv2" and not (color_type != "unchanged" and _has_alpha(data)):
+            return _decode_cv2(data, color_type)
+        with open_picture(BytesIO(data)) as picture:
+            if check_size is not None:
+                check_size(picture.height, picture.width)
+            return picture_to_array(picture, color_type)
 
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _END = b"\0\0\0\0IEND\xaeB`\x82"
 _GREY, _RGB = 0, 2
+_MOST_INFLATED = 1032  # bytes that deflate can make of one; a pixel takes at least one bit
 
 Decoder = Callable[[bytes, tuple[int, int], bool], NDArray[np.uint8]]
 """Takes the file, (height, width), whether it is RGB; gives (H, W[, 1]) or (H, W, 3) RGB."""
@@ -123,8 +260,30 @@ def read_header(data: bytes) -> Header | None:
     if len(data) < 45 or not data.startswith(_SIGNATURE) or data[12:16] != b"IHDR":
         return None
     width, height, depth, colour, _, _, interlace = struct.unpack_from(">IIBBBBB", data, 16)
+    if min(height, width) == 0:
+        return None
     is_plain = depth == 8 and interlace == 0 and data.endswith(_END)
     return Header(height, width, is_plain, colour == _RGB, colour == _GREY)
+
+
+def check_png(data: bytes) -> None:
+    """Refuse a PNG that is cut off, or that asks for more pixels than its bytes can hold.
+
+    Decoders give the upper part of the one, and take minutes and gigabytes to fail at the other.
+
+    Raises:
+        ValueError: It is so; other kinds of files pass.
+    """
+    if not data.startswith(_SIGNATURE):
+        return
+    place = len(_SIGNATURE)
+    while place + 12 <= len(data):
+        place += 12 + int.from_bytes(data[place : place + 4], "big")
+    if place > len(data):
+        raise ValueError("broken or truncated? It ends inside of a chunk")
+    header = read_header(data)
+    if header is not None and header.height * header.width > 8 * _MOST_INFLATED * len(data):
+        raise ValueError(f"{header.height} x {header.width} px cannot be in so few bytes")
 
 
 def keep_top(data: bytes, rows: int) -> bytes | None:
@@ -210,8 +369,11 @@ def decode_fast(data: bytes, header: Header, rows: int) -> NDArray[np.uint8] | N
         return None
     size = (min(rows, header.height), header.width)
     try:
+        check_pixels(*size)
         array = fast[1](top, size, header.is_rgb)
-    except Exception:  # the ordinary decoder says what is wrong with the file
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # a panic is no Exception; the ordinary decoder says what is wrong
         return None
     if header.is_rgb:
         return cv2.cvtColor(array, cv2.COLOR_RGB2BGR)  # type: ignore[no-any-return]

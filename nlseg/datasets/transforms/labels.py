@@ -176,7 +176,7 @@ class LoadAnnotations(BaseTransform):
         label = sample.pop("cached_label", None)
         if label is None:
             label = self.read(path, sample)
-        _check_same_size(label, sample)
+        check_same_size(label.shape[0], label.shape[1], sample)
         table = label_table(self.reduces(sample), sample.get("label_map"))
         if table is not None:
             label = cv2.LUT(label, table)
@@ -203,17 +203,24 @@ class LoadAnnotations(BaseTransform):
     def read(self, path: str, sample: Sample) -> NDArray[np.uint8]:
         """Return the raw class indices (H, W) of a file."""
         data = read_bytes(path, self.backend_args)
+
+        def check_size(height: int, width: int) -> None:
+            check_same_size(height, width, sample)
+
         colours = self.palette_to_index
         if colours is None:
             colours = sample.get("palette_to_index")
         if colours is not None:
-            return colours_to_index(decode(data, path, "color", "pillow"), path, colours)
+            painted = decode(
+                data, path, "color_ignore_orientation", "pillow", check_size=check_size
+            )
+            return colours_to_index(painted, path, colours)
         header = read_header(data)
         if header is not None and header.is_grey:
             label = decode_fast(data, header, header.height)
             if label is not None:
                 return label
-        raw = decode(data, path, "unchanged", self.imdecode_backend)
+        raw = decode(data, path, "unchanged", self.imdecode_backend, check_size=check_size)
         if raw.ndim == 3 and raw.shape[2] == 1:
             raw = raw[..., 0]
         return _as_index_map(raw, path)
@@ -225,19 +232,29 @@ def _as_index_map(raw: NDArray[Any], path: str) -> NDArray[np.uint8]:
             f"{path}: a label map has one value per pixel, this file has shape {raw.shape}; "
             'for masks painted in colours see "Masks painted in colours" in docs/datasets.md'
         )
-    if raw.dtype.itemsize > 1 and raw.size and (raw.min() < 0 or raw.max() > 255):
+    if raw.dtype.itemsize > 1 and raw.size and not (raw.min() >= 0 and raw.max() <= 255):
         raise DataError(
             f"{path}: labels are stored in 8 bits, this file is {raw.dtype} with values "
             f"{raw.min()}..{raw.max()}"
         )
-    return np.ascontiguousarray(raw, dtype=np.uint8)
-
-
-def _check_same_size(label: NDArray[np.uint8], sample: Sample) -> None:
-    expected = sample.get("ori_shape")
-    if expected is not None and tuple(label.shape) != tuple(expected):
+    label: NDArray[np.uint8] = np.ascontiguousarray(raw, dtype=np.uint8)
+    if raw.dtype.kind == "f" and not np.array_equal(label, raw):
         raise DataError(
-            f"{sample['seg_map_path']}: label map of {label.shape[0]} x {label.shape[1]} px for "
+            f"{path}: labels are whole numbers, this file is {raw.dtype} with fractions"
+        )
+    return label
+
+
+def check_same_size(height: int, width: int, sample: Sample) -> None:
+    """Refuse a label map whose size is not that of the image, where one is loaded.
+
+    Raises:
+        DataError: Names both files and sizes.
+    """
+    expected = sample.get("ori_shape")
+    if expected is not None and (height, width) != tuple(expected):
+        raise DataError(
+            f"{sample['seg_map_path']}: label map of {height} x {width} px for "
             f"the image {sample.get('img_path')} of {expected[0]} x {expected[1]} px "
             "(height x width)"
         )

@@ -9,12 +9,9 @@ from numpy.typing import NDArray
 
 from nlseg.datasets.transforms.decode import (
     BGR_TYPES,
-    CV2_FLAGS,
-    PILLOW_MODES,
     ColorType,
     Header,
     ImageBackend,
-    check_option,
     decode,
     decode_fast,
     fast_decoder,
@@ -30,15 +27,16 @@ from nlseg.structures import Sample
 class LoadImageFromFile(BaseTransform):
     """Load ``img`` (H, W, 3) in BGR order from ``img_path``.
 
+    What becomes of grey, palette, CMYK and 16-bit files, alpha channels and EXIF rotation is said
+    in :mod:`nlseg.datasets.transforms.decode`.
+
     Args:
         to_float32: Give float32 instead of uint8.
-        color_type: ``color``, ``grayscale``, ``unchanged`` or ``color_ignore_orientation``.
+        color_type: ``color`` for 8-bit colours, ``grayscale`` for one 8-bit channel, each also with
+            ``_ignore_orientation`` behind, or ``unchanged`` for channels and depth of the file.
         imdecode_backend: ``cv2`` or ``pillow``.
         ignore_empty: Give None instead of an error for a file that cannot be read.
         backend_args: Arguments of an mmengine file backend for files that are not local.
-
-    Raises:
-        ConfigError: An option is not one of those above.
     """
 
     def __init__(
@@ -50,8 +48,6 @@ class LoadImageFromFile(BaseTransform):
         ignore_empty: bool = False,
         backend_args: Mapping[str, Any] | None = None,
     ) -> None:
-        types = CV2_FLAGS if imdecode_backend == "cv2" else PILLOW_MODES
-        check_option("LoadImageFromFile.color_type", color_type, types)
         self.to_float32 = to_float32
         self.color_type = color_type
         self.imdecode_backend = imdecode_backend
