@@ -44,7 +44,8 @@ KIT = {  # what people use around a run: it may import every room of the core an
     "compare": ["doctor"],
     "migrate": [],
     "predict": [],
-    "commands": ["doctor", "plan", "compare", "migrate", "predict"],
+    "demo": ["predict"],
+    "commands": ["doctor", "plan", "compare", "migrate", "predict", "demo"],
     "__main__": ["commands"],
 }
 NAMES_TO_AVOID = {"utils.py", "misc.py", "common.py", "helpers.py"}

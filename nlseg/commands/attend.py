@@ -63,7 +63,7 @@ def attend(args: argparse.Namespace) -> None:
     asks = (
         "all points look alike" if looked.is_global else f"from row {place[0]}, column {place[1]}"
     )
-    print(f"{args.image}: {asks}; the regions that weigh most")
+    print(f"{args.image}: {asks}; {looked.contrast(weights)}; the regions that weigh most")
     rows = [
         [region.label, f"{100 * region.weight:.1f}", f"{100 * region.share:.1f}",
          "{}, {}".format(*region.centre)]

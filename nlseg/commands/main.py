@@ -14,6 +14,7 @@ COMMANDS = {
     "test": "test a network: mIoU, or with --tta multi-scale + flip",
     "predict": "label images, folders, videos and rasters",
     "attend": "show where the network looks from a point of an image",
+    "demo": "open a page: upload an image, click a point, see where the network looks",
     "plan": "say what a training will need: memory, operations, hours",
     "check-data": "look through data sets, and say what is wrong with them",
     "browse": "show samples as they are stored and as the network gets them",

@@ -123,19 +123,29 @@ class Looked:
                 )
         return sorted(found, key=lambda region: -region.weight)[:NUM_REGIONS]
 
+    def contrast(self, weights: NDArray[np.float32]) -> str:
+        """Say how uneven weights are: the smallest and the largest beside their mean."""
+        magnitude = np.abs(weights)
+        mean = max(float(magnitude.mean()), 1e-12)
+        low, high = float(magnitude.min()) / mean, float(magnitude.max()) / mean
+        return f"weights from {low:.2f} to {high:.2f} times their mean"
+
     def draw(self, weights: NDArray[np.float32], place: tuple[int, int] | None) -> Image:
         """Draw weights as heat over the image, and a ring around the point that asked.
 
+        Colours run from the smallest weight to the largest; :meth:`contrast` says how far apart
+        they are.
+
         Args:
-            weights: What :meth:`weights` returned; the largest is the hottest.
+            weights: What :meth:`weights` returned.
             place: Row and column in px; None draws no ring.
 
         Returns:
             RGB picture (H, W, 3).
         """
         height, width = self.label.shape
-        heat = np.abs(weights) / max(float(np.abs(weights).max()), 1e-12)
-        heat = np.sqrt(heat)  # most weights are small beside the largest
+        heat = np.abs(weights)
+        heat = (heat - heat.min()) / max(float(np.ptp(heat)), 1e-12)
         large = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR)
         shades = cv2.applyColorMap(np.uint8(np.clip(large, 0, 1) * 255), cv2.COLORMAP_INFERNO)
         grey = cv2.cvtColor(self.image, cv2.COLOR_RGB2GRAY)[..., None].repeat(3, 2)

@@ -132,7 +132,8 @@ class Network:
 
     Args:
         model: The segmentor, in evaluation mode.
-        probabilities: Whether the probabilities of all classes are wanted, too.
+        probabilities: Whether the probabilities of all classes are wanted, too; ``confidence`` is
+            then the largest one of each pixel (H, W) of the image labelled last.
     """
 
     def __init__(self, model: nn.Module, *, probabilities: bool = False) -> None:
@@ -140,6 +141,7 @@ class Network:
         self.probabilities = probabilities
         inner: Any = model
         self.test_cfg: Any = inner.test_cfg
+        self.confidence: NDArray[np.float32] | None = None
         if probabilities:
             self.test_cfg.return_logits = True
 
@@ -152,6 +154,7 @@ class Network:
             probabilities = None
             if self.probabilities:
                 probabilities = self.as_probabilities(sample.seg_logits.data).cpu().numpy()
+                self.confidence = probabilities.max(0)
         return label, probabilities
 
     def as_probabilities(self, logits: Tensor) -> Tensor:

@@ -69,6 +69,7 @@ def test_hottest_pixel_is_where_the_weight_is() -> None:
     row, column = np.unravel_index(drawn.argmax(), drawn.shape)
     assert row >= 14
     assert column >= 34
+    assert looked.contrast(heat) == "weights from 0.00 to 8.00 times their mean"
 
 
 def test_command_writes_the_picture_and_names_regions(
