@@ -59,7 +59,7 @@ def check_overrides(
         if shipped is None or not isinstance(method, FunctionType):
             continue
         ours, theirs = inspect.signature(shipped), inspect.signature(method)
-        count, (required, taken) = len(ours.parameters), _positional(theirs)
+        count, (required, taken) = len(_by_position(ours)), _positional(theirs)
         if taken < count or (required > count and name not in may_take_more):
             raise ConfigError(f"{where}.{name}: takes {theirs}, but is called as {name}{ours}")
 
@@ -75,8 +75,12 @@ def _shipped(child: type, name: str) -> Callable[..., Any] | None:
 
 def _positional(signature: inspect.Signature) -> tuple[int, float]:
     """Return how many arguments must, and how many can, be given by position."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    named = [p for p in signature.parameters.values() if p.kind in kinds]
+    named = _by_position(signature)
     variable = any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values())
     required = sum(p.default is p.empty for p in named)
     return required, float("inf") if variable else len(named)
+
+
+def _by_position(signature: inspect.Signature) -> list[inspect.Parameter]:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [p for p in signature.parameters.values() if p.kind in kinds]

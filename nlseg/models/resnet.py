@@ -1,7 +1,7 @@
 """ResNet, ResNetV1c and ResNetV1d, whose last stages may be dilated instead of strided."""
 
-from collections.abc import Collection, Sequence
-from typing import Annotated, Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 
 from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.model import BaseModule
@@ -10,21 +10,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import Unpack
 
 from nlseg.bounds import Count, Natural, Range
-from nlseg.extension import extension_point
-from nlseg.models.residual import BasicBlock, Bottleneck, Cfg, ResidualBlock, Style
+from nlseg.extension import check_overrides, extension_point
+from nlseg.models.residual import BATCH_NORM, Cfg, ResidualBlock, ResLayer, Style
 from nlseg.models.resnet_args import (
     ARCHITECTURES,
     Depth,
     Plugin,
     ResNetArgs,
-    block_dilations,
     choose_init,
     conflicts,
 )
 from nlseg.registry import MODELS
 from nlseg.weights.pretrained import use_own_reader
-
-BATCH_NORM: Cfg = {"type": "BN", "requires_grad": True}
 
 
 @MODELS.register_module()
@@ -32,7 +29,9 @@ class ResNet(BaseModule):
     """Residual network that returns the feature maps of chosen stages.
 
     Stage i (0 to 3) is called ``layer{i + 1}`` and has ``base_channels * 2**i`` channels, times
-    four in depths 50 and more. The stem divides the size by 4.
+    four in depths 50 and more. The stem divides the size by 4. A subclass may override
+    ``arch_settings``, ``make_res_layer``, ``make_stage_plugins``, ``_make_stem_layer`` and
+    ``_freeze_stages``.
 
     Source: He et al., Deep Residual Learning (1512.03385); the two other stems and the pooled
     shortcut: He et al., Bag of Tricks (1812.01187), variants C and D.
@@ -72,6 +71,13 @@ class ResNet(BaseModule):
     """
 
     check_arguments = staticmethod(conflicts)
+    arch_settings: ClassVar[Mapping[int, Any]] = ARCHITECTURES
+    """Block class and blocks of each stage, by depth."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Check what a subclass overrides, see ``nlseg.extension``."""
+        super().__init_subclass__(**kwargs)
+        check_overrides(cls, {})
 
     def __init__(
         self,
@@ -108,41 +114,76 @@ class ResNet(BaseModule):
         self.norm_cfg = norm_cfg
         self.avg_down = avg_down
 
-        self.stem_names = self._add_stem(in_channels, stem_channels, deep_stem)
-        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        block, depths = ARCHITECTURES[depth]
+        self.deep_stem = deep_stem
+        self._make_stem_layer(in_channels, stem_channels)
+        self.stem_names = ["stem"] if self.deep_stem else ["conv1", self.norm1_name, "relu"]
+        block, depths = self.arch_settings[depth]
         channels = stem_channels
         self.stages: list[str] = []
         for i in range(num_stages):
-            grid = multi_grid if i == num_stages - 1 else None
-            stage = self._build_stage(
-                block,
-                channels,
-                base_channels * 2**i,
+            stage = self.make_res_layer(
+                block=block,
+                inplanes=channels,
+                planes=base_channels * 2**i,
+                num_blocks=depths[i],
                 stride=strides[i],
-                dilations=block_dilations(depths[i], dilations[i], grid, contract_dilation),
+                dilation=dilations[i],
                 style=style,
+                avg_down=avg_down,
                 with_cp=with_cp,
-                recompute_norms=recompute_norms,
-                plugins=[p for p in plugins or () if p.get("stages", (True,) * num_stages)[i]],
+                conv_cfg=conv_cfg,
+                norm_cfg=norm_cfg,
+                multi_grid=multi_grid if i == num_stages - 1 else None,
+                contract_dilation=contract_dilation,
+                plugins=self.make_stage_plugins(plugins, i),
             )
+            for module in stage.modules():
+                if isinstance(module, ResidualBlock):
+                    module.recompute_norms = recompute_norms
             channels = base_channels * 2**i * block.expansion
             self.stages.append(f"layer{i + 1}")
             self.add_module(self.stages[-1], stage)
-        self._freeze()
+        self._freeze_stages()
 
-    def _add_stem(self, in_channels: int, channels: int, deep: bool) -> list[str]:
+    @extension_point
+    def make_res_layer(self, **kwargs: Any) -> nn.Module:
+        """Build a stage from the arguments of ``ResLayer``; a subclass may add some."""
+        return ResLayer(**kwargs)
+
+    @extension_point
+    def make_stage_plugins(
+        self, plugins: Sequence[Plugin] | None, stage_idx: int
+    ) -> list[Plugin] | None:
+        """Return the plugins of one stage, None where it has none.
+
+        Args:
+            plugins: Those of all stages.
+            stage_idx: Number of the stage, from 0.
+        """
+        chosen = [p for p in plugins or () if "stages" not in p or p["stages"][stage_idx]]
+        return chosen or None
+
+    @extension_point
+    def _make_stem_layer(self, in_channels: int, stem_channels: int) -> None:
+        """Build ``conv1``, its norm and ``relu``, or ``stem``, and ``maxpool``."""
         relu = nn.ReLU(inplace=True)
-        if not deep:
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        if not self.deep_stem:
             self.conv1 = build_conv_layer(
-                self.conv_cfg, in_channels, channels, kernel_size=7, stride=2, padding=3, bias=False
+                self.conv_cfg,
+                in_channels,
+                stem_channels,
+                kernel_size=7,
+                stride=2,
+                padding=3,
+                bias=False,
             )
-            name, norm = build_norm_layer(self.norm_cfg, channels, postfix=1)
-            self.add_module(name, norm)
+            self.norm1_name, norm = build_norm_layer(self.norm_cfg, stem_channels, postfix=1)
+            self.add_module(self.norm1_name, norm)
             self.relu = relu
-            return ["conv1", name, "relu"]
+            return
         layers: list[nn.Module] = []
-        widths = (in_channels, channels // 2, channels // 2, channels)
+        widths = (in_channels, stem_channels // 2, stem_channels // 2, stem_channels)
         for i in range(3):
             conv = build_conv_layer(
                 self.conv_cfg,
@@ -155,56 +196,12 @@ class ResNet(BaseModule):
             )
             layers += [conv, build_norm_layer(self.norm_cfg, widths[i + 1])[1], relu]
         self.stem = nn.Sequential(*layers)
-        return ["stem"]
 
-    def _build_stage(
-        self,
-        block: type[BasicBlock] | type[Bottleneck],
-        in_channels: int,
-        channels: int,
-        *,
-        stride: int,
-        dilations: Sequence[int],
-        style: Style,
-        with_cp: bool,
-        recompute_norms: bool,
-        plugins: Sequence[Any],
-    ) -> nn.Sequential:
-        out_channels = channels * block.expansion
-        blocks = []
-        for i, dilation in enumerate(dilations):
-            changes = i == 0 and (stride != 1 or in_channels != out_channels)
-            blocks.append(
-                block(
-                    in_channels if i == 0 else out_channels,
-                    channels,
-                    stride=stride if i == 0 else 1,
-                    dilation=dilation,
-                    style=style,
-                    downsample=self._shortcut(in_channels, out_channels, stride)
-                    if changes
-                    else None,
-                    with_cp=with_cp,
-                    recompute_norms=recompute_norms,
-                    conv_cfg=self.conv_cfg,
-                    norm_cfg=self.norm_cfg,
-                    plugins=plugins,
-                )
-            )
-        return nn.Sequential(*blocks)
-
-    def _shortcut(self, in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-        layers: list[nn.Module] = []
-        if self.avg_down:
-            layers.append(nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False))
-            stride = 1
-        layers.append(
-            build_conv_layer(
-                self.conv_cfg, in_channels, out_channels, kernel_size=1, stride=stride, bias=False
-            )
-        )
-        layers.append(build_norm_layer(self.norm_cfg, out_channels)[1])
-        return nn.Sequential(*layers)
+    @property
+    def norm1(self) -> nn.Module:
+        """The norm of the plain stem."""
+        norm: nn.Module = self.get_submodule(self.norm1_name)
+        return norm
 
     @extension_point
     def forward(self, x: Tensor, only: Collection[int] | None = None) -> tuple[Tensor | None, ...]:
@@ -237,14 +234,16 @@ class ResNet(BaseModule):
     def train(self, mode: bool = True) -> "ResNet":
         """Set the mode; frozen stages, and norms under ``norm_eval``, stay as in evaluation."""
         super().train(mode)
-        self._freeze()
+        self._freeze_stages()
         if mode and self.norm_eval:
             for module in self.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
 
-    def _freeze(self) -> None:
+    @extension_point
+    def _freeze_stages(self) -> None:
+        """Put stem and frozen stages into evaluation mode, without gradients."""
         if self.frozen_stages < 0:
             return
         stages = self.stages[: self.frozen_stages]

@@ -96,18 +96,3 @@ def choose_init(pretrained: str | None, init_cfg: Cfg | list[Cfg] | None) -> Cfg
     if pretrained:
         return {"type": "Pretrained", "checkpoint": pretrained}
     return init_cfg or FROM_SCRATCH
-
-
-def block_dilations(
-    num_blocks: int, dilation: int, multi_grid: Sequence[int] | None, contract: bool
-) -> list[int]:
-    """Return the dilation of every block of a stage."""
-    if multi_grid is not None:
-        if len(multi_grid) < num_blocks:
-            raise ConfigError(
-                f"backbone.multi_grid: {list(multi_grid)} has fewer than the {num_blocks} blocks "
-                "of the last stage"
-            )
-        return list(multi_grid[:num_blocks])
-    first = dilation // 2 if contract and dilation > 1 else dilation
-    return [first] + [dilation] * (num_blocks - 1)

@@ -1,7 +1,7 @@
 """The global context block of GCNet: one attention map for all positions, linear in the pixels."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from mmengine.model import constant_init, kaiming_init
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nlseg.bounds import Count, Positive
 from nlseg.errors import ConfigError
+from nlseg.extension import check_overrides, extension_point
 from nlseg.registry import MODELS
 
 # Shape suffixes: N batch, C channels, P bottleneck planes, H and W height and width, L = H * W.
@@ -50,7 +51,11 @@ class ContextBlock(nn.Module):
     ) -> None:
         super().__init__()
         _check_choices(pooling_type, fusion_types)
-        planes = int(in_channels * ratio)
+        self.in_channels = in_channels
+        self.ratio = ratio
+        self.pooling_type = pooling_type
+        self.fusion_types = fusion_types
+        self.planes = planes = int(in_channels * ratio)
         if planes < 1:
             raise ConfigError(
                 f"ContextBlock.ratio: {ratio} of {in_channels} channels leaves no plane; "
@@ -62,6 +67,12 @@ class ContextBlock(nn.Module):
         self.channel_mul_conv = _bottleneck(in_channels, planes) if muls else None
         self.reset_parameters()
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Check what a subclass overrides, see ``nlseg.extension``."""
+        super().__init_subclass__(**kwargs)
+        advice = "write spatial_pool(self, x)"
+        check_overrides(cls, {"pool": (("spatial_pool", "forward"), advice)})
+
     def reset_parameters(self) -> None:
         """Draw the mask weights (He et al., fan in) and make every fusion start at zero."""
         if self.conv_mask is not None:
@@ -70,9 +81,10 @@ class ContextBlock(nn.Module):
             if branch is not None:
                 constant_init(branch[-1], val=0)
 
+    @extension_point
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Return the input with its global context fused in, same shape (N, C, H, W)."""
-        context_NC11 = self.pool(x_NCHW)
+        context_NC11 = self.spatial_pool(x_NCHW)
         out_NCHW = x_NCHW
         if self.channel_mul_conv is not None:
             out_NCHW = out_NCHW * torch.sigmoid(self.channel_mul_conv(context_NC11))
@@ -80,7 +92,8 @@ class ContextBlock(nn.Module):
             out_NCHW = out_NCHW + self.channel_add_conv(context_NC11)
         return out_NCHW
 
-    def pool(self, x_NCHW: Tensor) -> Tensor:
+    @extension_point
+    def spatial_pool(self, x_NCHW: Tensor) -> Tensor:
         """Return the weighted mean of all positions, shape (N, C, 1, 1)."""
         if self.conv_mask is None:
             return x_NCHW.mean(dim=(2, 3), keepdim=True)

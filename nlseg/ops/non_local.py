@@ -8,6 +8,7 @@ from mmengine.model import constant_init, normal_init
 from torch import Tensor, nn
 
 from nlseg.bounds import Count, Positive
+from nlseg.extension import check_overrides, extension_point, overridden
 from nlseg.ops.attention import softmax_attention
 from nlseg.ops.product import products
 from nlseg.ops.relu_attention import relu_attention
@@ -71,7 +72,11 @@ class NonLocal2d(nn.Module):
         self.std = std
         self.zeros_init = zeros_init
         self.memory_efficient = memory_efficient
-        width = max(in_channels // reduction, 1)
+        self.in_channels = in_channels
+        self.reduction = reduction
+        self.use_scale = use_scale
+        self.sub_sample = sub_sample
+        self.inter_channels = width = max(in_channels // reduction, 1)
         self.scale = width**-0.5 if mode == "embedded_gaussian" and use_scale else 1.0
 
         def embedding() -> ConvModule:
@@ -91,6 +96,11 @@ class NonLocal2d(nn.Module):
             self.g = nn.Sequential(self.g, pool)
             self.phi = nn.Sequential(self.phi, pool) if mode != "gaussian" else pool
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Check what a subclass overrides, see ``nlseg.extension``."""
+        super().__init_subclass__(**kwargs)
+        check_overrides(cls, {})
+
     def init_weights(self) -> None:
         """Draw the initial weights; callable again at any time."""
         out = self.conv_out
@@ -107,9 +117,12 @@ class NonLocal2d(nn.Module):
         if self.zeros_init:
             constant_init(out.norm if out.with_norm else out.conv, 0)
 
+    @extension_point
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Return the input plus its context, same shape (N, C, H, W)."""
-        if self.mode == "dot_product" and self.memory_efficient:
+        if overridden(self, self.mode):
+            context_NLE = self.attend_by_pairs(x_NCHW)
+        elif self.mode == "dot_product" and self.memory_efficient:
             context_NLE = self.attend_by_association(x_NCHW)
         else:
             attend = self.attend if self.memory_efficient else self.attend_plainly
@@ -158,9 +171,41 @@ class NonLocal2d(nn.Module):
         """Return the weight of each position for each query (N, L, S), held as a whole."""
         if self.mode == "concatenation":
             return torch.relu(query_NLD + key_NSD.mT) / key_NSD.shape[1]
-        if self.mode == "dot_product":
-            return query_NLD @ key_NSD.mT / key_NSD.shape[1]
-        return (query_NLD @ key_NSD.mT * self.scale).softmax(dim=2)
+        weight_NLS: Tensor = getattr(self, self.mode)(query_NLD, key_NSD.mT)
+        return weight_NLS
+
+    def attend_by_pairs(self, x_NCHW: Tensor) -> Tensor:
+        """Return the context (N, L, E) by the weights of a subclass, whose map is held."""
+        query_NLD, key_NSD = to_rows(self.theta(x_NCHW)), to_rows(self.phi(x_NCHW))
+        if self.mode == "concatenation":
+            weight_NLS = self.concatenation(query_NLD.mT[..., None], key_NSD.mT[:, :, None])
+        else:
+            weight_NLS = getattr(self, self.mode)(query_NLD, key_NSD.mT)
+        return torch.bmm(weight_NLS, to_rows(self.g(x_NCHW)))
+
+    # The weights (N, L, S) of all pairs, by the names and arguments of mmcv: a subclass that has
+    # its own is asked for them.
+
+    @extension_point
+    def gaussian(self, theta_x: Tensor, phi_x: Tensor) -> Tensor:
+        """Return the weights (N, L, S) of queries (N, L, D) and keys (N, D, S)."""
+        return (theta_x @ phi_x).softmax(dim=2)
+
+    @extension_point
+    def embedded_gaussian(self, theta_x: Tensor, phi_x: Tensor) -> Tensor:
+        """Return the weights (N, L, S) of queries (N, L, D) and keys (N, D, S)."""
+        return (theta_x @ phi_x * self.scale).softmax(dim=2)
+
+    @extension_point
+    def dot_product(self, theta_x: Tensor, phi_x: Tensor) -> Tensor:
+        """Return the weights (N, L, S) of queries (N, L, D) and keys (N, D, S)."""
+        return theta_x @ phi_x / phi_x.shape[2]
+
+    @extension_point
+    def concatenation(self, theta_x: Tensor, phi_x: Tensor) -> Tensor:
+        """Return the weights (N, L, S) of queries (N, D, L, 1) and keys (N, D, 1, S)."""
+        query_NL1, key_NS1 = self.project(theta_x[..., 0].mT, phi_x[:, :, 0].mT)
+        return torch.relu(query_NL1 + key_NS1.mT) / key_NS1.shape[1]
 
 
 def to_rows(map_NDHW: Tensor) -> Tensor:

@@ -44,13 +44,13 @@ def test_context_by_hand():
     block = ContextBlock(1, 1.0)
     torch.nn.init.constant_(block.conv_mask.weight, 1.0)
     x = torch.tensor([1.0, 3.0]).log().view(1, 1, 1, 2)
-    assert block.pool(x).item() == pytest.approx(0.75 * math.log(3))
+    assert block.spatial_pool(x).item() == pytest.approx(0.75 * math.log(3))
 
 
 def test_average_pooling_has_no_mask():
     block = ContextBlock(2, 0.5, pooling_type="avg")
     x = torch.tensor([1.0, 3.0, 5.0, 7.0]).view(1, 2, 1, 2)
-    assert block.pool(x).flatten().tolist() == [2.0, 6.0]
+    assert block.spatial_pool(x).flatten().tolist() == [2.0, 6.0]
     assert not any("conv_mask" in name for name in block.state_dict())
 
 
