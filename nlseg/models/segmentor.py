@@ -66,7 +66,7 @@ class EncoderDecoder(BaseModel):
 
     Args:
         backbone: Config of the backbone.
-        decode_head: Config of the head that predicts.
+        decode_head: Config of the head that predicts; a subclass may take several.
         neck: Config of a module between backbone and heads.
         auxiliary_head: Config of a head, or of several, that only train.
         train_cfg: Settings for ``loss`` of a user's head; our heads have none.
@@ -82,7 +82,7 @@ class EncoderDecoder(BaseModel):
     def __init__(
         self,
         backbone: Cfg,
-        decode_head: Cfg,
+        decode_head: Cfg | Sequence[Cfg],
         neck: Cfg | None = None,
         auxiliary_head: Cfg | Sequence[Cfg] | None = None,
         train_cfg: dict[str, Any] | None = None,
@@ -119,8 +119,13 @@ class EncoderDecoder(BaseModel):
         check_overrides(cls, NOT_CALLED)
 
     @extension_point
-    def _init_decode_head(self, decode_head: Cfg) -> None:
+    def _init_decode_head(self, decode_head: Any) -> None:
         """Build the decode head and note how its logits are made."""
+        if not isinstance(decode_head, dict):
+            raise ConfigError(
+                f"model.decode_head: {type(self).__name__} takes one head, a dict; a list of "
+                "heads is for CascadeEncoderDecoder"
+            )
         self.decode_head: Any = MODELS.build(decode_head)
         self._note_head(self.decode_head)
 

@@ -1,0 +1,279 @@
+"""Every method that users override is called, in training and in prediction, or refused by name."""
+
+import pytest
+import torch
+
+from nlseg.errors import ConfigError
+from nlseg.models import BaseDecodeHead, EncoderDecoder, FCNHead, NLHead, SegTTAModel
+from nlseg.registry import MODELS
+from nlseg.structures import SegDataSample
+from tests.models import recorded as rec
+
+torch.set_num_threads(1)
+FAVOURITE = 3
+CALLED = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_outlives_a_test():
+    CALLED.clear()
+    yield
+    CALLED.clear()
+
+
+def changed(result):
+    """Let logits favour one class; leave anything else."""
+    if isinstance(result, torch.Tensor) and result.dim() == 4 and result.shape[1] == 7:
+        result = result.clone()
+        result[:, FAVOURITE] += 1000
+    return result
+
+
+def child_of(base, name):
+    """Make a subclass that overrides one method as a user does, and register it."""
+
+    def method(self, *args, **kwargs):
+        CALLED.append(name)
+        return changed(getattr(base, name)(self, *args, **kwargs))
+
+    child = type("Child", (base,), {name: method})
+    MODELS.register_module(module=child, force=True)
+    return child
+
+
+def model_with(base, name, **changes):
+    cfg = rec.model_cfg("NL")
+    child_of(base, name)
+    if issubclass(base, BaseDecodeHead):
+        cfg["decode_head"]["type"] = "Child"
+    else:
+        cfg["type"] = "Child"
+    model = MODELS.build({**cfg, **changes})
+    model.load_state_dict(rec.weights("NL"))
+    CALLED.clear()
+    return model
+
+
+def views(image):
+    info = {"ori_shape": (80, 112), "flip": False}
+    return {
+        "inputs": [[image], [image.flip(2)]],
+        "data_samples": [
+            [SegDataSample(metainfo=info)],
+            [SegDataSample(metainfo={**info, "flip": True, "flip_direction": "horizontal"})],
+        ],
+    }
+
+
+SLIDE = {"mode": "slide", "crop_size": (48, 48), "stride": (32, 32)}
+PREDICTIONS = {
+    "whole": (None, lambda model, image: model.test_step({"inputs": [image]})),
+    "slide": (SLIDE, lambda model, image: model.test_step({"inputs": [image]})),
+    "tta": (None, lambda model, image: MODELS.build(
+        {"type": "SegTTAModel", "module": model}
+    ).test_step(views(image))),
+}  # fmt: skip
+OF_LOGITS = [
+    (NLHead, "cls_seg"),
+    (NLHead, "forward"),
+    (NLHead, "predict"),
+    (NLHead, "predict_by_feat"),
+    (EncoderDecoder, "encode_decode"),
+    (EncoderDecoder, "inference"),
+]
+OF_ANYTHING = [
+    (NLHead, "_transform_inputs"),
+    (NLHead, "_forward_feature"),
+    (EncoderDecoder, "extract_feat"),
+    (EncoderDecoder, "postprocess_result"),
+    (EncoderDecoder, "predict"),
+    (EncoderDecoder, "forward"),
+]
+
+
+@pytest.mark.parametrize("way", PREDICTIONS)
+@pytest.mark.parametrize(("base", "name"), OF_LOGITS)
+def test_what_a_user_makes_of_logits_reaches_the_prediction(base, name, way):
+    test_cfg, predict = PREDICTIONS[way]
+    model = model_with(base, name, test_cfg=test_cfg).eval()
+    (sample,) = predict(model, rec.golden()["eval_image"][0])
+    assert name in CALLED
+    assert sample.pred_sem_seg.data.eq(FAVOURITE).all()
+
+
+@pytest.mark.parametrize("way", PREDICTIONS)
+@pytest.mark.parametrize(("base", "name"), OF_ANYTHING)
+def test_a_method_of_a_user_is_called_and_may_leave_things_as_they_are(base, name, way):
+    test_cfg, predict = PREDICTIONS[way]
+    image = rec.golden()["eval_image"][0]
+    model = model_with(base, name, test_cfg=test_cfg).eval()
+    (sample,) = predict(model, image)
+    assert name in CALLED
+    ours = MODELS.build({**rec.model_cfg("NL"), "test_cfg": test_cfg}).eval()
+    ours.load_state_dict(rec.weights("NL"))
+    (want,) = predict(ours, image)
+    assert (sample.pred_sem_seg.data != want.pred_sem_seg.data).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "way"), [("whole_inference", "whole"), ("slide_inference", "slide")]
+)
+def test_a_way_of_inference_of_a_user_is_called(name, way):
+    test_cfg, predict = PREDICTIONS[way]
+    model = model_with(EncoderDecoder, name, test_cfg=test_cfg).eval()
+    (sample,) = predict(model, rec.golden()["eval_image"][0])
+    assert [name] == CALLED
+    assert sample.pred_sem_seg.data.eq(FAVOURITE).all()
+
+
+def test_the_plain_forward_of_a_user_is_called():
+    model = model_with(EncoderDecoder, "_forward").eval()
+    assert model(rec.eval_input(model)).argmax(1).eq(FAVOURITE).all()
+
+
+TRAINING = [
+    (NLHead, "_transform_inputs"),
+    (NLHead, "_forward_feature"),
+    (NLHead, "forward"),
+    (NLHead, "cls_seg"),
+    (NLHead, "loss"),
+    (NLHead, "loss_by_feat"),
+    (NLHead, "_stack_batch_gt"),
+    (EncoderDecoder, "forward"),
+    (EncoderDecoder, "loss"),
+    (EncoderDecoder, "extract_feat"),
+    (EncoderDecoder, "_decode_head_forward_train"),
+    (EncoderDecoder, "_auxiliary_head_forward_train"),
+]
+
+
+@pytest.mark.parametrize(("base", "name"), TRAINING)
+def test_a_method_of_a_user_is_called_in_training(base, name):
+    model = model_with(base, name).train()
+    losses = model(**rec.training_batch(model), mode="loss")
+    assert name in CALLED
+    want = rec.record("NL")["losses"]
+    assert list(losses) == list(want)
+    for key, value in losses.items():
+        if key == "decode.loss_ce" and name in ("forward", "cls_seg") and base is NLHead:
+            assert value > 100
+        elif name not in ("forward", "cls_seg") or not key.startswith("decode"):
+            rec.assert_close(value, want[key])
+
+
+def test_a_merge_of_views_of_a_user_is_called():
+    class Largest(SegTTAModel):
+        def merge_preds(self, data_samples_list):
+            (samples,) = data_samples_list
+            CALLED.append([sample.seg_logits.data for sample in samples])
+            return [samples[1]]
+
+    image = rec.golden()["eval_image"][0]
+    merged = Largest(rec.build("NL").eval()).test_step(views(image))
+    assert merged[0].flip is True
+    logits, flipped = CALLED[0]
+    assert logits.shape == flipped.shape == (7, 80, 112)
+
+
+def test_the_single_probability_of_views_is_averaged_alike_on_both_ways():
+    cfg = rec.model_cfg("GC", num_classes=2, out_channels=1)
+    cfg["decode_head"]["threshold"] = 0.5
+    model = MODELS.build(cfg).eval()
+    torch.nn.init.normal_(model.decode_head.conv_seg.weight)
+    with torch.no_grad():
+        model.decode_head.conv_seg.bias -= model(rec.eval_input(model)).median()
+    image = rec.golden()["eval_image"][0]
+    tta = SegTTAModel(model)
+    (streamed,) = tta.test_step(views(image))
+    samples = [model.test_step({"inputs": i, "data_samples": s})[0]
+               for i, s in zip(*views(image).values(), strict=True)]  # fmt: skip
+    (merged,) = tta.merge_preds([samples])
+    assert 0.01 < merged.pred_sem_seg.data.float().mean() < 0.99
+    assert torch.equal(merged.pred_sem_seg.data, streamed.pred_sem_seg.data)
+
+
+def test_a_method_put_in_place_of_one_instance_is_called():
+    model = rec.build("NL").eval()
+    plain = model.decode_head.predict_by_feat
+    model.decode_head.predict_by_feat = lambda *args: changed(plain(*args))
+    (sample,) = model.predict(rec.eval_input(model))
+    assert sample.pred_sem_seg.data.eq(FAVOURITE).all()
+
+
+def test_a_head_that_reads_any_feature_is_given_all_of_them():
+    class Both(FCNHead):
+        def _transform_inputs(self, inputs):
+            assert all(feature is not None for feature in inputs)
+            return super()._transform_inputs(inputs)
+
+    MODELS.register_module(module=Both, force=True)
+    cfg = rec.model_cfg("GC")
+    for name in ("ratio", "pooling_type", "fusion_types"):
+        cfg["decode_head"].pop(name, None)
+    cfg["decode_head"]["type"] = "Both"
+    model = MODELS.build(cfg).eval()
+    model.predict(rec.eval_input(model))
+
+
+def test_settings_of_training_reach_a_head_that_can_read_them():
+    class Scaled(NLHead):
+        def loss(self, inputs, batch_data_samples, train_cfg):
+            losses = super().loss(inputs, batch_data_samples, train_cfg)
+            return {name: value * train_cfg.factor for name, value in losses.items()}
+
+    MODELS.register_module(module=Scaled, force=True)
+    cfg = {**rec.model_cfg("NL"), "train_cfg": {"factor": 2.0}}
+    cfg["decode_head"]["type"] = "Scaled"
+    model = MODELS.build(cfg).train()
+    model.load_state_dict(rec.weights("NL"))
+    losses = model(**rec.training_batch(model), mode="loss")
+    rec.assert_close(losses["decode.loss_ce"], 2 * rec.record("NL")["losses"]["decode.loss_ce"])
+
+
+REFUSED = [
+    (NLHead, "losses", ("self", "seg_logit"), r"write loss_by_feat\(self, seg_logits, batch_data"),
+    (NLHead, "refine", ("self", "x"), r"write _forward_feature\(self, inputs\)"),
+    (NLHead, "forward_train", ("self", "x"), r"write loss\(self, inputs, batch_data_samples, tr"),
+    (FCNHead, "forward_test", ("self", "x"), r"write predict\(self, inputs, batch_img_metas"),
+    (
+        FCNHead,
+        "predict",
+        ("self", "inputs", "size"),
+        r"takes \(self, inputs, size\), but is called",
+    ),
+    (FCNHead, "loss_by_feat", ("self", "seg_logits"), r"takes \(self, seg_logits\), but is called"),
+    (EncoderDecoder, "aug_test", ("self", "x"), r"subclass SegTTAModel and write merge_preds"),
+    (EncoderDecoder, "simple_test", ("self", "x"), r"write predict\(self, inputs, data_samples\)"),
+    (EncoderDecoder, "forward_dummy", ("self", "x"), r"write _forward\(self, inputs, data_samples"),
+    (EncoderDecoder, "inference", ("self", "img", "img_meta", "rescale"), r"inference\(self, inp"),
+]
+
+
+@pytest.mark.parametrize(("base", "name", "takes", "advice"), REFUSED)
+def test_what_is_never_called_is_refused_when_the_class_is_defined(base, name, takes, advice):
+    method = eval(f"lambda {', '.join(takes)}: None")
+    with pytest.raises(ConfigError, match=rf"test_extension\.Mine\.{name}: .*{advice}"):
+        type("Mine", (base,), {name: method, "__module__": __name__})
+
+
+def test_a_class_that_calls_an_old_name_itself_may_have_it():
+    class Points(FCNHead):
+        def loss(self, inputs, prev_output, batch_data_samples, train_cfg):
+            return self.losses(inputs, batch_data_samples)
+
+        def losses(self, point_logits, point_label):
+            return {}
+
+    assert Points.losses is not None
+
+
+def test_one_head_alone_is_no_cascade():
+    cfg = rec.model_cfg("NL")
+    cfg["decode_head"] = [cfg["decode_head"]]
+    with pytest.raises(ConfigError, match="a list of heads is for CascadeEncoderDecoder"):
+        MODELS.build(cfg)
+
+
+def test_resizing_once_needs_the_logits_of_the_head():
+    with pytest.raises(ConfigError, match="resize_once: needs the head's own logits"):
+        model_with(NLHead, "predict_by_feat", test_cfg={"resize_once": True})
