@@ -1,12 +1,17 @@
 #!/usr/bin/env python3
-"""Print the tree of the project with one line a file, or write it between the README's markers."""
+"""Print the tree of the project with one line a file, or its rooms with their sizes and imports."""
 
 import argparse
 import ast
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-BEGIN, END = "<!-- tree: tools/misc/print_tree.py -->", "<!-- /tree -->"
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]  # runs from a bare checkout, too
+
+from misc.rooms import KIT, Room, code_lines, measure, package_graph, rings, sources  # noqa: E402
+
 FOLDERS = {
     "configs": "config files: `_base_/` holds the parts that the others inherit",
     "docs": "the longer texts and the printed results",
@@ -39,23 +44,47 @@ def branch(folder: Path, depth: int) -> list[str]:
     return lines
 
 
-def tree() -> str:
-    """Return the tree as a fenced block."""
+def print_tree() -> None:
+    """Print the tree."""
     lines = branch(ROOT / "nlseg", 0) + branch(ROOT / "tools", 0)
     lines += [f"{name}/  # {title}" for name, title in FOLDERS.items()]
-    return "\n".join(["```text", *lines, "```"])
+    print("\n".join(lines))
+
+
+def print_rooms(rooms: Sequence[Room]) -> None:
+    """Print files, code lines and imports of each room, totals of core and kit, and rings.
+
+    Code lines are those that are neither blank, comment nor docstring.
+    """
+    from nlseg.table import format_table
+
+    core = [room for room in rooms if room.name.split(".")[0] not in KIT]
+    kit = [room for room in rooms if room not in core]
+    header = ["room", "files", "code lines", "imports"]
+    for part in (core, kit):
+        rows = [[r.name, r.num_files, r.code_lines, " ".join(sorted(r.imports))] for r in part]
+        print(format_table(header, rows) + "\n")
+    tools = sorted((ROOT / "tools").rglob("*.py"))
+    rows = [
+        [name, sum(room.num_files for room in part), sum(room.code_lines for room in part)]
+        for name, part in (("core", core), ("kit", kit))
+    ]
+    rows.append(["tools", len(tools), sum(code_lines(path.read_text()) for path in tools)])
+    print(format_table(["total", *header[1:3]], rows) + "\n")
+    found = rings(package_graph(sources()))
+    print(f"rings: {len(found)}" + "".join(f", {one} and {other}" for one, other in found))
 
 
 def main() -> None:
-    """Print the tree, or write it into the README."""
+    """Print the tree or the rooms."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write it into README.md")
-    if not parser.parse_args().write:
-        print(tree())
-        return
-    readme = ROOT / "README.md"
-    head, rest = readme.read_text().split(BEGIN)
-    readme.write_text(f"{head}{BEGIN}\n{tree()}\n{END}{rest.split(END)[1]}")
+    parser.add_argument(
+        "--rooms", action="store_true", help="files, code lines and imports of each room; rings"
+    )
+    if parser.parse_args().rooms:
+        print_rooms(measure())
+    else:
+        print_tree()
 
 
 if __name__ == "__main__":
