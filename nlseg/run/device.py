@@ -4,7 +4,7 @@ import os
 import platform
 import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import mmengine
@@ -218,31 +218,55 @@ def _revert(sync: nn.SyncBatchNorm) -> BatchNorm:
 
 PARTS = ("backbone", "neck", "decode_head", "auxiliary_head")
 _OPTIONS = ("fullgraph", "dynamic", "backend", "mode", "options", "disable")
+_GRAPHS = {"reduce-overhead": "default", "max-autotune": "max-autotune-no-cudagraphs"}
+"""Modes of ``torch.compile`` that replay CUDA graphs, and those that do the same without."""
 
 
 class CompiledCall:
     """What calling a compiled module runs.
 
+    Training has crops of one size, which is compiled as a constant until another one comes; in
+    evaluation height and width are free. CUDA graphs are for training: what they return is
+    overwritten when they run again, and an evaluation runs a network several times an image.
+
     Args:
         module: The module.
         options: Arguments of ``torch.compile``.
+        leads: Whether this is the first module that an iteration calls.
     """
 
-    def __init__(self, module: nn.Module, options: Mapping[str, Any]) -> None:
+    def __init__(self, module: nn.Module, options: Mapping[str, Any], *, leads: bool) -> None:
         self.module = module
-        self.call: Callable[..., Any] = torch.compile(module._call_impl, **options)
+        self.leads = leads and options.get("mode") in _GRAPHS
+        self.train_call: Callable[..., Any] = torch.compile(module._call_impl, **options)
+        self.eval_call = self.train_call
+        if options.get("mode") in _GRAPHS:
+            plain = {**options, "mode": _GRAPHS[options["mode"]]}
+            self.eval_call = torch.compile(module._call_impl, **plain)
+        self._crops: set[torch.Size] = set()
 
     def __call__(self, *inputs: Any, **settings: Any) -> Any:
         """Run the module on maps (N, C, H, W), in any nesting."""
+        maps = [x for x in tree_leaves(inputs) if isinstance(x, Tensor) and x.dim() == 4]
         if not self.module.training:
-            for leaf in tree_leaves(inputs):
-                if isinstance(leaf, Tensor) and leaf.dim() == 4:
-                    torch._dynamo.maybe_mark_dynamic(leaf, [2, 3])
-        return self.call(*inputs, **settings)
+            for x in maps:
+                torch._dynamo.maybe_mark_dynamic(x, [2, 3])
+            return self.eval_call(*inputs, **settings)
+        if self.leads:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        if len(self._crops) < 2:
+            self._crops.update(x.shape[2:] for x in maps[:1])
+        if len(self._crops) == 1:
+            for x in maps:
+                torch._dynamo.mark_static(x, [2, 3])
+        return self.train_call(*inputs, **settings)
 
 
 def compile_network(model: nn.Module, setting: bool | Mapping[str, Any] | None) -> int:
     """Compile a segmentor's parts in place; a second call changes nothing.
+
+    Inside DistributedDataParallel, PyTorch cuts a part's graph where one of its buckets of
+    gradients ends, so that they are exchanged while the rest is computed.
 
     Args:
         model: The segmentor, or a test-time wrapper around it.
@@ -263,8 +287,21 @@ def compile_network(model: nn.Module, setting: bool | Mapping[str, Any] | None) 
         raise ConfigError(f"compile: {type(model).__name__} has none of {', '.join(PARTS)}")
     for part in parts:
         if not isinstance(part._compiled_call_impl, CompiledCall):
-            part._compiled_call_impl = CompiledCall(part, options)
+            part._compiled_call_impl = CompiledCall(part, options, leads=part is parts[0])
     return len(parts)
+
+
+@contextmanager
+def not_compiled(model: nn.Module) -> Iterator[None]:
+    """Run a segmentor's parts as they are written, as long as the context lasts."""
+    kept = [(part, part._compiled_call_impl) for part in model.modules()]
+    for part, _ in kept:
+        part._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        for part, call in kept:
+            part._compiled_call_impl = call
 
 
 def _options(setting: bool | Mapping[str, Any] | None) -> dict[str, Any] | None:

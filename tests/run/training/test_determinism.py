@@ -67,7 +67,8 @@ def test_attention_on_cuda_takes_no_kernel_whose_gradients_add_up_in_any_order(
     monkeypatch.setattr(attention, "fused_kernel_takes", lambda *_: True)
     monkeypatch.setattr(attention, "fused_attention", lambda *_: taken.append("fused") or ones)
     monkeypatch.setattr(attention, "tiled_attention", lambda *_: taken.append("tiles") or [ones])
-    on_cuda: Any = SimpleNamespace(is_cuda=True, shape=(1, 2, 2))
+    on_cuda: Any = SimpleNamespace(is_cuda=True, shape=(1, 2, 2), dtype=None, device=None)
+    on_cuda.to = lambda _: on_cuda
     try:
         for mode in (False, True):
             torch.use_deterministic_algorithms(mode, warn_only=True)

@@ -1,0 +1,69 @@
+"""Compiling on a card: one graph a part, in every mode, for every size, and never again."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from nlseg.ops.global_context import ContextBlock
+from nlseg.ops.non_local import MODES, NonLocal2d
+from nlseg.run.device import compile_network
+from tests.emulated_gpu.card import CAPABILITY
+from tests.run.tiny_segmentor import labelled, tiny_segmentor
+
+pytestmark = pytest.mark.usefixtures("real_tensors")
+DTYPES = [torch.float32, torch.float16] + [torch.bfloat16] * (CAPABILITY >= (8, 0))
+
+
+def graphs() -> int:
+    """Return how many graphs were compiled since the counters were cleared."""
+    assert not counters["graph_break"]
+    return int(counters["stats"]["unique_graphs"])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("mode", [*MODES, "global context"])
+def test_a_block_is_one_graph(mode: Any, train: bool, dtype: torch.dtype) -> None:
+    counters.clear()
+    block = ContextBlock(16, ratio=0.25) if mode == "global context" else NonLocal2d(16, mode=mode)
+    block = block.cuda().train(train)
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
+    half = dtype != torch.float32
+    autocast = torch.autocast("cuda", dtype if half else torch.float16, enabled=half)
+    for height in (16, 16) if train else (16, 24, 32):
+        x = torch.randn(2, 16, height, 24, device="cuda", requires_grad=train)
+        if not train:
+            torch._dynamo.maybe_mark_dynamic(x, [2, 3])
+        with autocast, torch.set_grad_enabled(train):
+            y = compiled(x)
+        if train:
+            y.float().sum().backward()
+        assert graphs() == 1
+
+
+@pytest.mark.parametrize("head", ["NLHead", "GCHead"])
+def test_a_network_compiles_once_for_training_and_once_for_evaluation(head: str) -> None:
+    counters.clear()
+    model = tiny_segmentor(head).cuda()
+    compile_network(model, {"backend": "aot_eager"})
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    scaler = torch.amp.GradScaler("cuda")
+    for _ in range(3):
+        samples = [labelled((64, 64)) for _ in range(2)]
+        batch = {"inputs": torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8)}
+        data = model.data_preprocessor({**batch, "data_samples": samples}, training=True)
+        with torch.autocast("cuda", dtype=torch.float16):
+            total = model.parse_losses(model(**data, mode="loss"))[0]
+        scaler.scale(total).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        assert graphs() == 3  # backbone and two heads
+    model.eval()
+    for size in ((64, 96), (96, 64), (72, 104), (128, 128)):
+        with torch.no_grad(), torch.autocast("cuda", dtype=torch.float16):
+            model(torch.randn(1, 3, *size, device="cuda"), [labelled(size)], mode="predict")
+        assert graphs() == 5  # and backbone and head for any size

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Run tests/emulated_gpu on a GPU that is not there, once for each kind of card: see its conftest.py.
+# Usage: bash tools/run_emulated_gpu_tests.sh [TORCH_VERSION] [pytest arguments]
+# Needs a C compiler and, for each version of PyTorch, about 6 GB in .venv_emulated_gpu.
+# CARDS="9.0" runs for one kind alone; EMULATED_GPU_VENV names an environment that is there already.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+version=2.11.0
+if [[ "${1:-}" =~ ^[0-9] ]]; then version=$1; shift; fi
+place="$PWD/.venv_emulated_gpu/$version"
+venv=${EMULATED_GPU_VENV:-$place/venv}
+if [ ! -x "$venv/bin/python" ]; then
+    echo "Installing PyTorch $version for CUDA into $venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check \
+        "torch==$version" --requirement requirements/emulated_gpu.txt
+fi
+
+# The card: a runtime and a driver in front of the real ones. CUDA's headers come with PyTorch.
+card="$place/card" source=tests/emulated_gpu/card
+mkdir -p "$card/include/crt"
+: > "$card/include/crt/host_defines.h" # which no wheel brings; cudart.c defines what it would
+header=$(find "$venv"/lib/python3*/site-packages/nvidia -name cuda_runtime_api.h | head -n 1)
+gcc -O1 -shared -fPIC -D_GNU_SOURCE -I"$card/include" -I"$(dirname "$header")" \
+    "$source/cudart.c" "$source/libraries.c" "$source/succeeds.c" -o "$card/cudart.so"
+gcc -shared -fPIC "$source/libcuda.c" -o "$card/libcuda.so.1"
+
+export PYTHONPATH="$PWD" OMP_NUM_THREADS=1
+for capability in ${CARDS:-7.0 8.0 8.6 9.0}; do
+    echo "=== sm_${capability/./} with PyTorch $version"
+    EMULATED_GPU=$capability LD_PRELOAD="$card/cudart.so" LD_LIBRARY_PATH="$card" \
+        "$venv/bin/python" -m pytest -q --show-capture=no --timeout 600 tests/emulated_gpu "$@"
+done
