@@ -46,7 +46,7 @@ class Origin:
         """
         node = self
         for key in path[:-1]:
-            node = node.inside.setdefault(key, Origin(node.where))
+            node = node.inside.setdefault(key, Origin(where))
         old = node.inside.get(path[-1])
         if isinstance(value, dict) and not value.get("_delete_") and old is not None and old.inside:
             for key, item in value.items():

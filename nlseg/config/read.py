@@ -27,19 +27,17 @@ from nlseg.config.marked import (
 )
 from nlseg.config.origin import FileNode, Trace, shown
 from nlseg.config.places import at
-from nlseg.config.python_file import (
+from nlseg.config.python_file import ConfigFile, Imported, substituted
+from nlseg.config.runner_keys import RUN_KEYS
+from nlseg.config.source import (
     BASE,
-    ConfigFile,
-    Imported,
     base_statements,
     imported_names,
     is_lazy,
     names_read,
     parsed,
     reads_base,
-    substituted,
 )
-from nlseg.config.runner_keys import RUN_KEYS
 from nlseg.config.text import RESOLVED
 from nlseg.errors import ConfigError, nearest
 
@@ -135,7 +133,7 @@ def _named_bases(tree: ast.Module, path: Path) -> Iterator[tuple[str, str]]:
     """Yield the names under ``_base_`` and ``file:line`` of each."""
     for statement in base_statements(tree):
         code = compile(ast.Expression(statement.value), str(path), "eval")
-        named = eval(code, {"__builtins__": {}})
+        named = eval(code, {})
         names = list(named) if isinstance(named, (list, tuple)) else [named]
         nodes = getattr(statement.value, "elts", [])
         for index, name in enumerate(names):

@@ -71,10 +71,13 @@ MERGES = "a: &a0 {x: 1}\n" + "".join(
     f"b{i}: &a{i + 1} {{<<: [*a{i}, *a{i}, *a{i}]}}\n" for i in range(40)
 )
 
+CHAIN = "a: &a0 [x]\n" + "".join(f"b{i}: &a{i + 1} [*a{i}]\n" for i in range(60))
+
 
 @pytest.mark.parametrize(
     ("suffix", "text", "told"),
     [
+        (".yaml", CHAIN, f"nested more than {MAX_DEPTH} deep"),
         (".yaml", ALIASES, f"aliases stand for more than {MAX_VALUES} values"),
         (".yaml", MAPS, f"aliases stand for more than {MAX_VALUES} values"),
         (".yaml", MERGES, f"aliases stand for more than {MAX_VALUES} values"),

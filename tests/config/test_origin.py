@@ -9,8 +9,9 @@ from mmengine.config import Config
 from nlseg.config.load import load_config, trace_of
 from nlseg.config.marked import Written
 from nlseg.config.origin import KeyPath, leaves
-from nlseg.config.python_file import ConfigFile, parsed
+from nlseg.config.python_file import ConfigFile
 from nlseg.config.read import read_files
+from nlseg.config.source import parsed
 from nlseg.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -189,6 +190,42 @@ def test_what_is_merged_and_what_is_deleted(tmp_path: Path) -> None:
     assert config.model.head == {"type": "G"}
 
 
+def test_statements_that_change_what_is_there(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """\
+        own = dict(a=1)
+        own.update(
+            dict(b=2),
+            c=3)
+        own.update(
+            d=4,
+            e=own)
+        own.pop('e')
+        def later():
+            global rate, own
+            rate = 1
+            own |= dict(f=rate)
+        later()
+        again = _base_.norm
+        third = own['b']
+        own.update(dict(
+            a=7), a=8)
+        _base_.loader.update(dataset=dict(
+            kind='x'))
+        model = dict(x=1)
+        """,
+    )
+    keys: list[KeyPath] = [
+        ("own", "a"), ("own", "b"), ("own", "c"), ("own", "d"), ("own", "f"), ("rate",), ("again",),
+        ("third",), ("loader", "dataset"), ("loader", "dataset", "type"), ("model",),
+    ]  # fmt: skip
+    assert places(path, *keys) == [
+        "mine:17", "mine:4", "mine:3", "mine:7", "mine:13 value mine:12", "mine:12",
+        "mine:15 value base:1", "mine:16 value mine:4", "mine:19", "base:13", "mine:21",
+    ]  # fmt: skip
+
+
 def test_items_of_lists_and_what_variables_they_are(tmp_path: Path) -> None:
     path = write(
         tmp_path,
@@ -243,9 +280,11 @@ def test_override_of_a_variable_reaches_its_copies_and_only_them(tmp_path: Path)
         def make(source):
             return dict(source=source)
         z = make(3)
+        model = dict(head=dict(norm=dict(eps=1)))
         """,
     )
-    config = load_config(path, ["source.root=b", "rate=1"], check=False)
+    config = load_config(path, ["source.root=b", "rate=1", "norm.type=C"], check=False)
+    assert config.model.head.norm == {"type": "C", "eps": 1}
     assert config.x == {"root": "b", "split": "train"}
     assert config.y == {"inside": {"root": "b"}, "rate": 1}
     assert config.z == {"source": 3}
