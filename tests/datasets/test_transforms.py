@@ -256,6 +256,43 @@ def test_distortion_by_tables_equals_floating_point() -> None:
         assert sample["rng"].rand() == rng.rand()
 
 
+def test_distortion_of_levels_with_fractions() -> None:
+    transform = T.PhotoMetricDistortion()
+    kinds = set()
+    for seed in range(80):
+        fractions = RandomState(seed).uniform(0, 255, (9, 11, 3)).astype(np.float32)
+        levels_first = bool(transform.draw_steps(RandomState(seed))[:1]) and (
+            transform.draw_steps(RandomState(seed))[0].hsv_channel is None
+        )
+        drawn = bool(transform.draw_steps(RandomState(seed)))
+        start = fractions if levels_first or not drawn else np.rint(fractions).astype(np.uint8)
+        expected = slow_distortion(start, RandomState(seed))
+        out = transform.transform({"img": fractions.copy(), "rng": RandomState(seed)})["img"]
+        assert out.dtype == np.float32
+        np.testing.assert_array_equal(out, expected)
+        kinds.add((levels_first, drawn))
+    assert kinds == {(True, True), (False, True), (False, False)}
+
+
+def test_loading_as_float_changes_no_pixel_of_a_distorted_image() -> None:
+    transform = T.PhotoMetricDistortion()
+    for seed in range(40):
+        image = noise(9, 11, seed)
+        as_levels = transform.transform({"img": image, "rng": RandomState(seed)})["img"]
+        floating = {"img": image.astype(np.float32), "rng": RandomState(seed)}
+        np.testing.assert_array_equal(transform.transform(floating)["img"], as_levels)
+
+
+@pytest.mark.parametrize("transform", [T.PhotoMetricDistortion(), T.AdjustGamma(2.0), T.CLAHE()])
+def test_sixteen_bits_are_not_cut(transform: Any) -> None:
+    sample = {"img": np.full((8, 8, 3), 700, np.uint16), "img_path": "a.png"}
+    name = type(transform).__name__
+    with pytest.raises(DataError, match=rf"a.png: {name} works on .* uint16; load it by"):
+        transform.transform(sample)
+    packed = T.PackSegInputs().transform(sample)["inputs"]
+    assert (packed.dtype, int(packed.max())) == (torch.int32, 700)
+
+
 def test_transforms_leave_their_input_alone() -> None:
     # frames from a cache are shared and read-only
     image, label = noise(40, 50), RandomState(3).randint(0, 5, (40, 50)).astype(np.uint8)

@@ -1,7 +1,7 @@
 """Change the colours of the image; label maps stay."""
 
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nlseg.bounds import AT_LEAST_0, LOW_HIGH, Count, Natural, NotNegative, Positive
 from nlseg.datasets.transforms.draws import rng_of
-from nlseg.errors import ConfigError
+from nlseg.errors import ConfigError, DataError
 from nlseg.registry import TRANSFORMS
 from nlseg.structures import Sample
 
@@ -20,17 +20,44 @@ _HUE, _SATURATION = 0, 1
 
 
 class ColourStep(NamedTuple):
-    """A table (256,) for the levels, or for one channel of (hue, saturation, value)."""
+    """A table (256,) for the levels, or for one channel of (hue, saturation, value).
+
+    ``linear`` lists the (alpha, beta) that a table for the levels was made of, in their order.
+    """
 
     table: NDArray[np.uint8]
     hsv_channel: int | None = None
+    linear: tuple[tuple[float, float], ...] = ()
 
 
-def linear_table(alpha: float = 1, beta: float = 0) -> NDArray[np.uint8]:
-    """Tabulate clip(alpha * level + beta) for the levels 0..255, rounded towards zero."""
-    values = _LEVELS.astype(np.float32) * np.float32(alpha) + np.float32(beta)
-    table: NDArray[np.uint8] = np.clip(values, 0, 255).astype(np.uint8)
-    return table
+def linear_levels(values: NDArray[Any], alpha: float = 1, beta: float = 0) -> NDArray[np.uint8]:
+    """Return clip(alpha * value + beta) of values of any shape, rounded towards zero."""
+    changed = values.astype(np.float32) * np.float32(alpha) + np.float32(beta)
+    levels: NDArray[np.uint8] = np.clip(changed, 0, 255).astype(np.uint8)
+    return levels
+
+
+def level_step(*linear: tuple[float, float]) -> ColourStep:
+    """Return the step that changes the levels by several (alpha, beta) after each other."""
+    table = _LEVELS.astype(np.uint8)
+    for alpha, beta in linear:
+        table = linear_levels(table, alpha, beta)
+    return ColourStep(table, linear=linear)
+
+
+def check_levels(sample: Sample, transform: BaseTransform) -> NDArray[Any]:
+    """Return the image of a sample if it has levels 0..255, as uint8 or floating point.
+
+    Raises:
+        DataError: It is of another kind, such as 16 bits, and would be cut to 8 bits.
+    """
+    image: NDArray[Any] = sample["img"]
+    if image.dtype != np.uint8 and image.dtype.kind != "f":
+        raise DataError(
+            f"{sample.get('img_path')}: {type(transform).__name__} works on levels 0..255, this "
+            f"image is {image.dtype}; load it by color_type='color', which scales 16 bits to 8"
+        )
+    return image
 
 
 @TRANSFORMS.register_module()
@@ -38,7 +65,10 @@ class PhotoMetricDistortion(BaseTransform):
     """Distort brightness, contrast, saturation and hue, each with probability one half.
 
     Contrast comes right after brightness or at the very end, each with probability one half.
-    Every step works on uint8 levels and rounds, through a table of 256 values.
+    Every step works on uint8 levels and rounds, through a table of 256 values. A floating-point
+    image of levels 0..255 stays one. It is changed like OpenMMLab's; but where saturation or hue
+    come first, it is rounded to levels, while OpenMMLab takes their fractions for whole numbers and
+    loses the colours.
 
     Args:
         brightness_delta: Largest change of the levels.
@@ -60,9 +90,19 @@ class PhotoMetricDistortion(BaseTransform):
         self.hue_delta = hue_delta
 
     def transform(self, sample: Sample) -> Sample:
-        """Distort ``img`` (H, W, 3) uint8 BGR."""
-        for step in self.draw_steps(rng_of(sample)):
-            sample["img"] = _apply(sample["img"], step)
+        """Distort ``img`` (H, W, 3) BGR.
+
+        Raises:
+            DataError: The image has no levels 0..255.
+        """
+        image = check_levels(sample, self)
+        steps = self.draw_steps(rng_of(sample))
+        if image.dtype == np.uint8:
+            for step in steps:
+                image = _apply(image, step)
+        elif steps:
+            image = _apply_to_float(image, steps)
+        sample["img"] = image
         return sample
 
     def draw_steps(self, rng: RandomState) -> list[ColourStep]:
@@ -70,25 +110,23 @@ class PhotoMetricDistortion(BaseTransform):
 
         Neighbouring steps on the levels become one table.
         """
-        levels: NDArray[np.uint8] | None = None
+        linear: list[tuple[float, float]] = []
         steps: list[ColourStep] = []
         if rng.randint(2):
-            delta = self.brightness_delta
-            levels = linear_table(beta=rng.uniform(-delta, delta))
+            linear.append((1, rng.uniform(-self.brightness_delta, self.brightness_delta)))
         contrast_first = rng.randint(2) == 1
         if contrast_first and rng.randint(2):
-            contrast = linear_table(alpha=rng.uniform(*self.contrast_range))
-            levels = contrast if levels is None else contrast[levels]
-        if levels is not None:
-            steps.append(ColourStep(levels))
+            linear.append((rng.uniform(*self.contrast_range), 0))
+        if linear:
+            steps.append(level_step(*linear))
         if rng.randint(2):
-            saturation = linear_table(alpha=rng.uniform(*self.saturation_range))
+            saturation = linear_levels(_LEVELS, rng.uniform(*self.saturation_range))
             steps.append(ColourStep(saturation, _SATURATION))
         if rng.randint(2):
             hue = (_LEVELS + rng.randint(-self.hue_delta, self.hue_delta)) % 180
             steps.append(ColourStep(hue.astype(np.uint8), _HUE))
         if not contrast_first and rng.randint(2):
-            steps.append(ColourStep(linear_table(alpha=rng.uniform(*self.contrast_range))))
+            steps.append(level_step((rng.uniform(*self.contrast_range), 0)))
         return steps
 
 
@@ -105,6 +143,19 @@ def _apply(image: NDArray[np.uint8], step: ColourStep) -> NDArray[np.uint8]:
     return changed
 
 
+def _apply_to_float(image: NDArray[Any], steps: Sequence[ColourStep]) -> NDArray[Any]:
+    """Apply steps to levels with fractions; what comes first decides how these are rounded."""
+    if steps[0].linear:
+        (alpha, beta), *later = steps[0].linear
+        levels = linear_levels(image, alpha, beta)
+        steps = [*([level_step(*later)] if later else []), *steps[1:]]
+    else:
+        levels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    for step in steps:
+        levels = _apply(levels, step)
+    return levels.astype(image.dtype)
+
+
 @TRANSFORMS.register_module()
 class AdjustGamma(BaseTransform):
     """Raise the levels, as shares of 255, to the power 1 / gamma.
@@ -118,8 +169,12 @@ class AdjustGamma(BaseTransform):
         self.table = ((np.arange(256) / 255.0) ** (1.0 / gamma) * 255).astype(np.uint8)
 
     def transform(self, sample: Sample) -> Sample:
-        """Change ``img``."""
-        sample["img"] = cv2.LUT(sample["img"].astype(np.uint8), self.table)
+        """Change ``img``.
+
+        Raises:
+            DataError: The image has no levels 0..255.
+        """
+        sample["img"] = cv2.LUT(check_levels(sample, self).astype(np.uint8), self.table)
         return sample
 
 
@@ -139,10 +194,14 @@ class CLAHE(BaseTransform):
         self.tile_grid_size = (int(tile_grid_size[0]), int(tile_grid_size[1]))
 
     def transform(self, sample: Sample) -> Sample:
-        """Change ``img``."""
+        """Change ``img``.
+
+        Raises:
+            DataError: The image has no levels 0..255.
+        """
         # made here: the object of OpenCV cannot travel to a worker process
         method = cv2.createCLAHE(self.clip_limit, self.tile_grid_size)
-        channels = cv2.split(sample["img"].astype(np.uint8))
+        channels = cv2.split(check_levels(sample, self).astype(np.uint8))
         sample["img"] = cv2.merge([method.apply(channel) for channel in channels])
         return sample
 

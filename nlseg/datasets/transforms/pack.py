@@ -30,7 +30,9 @@ META_KEYS = (
 
 
 def image_to_tensor(image: NDArray[Any]) -> Tensor:
-    """Turn an image (H, W[, C]) into a tensor (C, H, W) of the same type."""
+    """Turn an image (H, W[, C]) into a tensor (C, H, W) of the same type; uint16 becomes int32."""
+    if image.dtype == np.uint16:  # torch knows it, but computes and collates little of it
+        image = image.astype(np.int32)
     if image.ndim == 2:
         image = image[..., None]
     if image.dtype == np.uint8 and image.shape[2] == 3:
