@@ -19,6 +19,7 @@ from nlseg.errors import ConfigError, DataError
 from nlseg.registry import DATASETS, MODELS, SCOPE
 from nlseg.run.device import revert_sync_batchnorm
 from nlseg.structures import SegDataSample
+from nlseg.weights.fields import meta_in
 from nlseg.weights.files import read_checkpoint
 from nlseg.weights.fitting import load_strictly, weights_in
 
@@ -60,22 +61,11 @@ def init_model(
     if checkpoint is not None:
         content = read_checkpoint(checkpoint)
         load_strictly(model, weights_in(content, str(checkpoint)), str(checkpoint))
-        meta = {**meta, **meta_in(content)}
+        meta = {**meta, **meta_in(content, str(checkpoint))}
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model.cfg, model.dataset_meta = cfg, meta  # type: ignore[assignment]
     return model.to(device).eval()
-
-
-def meta_in(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the classes and palette that a checkpoint names, new style or OpenMMLab 0.x."""
-    meta = checkpoint.get("meta") or {}
-    known = meta.get("dataset_meta") or {}
-    pairs = {
-        "classes": known.get("classes") or meta.get("CLASSES"),
-        "palette": known.get("palette") if known else meta.get("PALETTE"),
-    }
-    return {name: value for name, value in pairs.items() if value is not None}
 
 
 def dataset_meta_of(cfg: Config) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Files that are whole or not there, whatever kills the process or fills the disk."""
 
 import contextlib
+import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -45,6 +46,15 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -9,6 +9,7 @@ from nlseg.config.load import load_config, trace_of
 from nlseg.config.origin import dotted, leaves
 from nlseg.config.text import RESOLVED, ReadableConfig, python_text
 from nlseg.errors import ConfigError
+from nlseg.weights.fields import mapping
 from nlseg.weights.files import read_checkpoint
 
 CHECKPOINTS = (".pth", ".pt", ".safetensors")
@@ -68,8 +69,8 @@ def read_any(path: str | Path) -> Config:
     path = Path(path)
     if path.suffix not in CHECKPOINTS:
         return load_config(path, check=False)
-    text = read_checkpoint(path).get("meta", {}).get("cfg")
-    if not text:
+    text = mapping(read_checkpoint(path), "meta", str(path)).get("cfg")
+    if not isinstance(text, (str, dict)) or not text:
         raise ConfigError(f"{path}: this checkpoint does not hold the config it was trained with")
     values = parse_assignments(text) if isinstance(text, str) else text
     config = ReadableConfig(dict(values))

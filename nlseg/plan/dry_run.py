@@ -14,8 +14,9 @@ from mmengine.config import Config
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from nlseg.memory import shown_bytes
 from nlseg.ops.resize import Size
-from nlseg.plan.memory import free_bytes, shown_bytes
+from nlseg.plan.memory import free_bytes
 from nlseg.plan.training_step import (
     StepCost,
     StepProbe,

@@ -3,7 +3,6 @@
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-CGROUP = Path("/sys/fs/cgroup")
+from nlseg.memory import free_memory
 
 
 def free_bytes(device: torch.device) -> int:
@@ -27,30 +26,7 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached
-    limits = [limit for limit in (_free_on_system(), _free_in_container()) if limit is not None]
-    return min(limits, default=0)
-
-
-def _free_on_system(file: Path = Path("/proc/meminfo")) -> int | None:
-    if not file.is_file():
-        return None
-    lines = dict(line.split(":", 1) for line in file.read_text().splitlines() if ":" in line)
-    return int(lines["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in lines else None
-
-
-def _free_in_container(folder: Path = CGROUP) -> int | None:
-    try:
-        limit = (folder / "memory.max").read_text().strip()
-        used = int((folder / "memory.current").read_text())
-    except (OSError, ValueError):
-        return None
-    return int(limit) - used if limit.isdigit() else None
-
-
-def shown_bytes(number: float) -> str:
-    """Write a number of bytes in MiB, or in GiB from 10 GiB on."""
-    mib = number / 2**20
-    return f"{mib:.0f} MiB" if mib < 10240 else f"{mib / 1024:.1f} GiB"
+    return free_memory() or 0
 
 
 class TensorMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -22,10 +22,8 @@ import torch
 from torch import Tensor
 
 from nlseg.errors import CheckpointError
-from nlseg.files import replace_file
+from nlseg.files import replace_file, sha256_of
 from nlseg.weights.files import read_checkpoint
-
-_CHUNK = 1 << 22
 
 
 class SaveError(OSError):
@@ -150,15 +148,6 @@ def read_record(path: Path) -> Record | None:
         return Record(**{name: values[name] for name in Record.__dataclass_fields__})
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def sha256_of(path: Path) -> str:
-    """Hash a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def plain(value: Any) -> Any:  # noqa: PLR0911 - one return for each kind

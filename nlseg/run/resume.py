@@ -21,7 +21,6 @@ from nlseg.run.processes import restart_count
 from nlseg.run.save import CheckpointHook
 from nlseg.run.state import describe_settings
 from nlseg.table import format_table
-from nlseg.weights.downloads import is_remote
 from nlseg.weights.files import read_checkpoint
 from nlseg.weights.fitting import load_strictly, load_what_fits, weights_in
 
@@ -320,8 +319,6 @@ def load_weights(
     Raises:
         CheckpointError: The file cannot be read, or does not fit.
     """
-    if not is_remote(source):
-        check(Path(source))
     content = read_checkpoint(source)
     weights = weights_in(content, source)
     for pattern, replacement in revise_keys:
@@ -329,9 +326,10 @@ def load_weights(
     content["state_dict"] = weights
     runner.call_hook("after_load_checkpoint", checkpoint=content)
     model = processes.unwrap(runner.model)
+    finite = bool(runner.cfg.get("load_finite", True))
     if strict:
-        load_strictly(model, weights, source)
+        load_strictly(model, weights, source, finite=finite)
         runner.logger.info(f"{source}: all {len(weights)} weights were loaded")
     else:
-        runner.logger.info(load_what_fits(model, weights, source))
+        runner.logger.info(load_what_fits(model, weights, source, finite=finite))
     return content

@@ -2,8 +2,8 @@
 
 Replaced are: how processes start, wrapping, data loaders, saving, loading and resuming. Config
 keys, hooks, schedulers and log processor stay mmengine's. Keys of the config that are new here:
-``non_finite``, ``time_limits``, ``max_time``, ``load_strict``, ``channels_last``, ``tf32``;
-``compile`` compiles the network only, see ``compilation``.
+``non_finite``, ``time_limits``, ``max_time``, ``load_strict``, ``load_finite``, ``channels_last``,
+``tf32``; ``compile`` compiles the network only, see ``compilation``.
 """
 
 import copy

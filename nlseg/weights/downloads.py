@@ -10,17 +10,19 @@ import urllib.request
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO, NoReturn, TextIO
 from urllib.parse import urldefrag, urlsplit
 
 import mmengine
 import torch
 
 from nlseg.errors import CheckpointError
-from nlseg.files import replace_file
+from nlseg.files import replace_file, sha256_of
+from nlseg.weights.recognize import what_instead
 
 _TIMEOUT_S = 60
 _CHUNK = 1 << 20
+_MAX_BYTES = 64 << 30  # a server that never ends must not fill the disk
 _TABLES = {
     "torchvision": ("torchvision_0.12.json",),
     "modelzoo": ("torchvision_0.12.json",),
@@ -31,7 +33,7 @@ _TABLES = {
 
 
 def is_remote(source: str) -> bool:
-    """Tell whether a source is an address or a published name rather than a file."""
+    """Return whether a source is an address or a published name rather than a file."""
     return "://" in source
 
 
@@ -58,27 +60,48 @@ def fetch(source: str) -> Path:
     """Return the local copy of published weights, fetched at first use.
 
     The hash is checked where one is known: from ``#sha256=...`` at the end of the address, or from
-    the first digits that OpenMMLab and torchvision write into the file's name.
+    the first digits that OpenMMLab and torchvision write into the file's name. It is checked again
+    whenever the copy is used.
 
     Raises:
-        CheckpointError: It cannot be fetched, or its hash differs.
+        CheckpointError: It cannot be fetched, its hash differs, or the copy of this name came from
+            another address.
     """
     address, fragment = urldefrag(address_of(source))
     name = Path(urlsplit(address).path).name
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name
-    with _alone(folder / f"{name}.lock"):
-        if not path.is_file():
-            expected = fragment.removeprefix("sha256=") or _hash_in_name(name)
-            try:
+    if not name:
+        raise CheckpointError(f"{source}: names no file")
+    expected = fragment.removeprefix("sha256=") or hash_in_name(name)
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path.with_name(f"{name}.lock")) as lock:
+            if not path.is_file():
                 replace_file(path, lambda file: _download(address, file, expected))
-            except (urllib.error.URLError, OSError, TimeoutError) as error:
-                _cannot_fetch(source, address, path, error)
+                lock.truncate(0)
+                lock.write(address)
+            elif not expected:
+                _check_origin(source, address, path, lock.read())
+    except (urllib.error.URLError, OSError, TimeoutError) as error:
+        _cannot_fetch(source, address, path, error)
+    if fragment and not sha256_of(path).startswith(expected):
+        raise CheckpointError(
+            f"{source}: {path} has another SHA-256; delete it and it is fetched again"
+        )
     return path
 
 
-def _hash_in_name(name: str) -> str:
+def _check_origin(source: str, address: str, path: Path, origin: str) -> None:
+    """Refuse a copy that was fetched from another address, where no hash tells them apart."""
+    if origin and origin != address:
+        raise CheckpointError(
+            f"{source}: {path} was fetched from {origin}; delete it, or give the expected hash as "
+            f"{address}#sha256=..."
+        )
+
+
+def hash_in_name(name: str) -> str:
+    """Return the digits of its SHA-256 at the end of a file's name; none for an empty text."""
     match = re.search(r"-([0-9a-f]{8,64})\.(pth|pt|safetensors)$", name)
     return match.group(1) if match else ""
 
@@ -101,21 +124,30 @@ def _download(address: str, file: BinaryIO, expected: str) -> None:
     digest = hashlib.sha256()
     opener = urllib.request.build_opener(_OnlyHttps)
     with opener.open(address, timeout=_TIMEOUT_S) as response:
-        length = response.headers.get("Content-Length")
+        length = str(response.headers.get("Content-Length"))
         read = 0
         while chunk := response.read(_CHUNK):
+            if read == 0 and (reason := what_instead(chunk)):
+                raise CheckpointError(f"{address}: what arrived {reason}")
             file.write(chunk)
             digest.update(chunk)
             read += len(chunk)
-    if length is not None and read != int(length):
+            if read > _MAX_BYTES:
+                raise OSError(f"more than {_MAX_BYTES >> 30} GiB arrived")
+    if length.isdigit() and read != int(length):
         raise OSError(f"only {read} of {length} bytes arrived")
     if expected and not digest.hexdigest().startswith(expected):
         raise CheckpointError(f"{address}: SHA-256 {digest.hexdigest()} does not begin {expected}")
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Let one process of this machine fetch while the others wait for its file."""
-    with open(path, "w") as lock:
+def _alone(path: Path) -> Iterator[TextIO]:
+    """Let one process of this machine fetch while the others wait for its file.
+
+    Yields:
+        The lock file, which holds the address that was fetched from.
+    """
+    with open(path, "a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        lock.seek(0)
+        yield lock

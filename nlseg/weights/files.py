@@ -1,24 +1,28 @@
-"""Where weights come from and how they are read without running code.
+"""The one door for weight files: where they come from, and what is refused before a byte is used.
 
 A source is a file, an https address, or a published name (``open-mmlab://resnet50_v1c``,
-``torchvision://resnet50``). Files are read by ``torch.load(weights_only=True)``; what that refuses
-of OpenMMLab's files goes through the inert reader; safetensors have their own.
+``torchvision://resnet50``). PyTorch's files go through the inert reader, safetensors have their
+own. What is read is whole: compared with the checksums of the archive, the digits in the file's
+name, and the JSON that nlseg writes beside its checkpoints.
 """
 
-import pickle
+import datetime
+import json
 import re
-import tarfile
-import zipfile
+import stat
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from nlseg.errors import CheckpointError
-from nlseg.weights.downloads import fetch, is_remote
-from nlseg.weights.inert import Machine
+from nlseg.files import sha256_of
+from nlseg.memory import free_memory, shown_bytes
+from nlseg.weights.archive import read_pytorch
+from nlseg.weights.downloads import fetch, hash_in_name, is_remote
+from nlseg.weights.recognize import what_instead
 from nlseg.weights.safetensors_file import read_safetensors
+
+_SPARSE_FROM = 64 << 20  # bytes; below, a hole in a file is harmless
+_START = 4096  # bytes that are looked at to tell what a file is
 
 
 def read_checkpoint(source: str | Path) -> dict[str, Any]:
@@ -28,27 +32,58 @@ def read_checkpoint(source: str | Path) -> dict[str, Any]:
         source: File, https address, or published name.
 
     Raises:
-        CheckpointError: It is not there, damaged, or asks for more than data.
+        CheckpointError: It is not there, damaged, no checkpoint, larger than memory, or asks for
+            more than data.
     """
     path = fetch(str(source)) if is_remote(str(source)) else Path(source)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: is not there{_neighbours(path)}")
-    if path.suffix == ".safetensors":
+    _check_file(path)
+    _check_digest(path)
+    if path.suffix == ".safetensors" or _looks_like_safetensors(path):
         return {"state_dict": read_safetensors(path)}
-    checked = _check_archive(path) if zipfile.is_zipfile(path) else None
-    if checked is None and tarfile.is_tarfile(path):
-        raise CheckpointError(f"{path}: is refused: PyTorch's old .tar format writes files to read")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if checked is None:
-            raise CheckpointError(f"{path}: is refused: {_asked_for(error)}") from None
-        content = _read_inertly(path, checked)
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise CheckpointError(f"{path}: is damaged or no checkpoint: {_short(error)}") from None
+    content = read_pytorch(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a checkpoint's dict")
     return content
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no file, no weight file, or more than memory holds.
+
+    Raises:
+        CheckpointError: It is.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: is not there{_neighbours(path)}") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {_reason(error)}") from None
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+        raise CheckpointError(f"{path}: is {kind}, not a checkpoint{_neighbours(path / 'x')}")
+    try:
+        with open(path, "rb") as file:
+            start = file.read(_START)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {_reason(error)}") from None
+    if reason := what_instead(start):
+        raise CheckpointError(f"{path}: {reason}")
+    size, written = status.st_size, status.st_blocks * 512
+    if size > _SPARSE_FROM and 0 < written < size // 2:
+        raise CheckpointError(
+            f"{path}: is refused: of its {shown_bytes(size)} only {shown_bytes(written)} were ever "
+            "written, as after a copy or download that was cut off; fetch it again"
+        )
+    free = free_memory()
+    if free is not None and size > free:
+        raise CheckpointError(
+            f"{path}: is refused: its {shown_bytes(size)} do not fit into the {shown_bytes(free)} "
+            "of memory that are free"
+        )
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _neighbours(path: Path) -> str:
@@ -56,49 +91,55 @@ def _neighbours(path: Path) -> str:
     return f"; in that folder: {', '.join(files[-5:])}" if files else ""
 
 
-def _asked_for(error: BaseException) -> str:
-    name = re.search(r"GLOBAL (\S+)", str(error))
-    return f"it asks for {name.group(1)}, which no weights need" if name else _short(error)
+def _looks_like_safetensors(path: Path) -> bool:
+    """Return whether a file begins with the length of a JSON header, whatever its name."""
+    with open(path, "rb") as file:
+        start = file.read(9)
+    length = int.from_bytes(start[:8], "little")
+    return start[8:] == b"{" and 2 <= length <= path.stat().st_size - 8
 
 
-def _short(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0][:300]
+def _check_digest(path: Path) -> None:
+    """Compare a file with the digits in its name and with the JSON beside it, where there are any.
+
+    Raises:
+        CheckpointError: They differ.
+    """
+    named, record = hash_in_name(path.name), _record(path)
+    if named and not _is_date(named):
+        _expect(path, named, "its name ends in", "it is damaged or was changed; fetch it again")
+    if record is not None:
+        remedy = f"it is damaged, or {path.name}.json is that of another file"
+        if record[0] != path.stat().st_size:
+            raise CheckpointError(
+                f"{path}: has {path.stat().st_size} bytes instead of {record[0]}; {remedy}"
+            )
+        _expect(path, record[1], "the JSON beside it says", remedy)
 
 
-def _check_archive(path: Path) -> str:
-    """Refuse an archive that would grow when unpacked; return the name of its top folder."""
-    size = path.stat().st_size
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
-        raise CheckpointError(f"{path}: is damaged: {_short(error)}") from None
-    packed = [e.filename for e in entries if e.compress_type or e.file_size != e.compress_size]
-    if packed or sum(entry.file_size for entry in entries) > size:
+def _expect(path: Path, digits: str, origin: str, remedy: str) -> None:
+    found = sha256_of(path)
+    if not found.startswith(digits):
         raise CheckpointError(
-            f"{path}: is refused: it holds {packed[0] if packed else 'entries'} packed, and would "
-            f"grow beyond its {size} bytes; PyTorch never writes such files"
+            f"{path}: does not match its SHA-256: {origin} {digits[:16]}, its content gives "
+            f"{found[:16]}; {remedy}"
         )
-    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
-        # PyTorch before 2.6 hands these to torch.jit.load even when asked for weights only
-        raise CheckpointError(f"{path}: is refused: it is a TorchScript program, not weights")
-    names = [e.filename for e in entries if e.filename.endswith("/data.pkl")]
-    if len(names) != 1:
-        raise CheckpointError(f"{path}: is a zip archive but no PyTorch file")
-    return names[0].removesuffix("/data.pkl")
 
 
-def _read_inertly(path: Path, top: str) -> Any:
-    cache: dict[str, Tensor] = {}
-    with zipfile.ZipFile(path) as archive:
+def _is_date(digits: str) -> bool:
+    """Return whether eight digits at the end of a name are a day, which people write there too."""
+    try:
+        return datetime.datetime.strptime(digits, "%Y%m%d").year >= 2000
+    except ValueError:
+        return False
 
-        def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
-            if key not in cache:
-                data = bytearray(archive.read(f"{top}/data/{key}"))
-                whole = data[: len(data) // dtype.itemsize * dtype.itemsize]
-                cache[key] = torch.frombuffer(whole, dtype=dtype) if whole else torch.empty(0)
-            if count > len(cache[key]):
-                raise ValueError(f"storage {key} has {len(cache[key])} of {count} elements")
-            return cache[key]
 
-        return Machine(str(path), storage).run(archive.read(f"{top}/data.pkl"))
+def _record(path: Path) -> tuple[int, str] | None:
+    """Return size and SHA-256 from the JSON beside a checkpoint; None where none can be read."""
+    try:
+        values = json.loads(path.with_name(f"{path.name}.json").read_text())
+        size, digest = values["size"], values["sha256"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    whole = isinstance(size, int) and isinstance(digest, str)
+    return (size, digest) if whole and re.fullmatch("[0-9a-f]{64}", digest) else None

@@ -3,6 +3,7 @@
 Nothing here imports or calls what a file names; a name is looked up in the tables below.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,19 +15,36 @@ _QUIET_PACKAGES = ("mmengine", "mmcv", "mmseg", "mmcls", "mmpretrain", "addict",
 _QUIET_NAMES = {
     "argparse.Namespace", "builtins.bool", "builtins.bytearray", "builtins.complex",
     "builtins.dict", "builtins.float", "builtins.frozenset", "builtins.getattr", "builtins.int",
-    "builtins.list", "builtins.object", "builtins.range", "builtins.set", "builtins.slice",
+    "builtins.list", "builtins.object", "builtins.range", "builtins.slice",
     "builtins.str", "builtins.tuple", "collections.defaultdict", "collections.deque",
     "copyreg._reconstructor", "datetime.date", "datetime.datetime", "datetime.timedelta",
-    "torch.torch_version.TorchVersion", "torch.bfloat16", "torch.float16", "torch.float32",
-    "torch.float64", "torch.int32", "torch.int64", "torch.uint8",
+    "torch.Tensor", "torch.nn.parameter.Parameter", "torch.serialization._get_layout",
+    "torch.torch_version.TorchVersion",
 }  # fmt: skip
 _STORAGES = {
     "BFloat16Storage": torch.bfloat16, "BoolStorage": torch.bool, "ByteStorage": torch.uint8,
-    "CharStorage": torch.int8, "DoubleStorage": torch.float64, "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16, "IntStorage": torch.int32, "LongStorage": torch.int64,
-    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8, "ComplexDoubleStorage": torch.complex128,
+    "ComplexFloatStorage": torch.complex64, "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32, "HalfStorage": torch.float16, "IntStorage": torch.int32,
+    "LongStorage": torch.int64, "ShortStorage": torch.int16,
+    "storage.UntypedStorage": torch.uint8,
 }  # fmt: skip
+DTYPES = {
+    f"torch.{name}": dtype for name, dtype in vars(torch).items() if isinstance(dtype, torch.dtype)
+}
+# Tensors whose numbers are not simply there. They are written down, and named where they are used.
+_STRANGE_TENSORS = {
+    "torch._utils._rebuild_sparse_tensor": "sparse",
+    "torch._utils._rebuild_sparse_csr_tensor": "sparse",
+    "torch._utils._rebuild_meta_tensor_no_storage": "meta (it has a shape and no numbers)",
+    "torch._utils._rebuild_qtensor": "quantized",
+    "torch._utils._rebuild_nested_tensor": "nested",
+    "torch._utils._rebuild_wrapper_subclass": "wrapped",
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": "device",
+    "torch._utils._rebuild_device_tensor_from_numpy": "device",
+}
 _NUMBERS = "biufc"
+_DTYPE_NAME = re.compile(r"[<>=|]?[a-zA-Z]\w{0,11}")
 
 
 class Inert:
@@ -45,6 +63,11 @@ class Inert:
         """Show the name only."""
         return f"<not loaded: {self.name}>"
 
+    @property
+    def strange_tensor(self) -> str | None:
+        """The kind of tensor that this would be; None where it would be none."""
+        return _STRANGE_TENSORS.get(self.name)
+
 
 class Global:
     """A name that a file asked for.
@@ -56,15 +79,20 @@ class Global:
     def __init__(self, name: str) -> None:
         self.name = name
 
+    def __repr__(self) -> str:
+        """Show the name."""
+        return self.name
+
 
 class Array:
     """A numpy array whose content is still to come."""
 
 
 def is_known(name: str) -> bool:
-    """Tell whether checkpoints of OpenMMLab or nlseg ask for a global of this name."""
+    """Return whether checkpoints of OpenMMLab or nlseg ask for a global of this name."""
     quiet = name.split(".")[0] in _QUIET_PACKAGES or name in _QUIET_NAMES
-    return quiet or name in BUILDERS or storage_dtype(name) is not None
+    known = name in BUILDERS or name in REBUILDERS or name in _STRANGE_TENSORS or name in DTYPES
+    return quiet or known or name in MAKERS or storage_dtype(name) is not None
 
 
 def storage_dtype(name: str) -> torch.dtype | None:
@@ -72,15 +100,28 @@ def storage_dtype(name: str) -> torch.dtype | None:
     return _STORAGES.get(name.removeprefix("torch.")) if name.startswith("torch.") else None
 
 
-def _tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
+def _view(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
     reach = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + 1
     if min([offset, *size, *stride], default=0) < 0 or (0 not in size and reach > len(storage)):
         raise ValueError(f"a tensor of size {tuple(size)} reaches outside its storage")
     return torch.as_strided(storage, tuple(size), tuple(stride), offset)
 
 
+def _view_as(
+    storage: Tensor, offset: int, size: Any, stride: Any, _grad: Any, _hooks: Any, dtype: Any,
+    *_: Any,
+) -> Tensor:  # fmt: skip
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"a tensor of unknown type {dtype!r}")
+    whole = storage.view(torch.uint8)
+    whole = whole[: len(whole) // dtype.itemsize * dtype.itemsize]
+    return _view(whole.view(dtype), offset, size, stride)
+
+
 def _dtype(name: str, *_: Any) -> Any:
-    dtype = np.dtype(str(name))
+    if not isinstance(name, str) or not _DTYPE_NAME.fullmatch(name):
+        return Inert("numpy dtype")
+    dtype = np.dtype(name)
     return dtype if dtype.kind in _NUMBERS else Inert(f"numpy dtype {name}")
 
 
@@ -98,11 +139,19 @@ def make_array(state: Any) -> Any:
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C").copy()
 
 
+def _first(data: Any, *_: Any) -> Any:
+    return data
+
+
+# Views of a storage; the machine adds up how much they show.
+REBUILDERS: dict[str, Callable[..., Tensor]] = {
+    "torch._utils._rebuild_tensor_v2": _view,
+    "torch._utils._rebuild_tensor": _view,
+    "torch._utils._rebuild_tensor_v3": _view_as,
+}
 BUILDERS: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": lambda *items: dict(*items),
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_parameter": lambda data, *_: data,
+    "torch._utils._rebuild_parameter": _first,
+    "torch._utils._rebuild_parameter_with_state": _first,
     "torch.Size": lambda size=(): tuple(size),
     "torch.device": lambda *parts: ":".join(map(str, parts)),
     "_codecs.encode": lambda text, coding="latin1": str(text).encode("latin1"),
@@ -111,5 +160,8 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "numpy._core.multiarray.scalar": _scalar,
     "numpy.core.multiarray._reconstruct": lambda *_: Array(),
     "numpy._core.multiarray._reconstruct": lambda *_: Array(),
-    "builtins.set": lambda items=(): set(items),
 }
+# Built by the machine itself, which watches over keys and over calls within calls.
+MAKERS = {
+    "collections.OrderedDict", "builtins.set", "torch._tensor._rebuild_from_type_v2",
+}  # fmt: skip

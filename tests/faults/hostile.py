@@ -173,6 +173,106 @@ REFUSED: dict[str, Maker] = {
 }  # fmt: skip
 
 
+def hash_bomb(path: Path, mark: Path) -> None:
+    """Use as a key a pair of a pair of a pair ..., whose hash looks at 2**60 of them."""
+    pairs = b"".join(b"q%ch%c\x86" % (number, number) for number in range(60))
+    _archive(path, b"\x80\x02})" + pairs + b"K\x01s.")
+
+
+def keys_with_one_hash(path: Path, mark: Path) -> None:
+    """Use as keys numbers that all have the hash 0, each of which is compared with all before."""
+    numbers = [(number * ((1 << 61) - 1)).to_bytes(12, "little") for number in range(1, 100_000)]
+    items = b"".join(b"\x8a\x0c" + number + b"N" for number in numbers)
+    _archive(path, b"\x80\x02}(" + items + b"u.")
+
+
+def many_tuple_keys(path: Path, mark: Path) -> None:
+    items = b"".join(b"J" + struct.pack("<i", number) + b"\x85N" for number in range(20_000))
+    _archive(path, b"\x80\x02}(" + items + b"u.")
+
+
+def lists_that_share_lists(path: Path, mark: Path) -> None:
+    """Describe 2**60 values in 300 bytes."""
+    pairs = b"".join(b"q%c](h%ch%ce" % (number, number, number) for number in range(60))
+    _archive(path, b"\x80\x02}" + _text("state_dict") + b"]" + pairs + b"\x85s.")
+
+
+def deep_nesting(path: Path, mark: Path) -> None:
+    _archive(path, b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".")
+
+
+def list_within_itself(path: Path, mark: Path) -> None:
+    _archive(path, b"\x80\x02}" + _text("state_dict") + b"]q\x00h\x00as.")
+
+
+def too_many_operations(path: Path, mark: Path) -> None:
+    _archive(path, b"\x80\x02](" + b"N" * 2_100_000 + b"e.")
+
+
+def huge_memo(path: Path, mark: Path) -> None:
+    """Remember something at place 2**31, up to which Python's own unpickler makes room."""
+    _archive(path, b"\x80\x02}r\xff\xff\xff\x7f" + b"K\x01" * 3 + b"...")
+
+
+def text_that_claims_much(path: Path, mark: Path) -> None:
+    path.write_bytes(b"\x80\x04\x8d" + struct.pack("<Q", 1 << 40))
+
+
+def long_number(path: Path, mark: Path) -> None:
+    number = b"\x8b" + struct.pack("<i", 20_000_000) + b"\x7f" * 20_000_000
+    _archive(path, b"\x80\x02}" + _text("iter") + number + b"s.")
+
+
+def repeated_array(path: Path, mark: Path) -> None:
+    """Build one array of a megabyte a hundred thousand times."""
+    make = b"cnumpy.core.multiarray\n_reconstruct\nq\x00)R"
+    state = b"(K\x01J\x00\x00\x10\x00\x85cnumpy\ndtype\n(" + _text("u1") + b"tR\x89"
+    data = b"B" + struct.pack("<I", 1 << 20) + b"\x00" * (1 << 20)
+    first = b"(" + make + state + data + b"q\x01tb"
+    more = (b"h\x00)R" + state + b"h\x01tb") * 100_000
+    _archive(path, b"\x80\x02" + first + more + b"l.")
+
+
+def zeros_seen_again_and_again(path: Path, mark: Path) -> None:
+    """Save 40 GB of zeros as one zero."""
+    torch.save({"state_dict": {"weight": torch.zeros(1).expand(10**10)}}, path)
+
+
+def zeros_with_holes(path: Path, mark: Path) -> None:
+    """Save 40 GB of zeros that a file system keeps as nothing."""
+    torch.save({"state_dict": {"weight": torch.zeros(1)}}, path)
+    with open(path, "r+b") as file:
+        file.truncate(40 << 30)
+
+
+def zeros_without_a_file(path: Path, mark: Path) -> None:
+    """Claim 40 GB of zeros in the layout before PyTorch 1.6."""
+    torch.save({"weight": torch.zeros(4096)}, path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"M\x00\x10", b"J\x00\x00\x00\x7f"))
+
+
+BOMBS: dict[str, tuple[Maker, str]] = {
+    maker.__name__: (maker, message)
+    for maker, message in (
+        (hash_bomb, "a key has more than 64 parts"),
+        (keys_with_one_hash, "a key is a number of"),
+        (many_tuple_keys, "more than 10,000 keys are tuples"),
+        (lists_that_share_lists, "more than 1,000,000 values"),
+        (deep_nesting, "nested more than 100 deep"),
+        (list_within_itself, "nested more than 100 deep"),
+        (too_many_operations, "more than 2,000,000 operations"),
+        (huge_memo, "holds a int, not a checkpoint"),
+        (text_that_claims_much, "claims a text of 1099511627776 bytes"),
+        (long_number, "a number of"),
+        (repeated_array, "the same data again and again"),
+        (zeros_seen_again_and_again, "the same data again and again"),
+        (zeros_with_holes, "of its 40.0 GiB only"),
+        (zeros_without_a_file, "is not in the file"),
+    )
+}
+
+
 def config_in_meta(path: Path, mark: Path) -> None:
     """Hide code where mmengine evaluates it on resuming; the file itself is plain."""
     code = f"open({str(mark)!r}, 'w')\n"
@@ -221,6 +321,7 @@ def refused(folder: Path) -> Outcome:
     outcome = Outcome("hostile checkpoint or safetensors file")
     folder.mkdir(parents=True, exist_ok=True)
     makers = [(m, ".pth") for m in REFUSED.values()]
+    makers += [(m, ".pth") for m, _ in BOMBS.values()]
     makers += [(m, ".safetensors") for m in SAFETENSORS.values()]
     for maker, suffix in makers:
         path, mark = folder / f"{maker.__name__}{suffix}", folder / f"{maker.__name__}.mark"

@@ -1,3 +1,5 @@
+import os
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,36 @@ def test_hostile_checkpoint_is_refused_with_its_reason(tmp_path: Path, name: str
         read_checkpoint(path)
     assert not mark.exists()
     assert "antigravity" not in sys.modules
+
+
+def answer_within_bounds(path: Path) -> str:
+    """Read a file in a child that may take a few seconds and 600 MiB; return why it was refused."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + (600 << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_CPU, (15, 15))
+        try:
+            read_checkpoint(path)
+        except BaseException as error:
+            os.write(writer, f"{type(error).__name__}: {error}".encode())
+        os._exit(0)
+    os.close(writer)
+    assert os.waitpid(child, 0)[1] == 0
+    with open(reader) as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("name", hostile.BOMBS)
+def test_a_bomb_ends_in_a_sentence_in_seconds_and_megabytes(tmp_path: Path, name: str) -> None:
+    maker, message = hostile.BOMBS[name]
+    maker(tmp_path / "a.pth", tmp_path / "mark")
+    answer = answer_within_bounds(tmp_path / "a.pth")
+    assert answer.startswith("CheckpointError: ")
+    assert message in answer
+    assert "\n" not in answer
 
 
 @pytest.mark.parametrize("name", hostile.SAFETENSORS)

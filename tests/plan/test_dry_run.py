@@ -10,10 +10,11 @@ from torch import nn
 from nlseg.config import load_config
 from nlseg.datasets.synthetic import write_street_scenes
 from nlseg.errors import ConfigError
+from nlseg.memory import _free_in_container, _free_on_system, shown_bytes
 from nlseg.plan import auto_batch
 from nlseg.plan.auto_batch import accumulate, enable_rate_scaling, fit_batch_size, largest_part
 from nlseg.plan.dry_run import DryRun, dry_run, report
-from nlseg.plan.memory import TensorMemory, _free_in_container, _free_on_system, shown_bytes
+from nlseg.plan.memory import TensorMemory
 from nlseg.plan.training_step import (
     StepCost,
     StepProbe,
@@ -213,5 +214,7 @@ def test_free_memory(tmp_path: Path) -> None:
     assert _free_in_container(tmp_path) is None
     (tmp_path / "memory.max").write_text("250\n")
     assert _free_in_container(tmp_path) == 150
+    (tmp_path / "memory.stat").write_text("anon 20\nactive_file 30\ninactive_file 40\n")
+    assert _free_in_container(tmp_path) == 220
     assert shown_bytes(3 * 2**20) == "3 MiB"
     assert shown_bytes(12 * 2**30) == "12.0 GiB"

@@ -18,9 +18,10 @@ TABLE = {
     "structures": [],
     "registry": ["checked"],
     "files": [],
+    "memory": [],
     "table": [],
     "ops": ["errors", "extension", "bounds", "structures", "registry"],
-    "weights": ["errors", "structures", "registry", "files"],
+    "weights": ["errors", "structures", "registry", "files", "memory"],
     "models": [
         "errors", "extension", "bounds", "checked", "structures", "registry", "ops", "weights",
     ],
