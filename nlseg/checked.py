@@ -72,8 +72,8 @@ def _checking(init: Callable[..., None], rule: Rule | None) -> Callable[..., Non
         except TypeError:
             init(self, *args, **kwargs)  # Python's own error says what is missing or unknown
             return
-        _remember(self, bound)
         _check(type(self).__name__, bound, _hints_of(init), rule)
+        _remember(self, bound)
         init(*bound.args, **bound.kwargs)
 
     # some of mmengine's metaclasses look at a signature without following wrappers
@@ -103,8 +103,9 @@ def _check(
         bound.arguments[key] = value = as_wanted(value, hints[key])
         wrong += [found.at(f"{name}.{key}") for found in mismatches(value, hints[key])]
     if rule is not None and not wrong:
-        bound.apply_defaults()
-        wrong = [f"{name}.{key}: {text}" for key, text in conflicts_in(rule, bound.arguments)]
+        whole = bound.signature.bind(*bound.args, **bound.kwargs)
+        whole.apply_defaults()
+        wrong = [f"{name}.{key}: {text}" for key, text in conflicts_in(rule, whole.arguments)]
     if wrong:
         raise ConfigError("\n".join(wrong))
 

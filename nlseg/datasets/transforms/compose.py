@@ -103,3 +103,37 @@ class Compose:
     def __repr__(self) -> str:
         """List the transforms, one a line."""
         return "Compose(\n    " + "\n    ".join(map(repr, self.steps)) + "\n)"
+
+
+def describe_pipelines(datasets: Mapping[str, Any]) -> str:
+    """Tell what data sets do with a sample: a line for each set, one for each transform.
+
+    Args:
+        datasets: Data sets, also joined or repeated ones, by what they are used for.
+
+    Returns:
+        Text of several lines; a transform tells what it was given, one that fuses others which.
+    """
+    lines = []
+    for use, dataset in datasets.items():
+        for part in _parts(dataset):
+            lines.append(f"{use}: {type(part).__name__}, {len(part)} images")
+            pipeline = getattr(part, "pipeline", None)
+            given = getattr(pipeline, "transforms", ())
+            fused = [step for step in getattr(pipeline, "steps", ()) if step not in given]
+            lines += [f"    {_told(step)}" for step in given]
+            lines += [f"    in one step: {step!r}" for step in fused]
+    return "\n".join(lines)
+
+
+def _parts(dataset: Any) -> list[Any]:
+    """List the data sets inside of a joined or repeated one; a plain one is its only part."""
+    inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
+    return [leaf for part in inner if part is not None for leaf in _parts(part)] or [dataset]
+
+
+def _told(step: Step) -> str:
+    """Return the call that makes a transform, or just its name where it tells no more."""
+    text = repr(step)
+    name = getattr(step, "__name__", type(step).__name__)
+    return f"{name}()" if text.startswith("<") else text

@@ -31,7 +31,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from nlseg.errors import DataError
+from nlseg.errors import ConfigError, DataError
 
 ImageBackend = Literal["cv2", "pillow"]
 ColorType = Literal[
@@ -77,6 +77,32 @@ def read_bytes(path: str, backend_args: Mapping[str, Any] | None = None) -> byte
             return file.read()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def file_backend(
+    where: str,
+    backend_args: Mapping[str, Any] | None,
+    file_client_args: Mapping[str, Any] | None,
+) -> Mapping[str, Any] | None:
+    """Return the arguments of the file backend that one of two names for them gives.
+
+    Args:
+        where: The class, for the error.
+        backend_args: Arguments of an mmengine file backend; None for local files.
+        file_client_args: The same in the words of older configs, ``disk`` for local files.
+
+    Raises:
+        ConfigError: Both are given.
+    """
+    if file_client_args is None:
+        return backend_args
+    if backend_args is not None:
+        raise ConfigError(
+            f"{where}.file_client_args: is the older name of backend_args, which is given, too; "
+            "leave file_client_args out"
+        )
+    is_local = file_client_args.get("backend", "disk") in ("disk", "local")
+    return None if is_local else file_client_args
 
 
 def check_regular(path: str) -> None:

@@ -13,6 +13,7 @@ from nlseg.datasets.transforms.decode import (
     ImageBackend,
     decode,
     decode_fast,
+    file_backend,
     read_bytes,
     read_header,
 )
@@ -145,10 +146,14 @@ class LoadAnnotations(BaseTransform):
     Args:
         reduce_zero_label: Shift labels by one so that 0 is ignored. None takes the data set's.
         backend_args: Arguments of an mmengine file backend for files that are not local.
+        file_client_args: ``backend_args`` in older configs; ``dict(backend='disk')`` is local.
         imdecode_backend: ``pillow`` keeps the indices of palette images, ``cv2`` gives their
             colours.
         palette_to_index: RGB colours whose position is the class, or a mapping from RGB tuples to
             classes, for masks that are painted in colours. None takes the data set's.
+
+    Raises:
+        ConfigError: Both ``backend_args`` and ``file_client_args`` are given.
     """
 
     def __init__(
@@ -158,9 +163,10 @@ class LoadAnnotations(BaseTransform):
         *,
         imdecode_backend: ImageBackend = "pillow",
         palette_to_index: Any = None,
+        file_client_args: Mapping[str, Any] | None = None,
     ) -> None:
         self.reduce_zero_label = reduce_zero_label
-        self.backend_args = backend_args
+        self.backend_args = file_backend("LoadAnnotations", backend_args, file_client_args)
         self.imdecode_backend = imdecode_backend
         self.palette_to_index = palette_to_index
 

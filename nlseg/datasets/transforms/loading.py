@@ -15,6 +15,7 @@ from nlseg.datasets.transforms.decode import (
     decode,
     decode_fast,
     fast_decoder,
+    file_backend,
     read_bytes,
     read_header,
 )
@@ -37,6 +38,10 @@ class LoadImageFromFile(BaseTransform):
         imdecode_backend: ``cv2`` or ``pillow``.
         ignore_empty: Give None instead of an error for a file that cannot be read.
         backend_args: Arguments of an mmengine file backend for files that are not local.
+        file_client_args: ``backend_args`` in older configs; ``dict(backend='disk')`` is local.
+
+    Raises:
+        ConfigError: Both ``backend_args`` and ``file_client_args`` are given.
     """
 
     def __init__(
@@ -47,12 +52,13 @@ class LoadImageFromFile(BaseTransform):
         imdecode_backend: ImageBackend = "cv2",
         ignore_empty: bool = False,
         backend_args: Mapping[str, Any] | None = None,
+        file_client_args: Mapping[str, Any] | None = None,
     ) -> None:
         self.to_float32 = to_float32
         self.color_type = color_type
         self.imdecode_backend = imdecode_backend
         self.ignore_empty = ignore_empty
-        self.backend_args = backend_args
+        self.backend_args = file_backend("LoadImageFromFile", backend_args, file_client_args)
 
     def transform(self, sample: Sample) -> Sample | None:
         """Set ``img``, ``img_shape`` and ``ori_shape`` (height, width).
