@@ -28,7 +28,7 @@ def class_causes(split: Split, tally: Tally, num_outputs: int | None) -> list[Fi
 
 
 def unexplained(findings: list[Finding], labels: list[Finding]) -> list[Finding]:
-    """Leave out that classes are missing where wrong label values are the reason.
+    """Drop findings about missing classes where wrong label values explain them.
 
     Args:
         findings: What :func:`class_causes` found.
@@ -165,7 +165,7 @@ def _far(
     mean: Sequence[float], std: Sequence[float],
     given_mean: Sequence[float], given_std: Sequence[float],
 ) -> bool:  # fmt: skip
-    """Tell whether normalised images would be off by more than one, or by a factor above two."""
+    """Return whether normalised images would be off by more than one, or by a factor above two."""
     offset = np.abs(np.array(mean) - given_mean) / given_std
     factor = np.maximum(np.array(std), 1e-3) / given_std
     return bool((offset > 1).any() or (factor > 2).any() or (factor < 0.5).any())

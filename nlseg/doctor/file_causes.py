@@ -30,7 +30,7 @@ def _unreadable(split: Split, tally: Tally) -> Finding | None:
 
 
 def _turned(split: Split, tally: Tally) -> Finding | None:
-    """Tell about EXIF tags: pictures are turned as they say, labels have no such tag."""
+    """Find EXIF tags: images are rotated by them, labels have none."""
     turned = {p for p, f in tally.images.items() if not f["error"] and f["orientation"] != 1}
     if not turned:
         return None
@@ -115,7 +115,7 @@ def _not_rgb(split: Split, tally: Tally) -> Finding | None:
 
 
 def _small(split: Split, tally: Tally) -> Finding | None:
-    """Tell about images that are smaller than a training crop in both directions."""
+    """Find images that are smaller than a training crop in both directions."""
     if split.crop is None:
         return None
     height, width = split.crop

@@ -18,7 +18,7 @@ class Finding:
         split: Where it was found.
         title: The cause in one line.
         detail: What was seen.
-        remedy: The config line or command that mends it; empty where nothing needs mending.
+        remedy: The config line or command that fixes it; empty where nothing needs fixing.
         files: Some of the files.
         count: Number of files, where it is about files.
     """

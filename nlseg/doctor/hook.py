@@ -1,18 +1,34 @@
-"""A look at a few labels before the first iteration."""
+"""A look at a few labels of a built data set, before the first iteration."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from nlseg.bounds import Natural
-from nlseg.doctor.quick import quick_check
+from nlseg.doctor.class_causes import class_causes, unexplained
+from nlseg.doctor.file_causes import file_causes
+from nlseg.doctor.finding import Finding, by_severity
+from nlseg.doctor.label_causes import label_causes
+from nlseg.doctor.probe import Facts, probe, read_header
+from nlseg.doctor.splits import Rules, Split, read_rules
+from nlseg.doctor.tally import Tally, make_tally
+from nlseg.errors import DataError
 from nlseg.registry import HOOKS
+
+# What a few labels prove for all of them. Other causes are only likely, so they warn.
+_CERTAIN = frozenset(
+    {"num-classes", "no-classes", "reduce-zero-label-differs", "unreadable", "size-mismatch",
+     "exif", "rgb-masks", "grey-rgb-masks", "palette-by-cv2", "pictures-as-masks", "lost-colours",
+     "smeared-masks", "label-ids", "reduce-zero-label-missing", "spread-out-masks",
+     "instance-ids", "stray-labels"}
+)  # fmt: skip
 
 
 @HOOKS.register_module()
 class DataCheckHook(Hook):
-    """Stop before training what cannot end well: stray labels, painted masks, other sizes.
+    """Stop before training on data that cannot work: stray labels, painted masks, other sizes.
 
     Left out by ``default_hooks = dict(data_check=None)``.
 
@@ -38,3 +54,95 @@ class DataCheckHook(Hook):
             dataset = getattr(runner, f"{name}_dataloader").dataset
             for finding in quick_check(dataset, num_classes, limit=self.limit, name=name):
                 runner.logger.warning(finding.as_text())
+
+
+def quick_check(
+    dataset: Any, num_classes: int | None = None, *, limit: int = 32, name: str = "train"
+) -> list[Finding]:
+    """Look at up to ``limit`` labels, evenly spaced over a data set, and at their images' sizes.
+
+    Every process looks at the same files, so all of them reach the same result. A data set whose
+    labels are not loaded from local files by ``LoadAnnotations`` is skipped.
+
+    Args:
+        dataset: Built; concatenated and repeated ones are searched for the sets inside.
+        num_classes: Classes of the network's head, where known.
+        limit: How many pairs of files to look at in each data set.
+        name: What to call it: ``train``, ``val`` or ``test``.
+
+    Returns:
+        Problems that are likely but not certain, to be logged.
+
+    Raises:
+        DataError: Problems that would stop training or make it useless, with the remedy.
+    """
+    findings = []
+    for key, part in _leaves(dataset, f"{name}_dataloader.dataset"):
+        rules = rules_of_built(part)
+        if rules is not None:
+            findings += _look(part, Split(name, key, part, rules), num_classes, limit)
+    errors = [f for f in findings if f.severity == "error" and f.code in _CERTAIN]
+    if errors:
+        texts = "\n".join(finding.as_text() for finding in by_severity(errors))
+        raise DataError(
+            f"{texts}\npython tools/check_data.py <config> looks at every file; "
+            "default_hooks = dict(data_check=None) leaves this check out"
+        )
+    return [finding for finding in findings if finding.severity != "note"]
+
+
+def _leaves(dataset: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if hasattr(dataset, "datasets"):
+        for i, part in enumerate(dataset.datasets):
+            yield from _leaves(part, f"{key}.datasets.{i}")
+    elif hasattr(dataset, "dataset"):
+        yield from _leaves(dataset.dataset, f"{key}.dataset")
+    else:
+        yield key, dataset
+
+
+def rules_of_built(dataset: Any) -> Rules | None:
+    """Read the label rules of a built data set, None where something else reads them."""
+    steps = getattr(getattr(dataset, "pipeline", None), "transforms", ())
+    loading = [step for step in steps if type(step).__name__ == "LoadAnnotations"]
+    if not loading or not hasattr(dataset, "get_data_info"):
+        return None
+    if getattr(dataset, "backend_args", None) or not getattr(dataset, "check_labels", True):
+        return None
+    names = ("imdecode_backend", "reduce_zero_label", "palette_to_index")
+    settings = {name: getattr(loading[0], name, None) for name in names}
+    return read_rules(dataset, {"type": "LoadAnnotations", **settings})
+
+
+def _look(dataset: Any, split: Split, num_classes: int | None, limit: int) -> list[Finding]:
+    size = len(dataset)
+    indices = sorted({i * size // min(limit, size) for i in range(min(limit, size))})
+    entries = [dataset.get_data_info(i) for i in indices]
+    split.pairs = [
+        (entry["img_path"], entry["seg_map_path"]) for entry in entries if "seg_map_path" in entry
+    ]
+    facts: dict[tuple[str, str], Facts] = {}
+    for image, label in split.pairs:
+        facts["image", image] = image_size(image)
+        facts["label", str(label)] = probe("label", str(label))
+    tally = make_tally(split, facts)
+    values = label_causes(split, tally)
+    classes = unexplained(_class_causes(split, tally, num_classes), values)
+    return [*file_causes(split, tally), *values, *classes]
+
+
+def _class_causes(split: Split, tally: Tally, num_classes: int | None) -> list[Finding]:
+    """Return the problems that a few files can prove; the others need all of them."""
+    proved = ("no-classes", "num-classes", "all-ignored", "one-class")
+    return [f for f in class_causes(split, tally, num_classes) if f.code in proved]
+
+
+def image_size(path: str) -> Facts:
+    """Return the facts that stand in an image's header, without decoding it."""
+    try:
+        with open(path, "rb") as file:
+            header = read_header(file)
+    except (OSError, SyntaxError, ValueError) as error:
+        return {"error": f"cannot be read: {error}"}
+    unknown = {"dtype": "uint8", "sha": path, "mean": [0.0] * 3, "std": [0.0] * 3}
+    return {"error": None, "turned": header.turned, **header._asdict(), **unknown}

@@ -16,8 +16,8 @@ _SHOWN = 20
 def list_pairs(split: Split) -> list[Finding]:
     """Fill ``split.pairs`` with what is there and name what is not.
 
-    A data set that lists itself without complaint is believed; else its folders are looked
-    through, so that everything that is wrong is told at once.
+    A data set that lists its files without an error is trusted; otherwise its folders are searched,
+    so that all problems are reported at once.
     """
     if split.trouble:
         return [Finding("data-set", "error", split.name, "The data set cannot be built",
@@ -37,7 +37,7 @@ def list_pairs(split: Split) -> list[Finding]:
 
 
 def _is_plain(dataset: object) -> bool:
-    """Tell whether a data set is two local folders and two suffixes."""
+    """Return whether a data set is two local folders and two suffixes."""
     wanted = ("data_prefix", "img_suffix", "seg_map_suffix", "ann_file")
     source_is_local = not getattr(dataset, "backend_args", None)
     return source_is_local and all(hasattr(dataset, name) for name in wanted)
@@ -66,7 +66,8 @@ def _look_through(split: Split, complaint: str) -> list[Finding]:
     found = [stem for stem in stems if stem + source.image_suffix in images]
     findings = []
     if len(found) < len(stems):
-        findings.append(_unlisted(split, source, sorted(set(stems) - set(found)), images))
+        lacking = sorted(set(stems) - set(found))
+        findings.append(_unlisted(split, source, lacking, len(stems), images))
     if source.labels is None:
         split.pairs = [(os.path.join(source.images, s + source.image_suffix), None) for s in found]
         return findings
@@ -123,9 +124,11 @@ def _no_images(split: Split, source: Source, names: frozenset[str]) -> Finding:
     )  # fmt: skip
 
 
-def _unlisted(split: Split, source: Source, stems: list[str], names: frozenset[str]) -> Finding:
-    suffix = suggest_suffix(stems, names)
-    remedy = f"{split.key}.img_suffix = {suffix!r}" if suffix else f"mend {source.list_file}"
+def _unlisted(
+    split: Split, source: Source, stems: list[str], total: int, names: frozenset[str]
+) -> Finding:
+    suffix = _suffix_for_most(stems, total, names)
+    remedy = f"{split.key}.img_suffix = {suffix!r}" if suffix else f"correct {source.list_file}"
     return Finding(
         "missing-image", "error", split.name,
         f"Images of the list that are not there: {len(stems)}",
@@ -137,7 +140,7 @@ def _unlisted(split: Split, source: Source, stems: list[str], names: frozenset[s
 def _no_label(
     split: Split, source: Source, stems: list[str], total: int, names: frozenset[str]
 ) -> Finding:
-    suffix = suggest_suffix(stems, names)
+    suffix = _suffix_for_most(stems, total, names)
     if suffix:
         remedy = f"{split.key}.seg_map_suffix = {suffix!r}"
     else:
@@ -153,6 +156,11 @@ def _no_label(
         tuple(os.path.join(source.images, s + source.image_suffix) for s in stems[:_SHOWN]),
         len(stems),
     )  # fmt: skip
+
+
+def _suffix_for_most(stems: list[str], total: int, names: Iterable[str]) -> str | None:
+    """Suggest a suffix unless most of all files are found by the present one, and would be lost."""
+    return suggest_suffix(stems, names) if 2 * len(stems) >= total else None
 
 
 def suggest_suffix(stems: list[str], names: Iterable[str]) -> str | None:

@@ -70,7 +70,7 @@ def _png_damage(data: bytes) -> str | None:
 
 
 class Header(NamedTuple):
-    """What a picture's header tells: Pillow's names, and the EXIF orientation (1 is upright)."""
+    """A picture's header: Pillow's names, and the EXIF orientation (1 is upright)."""
 
     format: str
     mode: str
@@ -80,7 +80,7 @@ class Header(NamedTuple):
 
     @property
     def turned(self) -> bool:
-        """Tell whether the picture is shown turned sideways."""
+        """Return whether the picture is shown turned sideways."""
         return self.orientation in _TURNED_SIDEWAYS
 
 
@@ -97,7 +97,7 @@ def read_header(file: BinaryIO) -> Header:
 
 
 def image_facts(data: bytes) -> Facts:
-    """Return ``height``, ``width`` as stored, ``turned`` when EXIF tells to turn it sideways.
+    """Return ``height``, ``width`` as stored, ``turned`` where EXIF rotates it by 90 degrees.
 
     Also ``format``, ``mode``, ``dtype``, ``orientation``; ``sha``, a hash of the decoded pixels;
     ``mean`` and ``std`` (3,) in RGB order, of the 8-bit picture that the pipelines get.
@@ -134,7 +134,7 @@ def label_facts(data: bytes) -> Facts:
     """Return ``height``, ``width``, ``format``, ``mode``, ``dtype`` and what the pixels hold.
 
     ``values`` maps every value, as text, to its pixels, in files of one channel; in palette files
-    these are indices, and ``palette`` tells their colours. ``colours`` lists [red, green, blue,
+    these are indices, and ``palette`` holds their colours. ``colours`` lists [red, green, blue,
     pixels] of the most frequent colours in files of several channels, of ``num_colours`` in all.
     """
     header = read_header(BytesIO(data))

@@ -1,12 +1,34 @@
-"""A report on the terminal and as files."""
+"""The report: on the terminal, as JSON, and as a page with pictures of the files."""
 
 import json
+import os
+from collections.abc import Mapping, Sequence
+from math import log10
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+
 from nlseg.doctor.examination import Examination
-from nlseg.doctor.page import doctor_page
+from nlseg.doctor.finding import ORDER
 from nlseg.table import format_table
+from nlseg.visualization.pages import render
+from nlseg.visualization.pictures import Image, make_palette, side_by_side, write_text
+
+STRAY = (255, 0, 255)
+"""Colour of values that are neither a class nor ignored."""
+IGNORED = (60, 60, 60)
+"""Colour of values that do not count."""
+_GREY = (150, 150, 150)
+_MAX_PICTURES = 6
+_MAX_VALUES = 80
+
+Report = dict[str, Any]
+"""What the doctor writes as JSON: ``config``, ``created``, ``num_files``, ``seconds``,
+``findings``, ``partners``, ``labels`` and ``splits``."""
 
 
 def as_text(examination: Examination) -> str:
@@ -71,3 +93,126 @@ def write_report(examination: Examination, folder: Path) -> tuple[Path, Path]:
     for file, text in zip(files, (json.dumps(report, indent=1), doctor_page(report)), strict=True):
         file.write_text(text + "\n", encoding="utf-8")
     return files
+
+
+def doctor_page(report: Report) -> str:
+    """Draw a report as one HTML document with all its pictures inside.
+
+    Args:
+        report: The doctor's report as it is written to JSON.
+    """
+    findings = report["findings"]
+    counts = [(name, sum(finding["severity"] == name for finding in findings)) for name in ORDER]
+    return render(
+        "doctor/report.html",
+        config=report["config"],
+        created=report["created"],
+        num_files=report["num_files"],
+        seconds=report["seconds"],
+        counts=counts,
+        findings=[{**finding, "pictures": _pictures(finding, report)} for finding in findings],
+        splits=[{**split, "values": _values(split)} for split in report["splits"]],
+    )
+
+
+def _pictures(finding: Report, report: Report) -> list[tuple[str, Image]]:
+    """Show the first files of a finding that are there, each with its name."""
+    shown = [path for path in finding["files"] if os.path.isfile(path)][:_MAX_PICTURES]
+    return [(path, _picture(path, finding, report)) for path in shown]
+
+
+def _picture(path: str, finding: Report, report: Report) -> Image:
+    """Show an offending file: image left, label right, where both are known."""
+    named = finding["split"].split(" and ")
+    split = next((s for s in report["splits"] if s["name"] in named), None)
+    partner = report["partners"].get(path)
+    labels = report["labels"]
+    if path not in labels and partner not in labels:
+        without_image = finding["code"] == "orphan-label"
+        return _label(path, split) if without_image else thumbnail(path)
+    image, label = (partner, path) if path in labels else (path, partner)
+    painted = _label(label, split)
+    return side_by_side([thumbnail(image), painted], gap=4) if image else painted
+
+
+def _label(path: str, split: Report | None) -> Image:
+    """Show a label file in the colours of what its values become."""
+    if split is None:
+        return label_thumbnail(path)
+    colours = {}
+    for entry in split["values"]:
+        colour = IGNORED if entry["becomes"] == "ignored" else _colour(entry, split)
+        if colour is not None:
+            colours[int(float(entry["value"]))] = colour
+    return label_thumbnail(path, colours)
+
+
+def _colour(entry: Report, split: Report) -> Sequence[int] | None:
+    """Return the colour of what a raw value becomes, None for a class without one."""
+    becomes = entry["becomes"]
+    if becomes is None:
+        return STRAY
+    colour: Sequence[int] | None = (
+        _GREY if becomes == "ignored" else split["classes"][becomes]["colour"]
+    )
+    return colour
+
+
+def _values(split: Report) -> list[Report]:
+    """Add bars on a logarithmic scale to raw values, and sort those outside the classes first."""
+    highest = max((log10(entry["pixels"] + 1) for entry in split["values"]), default=1.0)
+    listed = sorted(split["values"], key=lambda entry: entry["becomes"] is not None)[:_MAX_VALUES]
+    return [
+        {
+            **entry,
+            "length": log10(entry["pixels"] + 1) / highest,
+            "colour": _colour(entry, split),
+        }
+        for entry in listed
+    ]
+
+
+def thumbnail(path: str, height: int = 150) -> Image:
+    """Show an image file in RGB, ``height`` px high; a box with words if it cannot be read."""
+    picture = cv2.imread(path, cv2.IMREAD_COLOR)
+    if picture is None:
+        return _cannot_be_read(height)
+    return _shrink(np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)), height)
+
+
+def label_thumbnail(
+    path: str, colours: Mapping[int, Sequence[int]] | None = None, height: int = 150
+) -> Image:
+    """Show a label file ``height`` px high: every raw value in a colour of its own.
+
+    Args:
+        path: The file; one with colours is shown as it is.
+        colours: RGB colours of raw values; the others get those of ``make_palette``.
+        height: Of the picture in px.
+    """
+    try:
+        with PillowImage.open(path) as image:
+            label = np.asarray(image)
+    except (OSError, SyntaxError, ValueError):
+        return _cannot_be_read(height)
+    if label.ndim == 3:
+        channels = label[..., :3] if label.shape[2] >= 3 else label[..., [0, 0, 0]]
+        return _shrink(np.ascontiguousarray(channels.astype(np.uint8)), height, cv2.INTER_NEAREST)
+    values = _shrink(label.astype(np.float32), height, cv2.INTER_NEAREST).astype(np.int64)
+    painted = make_palette(256)[np.clip(values, 0, 255)]
+    for value, colour in (colours or {}).items():
+        painted[values == value] = colour
+    return painted
+
+
+def _shrink(
+    picture: NDArray[np.generic], height: int, interpolation: int = cv2.INTER_AREA
+) -> NDArray[np.uint8]:
+    width = max(1, round(picture.shape[1] * height / picture.shape[0]))
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=interpolation))
+
+
+def _cannot_be_read(height: int) -> Image:
+    picture = np.full((height, height * 4 // 3, 3), 225, np.uint8)
+    write_text(picture, "cannot be read", (height // 2 - 8, height // 5), colour=(150, 0, 0))
+    return picture

@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from nlseg.datasets.transforms.labels import label_table
 from nlseg.doctor.probe import Facts
 from nlseg.doctor.splits import Rules, Split
-
-Size = tuple[int, int]
-"""Height and width in px."""
+from nlseg.ops.resize import Size
 
 
 @dataclass

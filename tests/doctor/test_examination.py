@@ -13,8 +13,8 @@ from mmengine.config import Config
 from nlseg.doctor import survey as surveying
 from nlseg.doctor.class_causes import class_weights
 from nlseg.doctor.examination import examine
+from nlseg.doctor.hook import quick_check
 from nlseg.doctor.probe import probe
-from nlseg.doctor.quick import quick_check
 from nlseg.doctor.splits import find_splits
 from nlseg.doctor.survey import survey
 from nlseg.errors import ConfigError, DataError
@@ -155,7 +155,7 @@ def test_quick_check_names_cause_and_remedy(data):
 def test_quick_check_looks_at_a_few_labels_only(data, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "nlseg.doctor.quick.probe",
+        "nlseg.doctor.hook.probe",
         lambda kind, path: seen.append(path) or probe(kind, path),
     )
     quick_check(built(data), 3, limit=2)

@@ -47,6 +47,24 @@ def test_one_label_missing_and_one_too_many(data):
     assert "ann_file" in found["missing-label"].remedy
 
 
+def test_one_label_missing_where_others_of_another_kind_lie_beside(data):
+    for i in range(4):
+        (data / f"train/lab/{i}_ids.png").write_bytes((data / f"train/lab/{i}.png").read_bytes())
+    (data / "train/lab/2.png").unlink()
+    remedy = findings(make_config(data))["missing-label"].remedy
+    assert "seg_map_suffix" not in remedy  # it would replace the three labels that are right
+    (data / "list.txt").write_text("0\n1\n3\n")
+    listed = make_config(data, ["train"], ann_file="list.txt")  # the remedy's second half
+    assert "missing-label" not in findings(listed)
+
+
+def test_one_image_of_the_list_missing_where_others_lie_beside(data):
+    (data / "train/img/nine.jpg").write_bytes(b"")
+    (data / "list.txt").write_text("0\n1\nnine\n")
+    found = findings(make_config(data, ann_file="list.txt"))
+    assert found["missing-image"].remedy == f"correct {data / 'list.txt'}"
+
+
 def test_image_of_the_list_missing(data):
     (data / "list.txt").write_text("0\n1\nnine\n")
     found = findings(make_config(data, ann_file="list.txt"))

@@ -7,7 +7,7 @@ import pytest
 from jinja2 import UndefinedError
 from PIL import Image
 
-from nlseg.doctor.page import STRAY, doctor_page, label_thumbnail, thumbnail
+from nlseg.doctor.report import STRAY, doctor_page, label_thumbnail, thumbnail
 from nlseg.visualization.pages import browse_page, render
 from nlseg.visualization.pictures import Cell
 
