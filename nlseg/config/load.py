@@ -4,7 +4,6 @@ import logging
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.config.config import RESERVED_KEYS
@@ -50,8 +49,7 @@ def load_config(
             all of which are told at once.
     """
     path = find_config(path)
-    values, text, trace = _read(path)
-    config = ReadableConfig(rename_scope(values), cfg_text=text, filename=str(path))
+    config, trace = _read(path)
     object.__setattr__(config, TRACE, trace)
     refused = apply_overrides(config, overrides, trace)
     import_custom_modules(config)
@@ -89,10 +87,13 @@ def no_trace(config: Config) -> Trace:
     return Trace(Origin(where), set(config), FileNode(Path(where)))
 
 
-def _read(path: Path) -> tuple[dict[str, Any], str, Trace]:
+def _read(path: Path) -> tuple[ReadableConfig, Trace]:
     """Read the files; what goes wrong in them is told with the line of the config."""
     try:
         values, text, trace = read_files(path)
+        for name in set(RESERVED_KEYS) & values.keys():
+            raise ConfigError(f"{trace.named_at((name,))}: {name!r} is a word of Config itself")
+        return ReadableConfig(rename_scope(values), cfg_text=text, filename=str(path)), trace
     except ConfigError:
         raise
     except RecursionError as error:
@@ -102,10 +103,6 @@ def _read(path: Path) -> tuple[dict[str, Any], str, Trace]:
         said = error.args[0] if isinstance(error, KeyError) and error.args else error
         where = _line_in_config(error, path)
         raise ConfigError(f"{where}: {type(error).__name__}: {said}") from error
-    for name in RESERVED_KEYS:
-        if name in values:
-            raise ConfigError(f"{trace.named_at((name,))}: {name!r} is a word of Config itself")
-    return values, text, trace
 
 
 def _line_in_config(error: Exception, path: Path) -> str:

@@ -131,7 +131,12 @@ def _read_python(path: Path, text: str, tree: ast.Module, outer: tuple[Path, ...
 
 def _named_bases(tree: ast.Module, path: Path) -> Iterator[tuple[str, str]]:
     """Yield the names under ``_base_`` and ``file:line`` of each."""
-    for statement in base_statements(tree):
+    statements = base_statements(tree)
+    for statement in statements:
+        if statement not in tree.body:
+            where = f"{shown(path)}:{statement.lineno}"
+            raise ConfigError(f"{where}: {BASE} is read before the file runs; set it at the top")
+    for statement in statements[:1]:  # the first one counts, as in mmengine
         code = compile(ast.Expression(statement.value), str(path), "eval")
         named = eval(code, {})
         names = list(named) if isinstance(named, (list, tuple)) else [named]
@@ -139,7 +144,6 @@ def _named_bases(tree: ast.Module, path: Path) -> Iterator[tuple[str, str]]:
         for index, name in enumerate(names):
             node = nodes[index] if len(nodes) == len(names) else statement
             yield name, f"{shown(path)}:{node.lineno}"
-        return  # mmengine reads the first statement as well
 
 
 def _follow(name: str, where: str, path: Path, outer: tuple[Path, ...]) -> _Read:

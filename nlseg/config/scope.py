@@ -14,7 +14,8 @@ def rename_scope(value: Any) -> Any:
     That is ``default_scope='mmseg'``, ``_scope_='mmseg'``, types such as ``mmseg.NLHead``, and
     modules of mmseg under ``custom_imports``, which are left out: the registries of nlseg import
     what they need. Classes that a config imports (``from mmseg.models import NLHead``) are looked
-    up by their own names, so that nlseg's come before OpenMMLab's.
+    up by their own names, so that nlseg's come before OpenMMLab's; a lazy config may therefore say
+    ``default_scope=None``, which means nlseg here.
 
     Args:
         value: A config dict or any part of one; it is not changed.
@@ -32,6 +33,8 @@ def rename_scope(value: Any) -> Any:
 def _rename_entry(key: Any, value: Any) -> Any:
     if key in ("default_scope", "_scope_") and value == FOREIGN_SCOPE:
         return SCOPE
+    if key == "default_scope" and value is None:
+        return SCOPE
     if key == "type" and isinstance(value, str) and _is_renamed(value):
         return value.rpartition(".")[2]
     if key == "custom_imports" and isinstance(value, dict):
@@ -40,7 +43,7 @@ def _rename_entry(key: Any, value: Any) -> Any:
 
 
 def _is_renamed(kind: str) -> bool:
-    """Tell whether a type is ``mmseg.Name`` or an imported class of OpenMMLab or nlseg."""
+    """Return whether a type is ``mmseg.Name`` or an imported class of OpenMMLab or nlseg."""
     parts = kind.split(".")
     return (len(parts) == 2 and parts[0] in FOREIGN_SCOPES) or (
         len(parts) > 2 and parts[0] in (*FOREIGN_SCOPES, "mmengine", SCOPE)
@@ -53,5 +56,5 @@ def _names(custom_imports: dict[str, Any]) -> list[str]:
 
 
 def is_foreign(module: str) -> bool:
-    """Tell whether a dotted module name belongs to mmsegmentation."""
+    """Return whether a dotted module name belongs to mmsegmentation."""
     return module.split(".")[0] == FOREIGN_SCOPE

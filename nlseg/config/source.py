@@ -55,7 +55,7 @@ def rewritten(tree: ast.Module, *, lazy: bool) -> tuple[ast.Module, Copies]:
 
 def is_lazy(tree: ast.Module) -> bool:
     """Return whether a file inherits by ``with read_base()`` or imports classes to name them."""
-    if any(True for _ in base_statements(tree)):
+    if base_statements(tree):
         return False
     for node in ast.walk(tree):
         if isinstance(node, ast.With) and reads_base(node):
@@ -65,12 +65,15 @@ def is_lazy(tree: ast.Module) -> bool:
     return False
 
 
-def base_statements(tree: ast.Module) -> Iterator[ast.Assign]:
-    """Yield the statements that name the bases of a file."""
-    for node in tree.body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else None
-        if isinstance(node, ast.Assign) and isinstance(target, ast.Name) and target.id == BASE:
-            yield node
+def base_statements(tree: ast.Module) -> list[ast.Assign]:
+    """Return the statements that name the bases of a file, in whatever block they stand."""
+    return [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id == BASE
+    ]
 
 
 def reads_base(node: ast.With) -> bool:

@@ -313,6 +313,8 @@ def test_error_in_a_function_is_told_at_its_line(tmp_path: Path) -> None:
         ("x = {{_base_.modle}}", r"mine.py:2: KeyError: there is no 'modle'; did you mean 'model'"),
         ("x = _base_.model.haed", r"mine.py:2: AttributeError: there is no 'haed'; did you mean"),
         ("x = dict(a=1, **dict(a=2))", "mine.py:2: TypeError: .*multiple values"),
+        ("if True:\n    _base_ = ['other.py']", "mine.py:3: _base_ is read before the file runs"),
+        ("x = []\nfor _ in range(300):\n    x = [dict(x=x)]", "mine.py: nested too deeply"),
         ("x = {}\nx['x'] = x", "mine.py: nested too deeply, or a value refers to itself"),
         ("x = '{{$NOT_SET_ANYWHERE:}}'", "mine.py:2: set the environment's NOT_SET_ANYWHERE"),
         ("x = " + "[" * 250 + "]" * 250, "mine.py"),
