@@ -27,6 +27,7 @@ def check_model(config: Any) -> Iterator[Finding]:
     heads = heads_of(config)
     yield from _check_class_counts(config, heads)
     yield from _check_class_weights(heads)
+    yield from _check_single_logit(heads)
     yield from _check_channels(config, heads)
     yield from _check_alignment(heads)
     yield from _check_ignored(config, heads)
@@ -62,6 +63,18 @@ def _check_class_weights(heads: Heads) -> Iterator[Finding]:
             if isinstance(weights, (list, tuple)) and classes and len(weights) != classes:
                 text = f"{len(weights)} weights for {classes} classes"
                 yield error((*inner, "class_weight"), text)
+
+
+def _check_single_logit(heads: Heads) -> Iterator[Finding]:
+    """A softmax over one logit is always 1 and has no class 1."""
+    for path, head in heads:
+        if head.get("out_channels") != 1 or head.get("num_classes") == 1:
+            continue
+        for inner, loss in parts_below(head.get("loss_decode", {}), (*path, "loss_decode")):
+            kind = loss.get("type", "CrossEntropyLoss")
+            if kind == "CrossEntropyLoss" and not loss.get("use_sigmoid"):
+                text = "False, but out_channels=1 gives one logit: set use_sigmoid=True"
+                yield error((*inner, "use_sigmoid"), text)
 
 
 def stage_channels(backbone: Any) -> list[int] | None:

@@ -222,6 +222,20 @@ def test_an_unknown_loss_lists_losses_and_a_head_heads() -> None:
     assert "ResNet" not in head.split("nlseg has ")[1]
 
 
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        ({}, "decode_head.loss_decode.use_sigmoid: False, but out_channels=1 gives one logit"),
+        ({"loss_decode": {"type": "CrossEntropyLoss", "use_sigmoid": True}}, ""),
+        ({"loss_decode": [{"type": "TverskyLoss"}]}, ""),
+    ],
+)
+def test_one_logit_needs_the_sigmoid_form(loss: dict[str, Any], expected: str) -> None:
+    head = {**FCN, "in_channels": 512, "num_classes": 2, "out_channels": 1, **loss}
+    message = told({"model": {"type": "EncoderDecoder", "backbone": BACKBONE, "decode_head": head}})
+    assert expected in message if expected else message == ""
+
+
 REGISTRIES = (
     DATA_SAMPLERS, DATASETS, EVALUATOR, HOOKS, LOOPS, METRICS, MODELS, OPTIM_WRAPPERS, TASK_UTILS,
     TRANSFORMS, VISUALIZERS,

@@ -185,3 +185,22 @@ def test_two_classes_may_have_one_logit_with_a_threshold_of_0_3():
     assert head.conv_seg.out_channels == 1
     with pytest.warns(UserWarning, match="out_channels=1"):
         FCNHead(in_channels=8, channels=4, num_classes=2)
+
+
+def test_one_logit_is_for_two_classes_only_and_keeps_a_given_threshold():
+    with pytest.raises(ConfigError, match="1 is neither num_classes"):
+        FCNHead(in_channels=8, channels=4, num_classes=3, out_channels=1)
+    loss = {"type": "CrossEntropyLoss", "use_sigmoid": True}
+    small = {"in_channels": 8, "channels": 4, "num_classes": 2, "loss_decode": loss}
+    head = FCNHead(out_channels=1, threshold=0.6, **small)
+    assert head.threshold == 0.6
+    both = FCNHead(out_channels=2, **small)
+    assert (both.threshold, both.conv_seg.out_channels) == (None, 2)
+    logits = torch.tensor([-1.0, 0.3, 0.5, 2.0]).view(1, 1, 2, 2)  # 0.27, 0.57, 0.62, 0.88
+    label = torch.tensor([0, 0, 1, 1]).view(1, 2, 2)
+    losses = head.loss_by_feat(logits, rec.label_samples(label))
+    assert losses["acc_seg"].item() == pytest.approx(100)
+    head.threshold = 0.3
+    assert head.loss_by_feat(logits, rec.label_samples(label))["acc_seg"].item() == pytest.approx(
+        75
+    )

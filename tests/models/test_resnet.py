@@ -79,6 +79,19 @@ def test_frozen_stages_neither_train_nor_change_their_statistics():
     assert changed == {"layer3", "layer4"}
 
 
+@pytest.mark.parametrize("net", [ResNet, ResNetV1c])
+def test_zero_frozen_stages_freeze_the_stem_alone(net):
+    backbone = net(18, frozen_stages=0, **SMALL).train()
+    frozen = {n.split(".")[0] for n, p in backbone.named_parameters() if not p.requires_grad}
+    assert frozen == ({"conv1", "bn1"} if net is ResNet else {"stem"})
+    before = copy.deepcopy(backbone.state_dict())
+    backbone(torch.randn(2, 3, 32, 32))
+    changed = {k.split(".")[0] for k, v in backbone.state_dict().items() if not v.equal(before[k])}
+    assert changed == {"layer1", "layer2", "layer3", "layer4"}
+    everything = net(18, frozen_stages=-1, **SMALL).train()
+    assert all(p.requires_grad for p in everything.parameters())
+
+
 def test_norm_eval_keeps_every_statistic_but_trains_the_weights():
     net = ResNetV1c(18, norm_eval=True, **SMALL).train()
     assert not any(m.training for m in net.modules() if isinstance(m, nn.BatchNorm2d))
@@ -100,6 +113,20 @@ def test_checkpointing_changes_neither_gradients_nor_statistics(depth):
         assert torch.equal(ours.grad, want.grad), name
     for (name, ours), want in zip(saving.named_buffers(), plain.buffers(), strict=True):
         assert torch.equal(ours, want), name
+
+
+@pytest.mark.parametrize("by", ["pretrained", "init_cfg"])
+def test_loaded_weights_are_not_overwritten_by_zero_init_residual(by, tmp_path):
+    source = ResNet(18, **SMALL)
+    for parameter in source.parameters():
+        nn.init.constant_(parameter, 0.5)
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    file = str(tmp_path / "weights.pth")
+    start = file if by == "pretrained" else {"type": "Pretrained", "checkpoint": file}
+    net = ResNet(18, zero_init_residual=True, **{by: start}, **SMALL)
+    net.init_weights()
+    assert net.layer1[0].bn2.weight.eq(0.5).all()
+    assert net.layer4[1].bn2.weight.eq(0.5).all()
 
 
 def test_the_last_norm_of_a_block_starts_at_zero():

@@ -68,6 +68,26 @@ def test_views_of_one_size_run_together_as_far_as_allowed():
     assert torch.equal(labels[0], labels[2])
 
 
+def test_the_largest_batch_runs_first_and_the_first_view_is_the_result():
+    segmentor = rec.build("GC").eval()
+    model = MODELS.build({"type": "SegTTAModel", "module": segmentor, "max_pixels": 0})
+    ran = []
+    segmentor.backbone.register_forward_pre_hook(
+        lambda _, inputs: ran.append(inputs[0].shape[-2:].numel())
+    )
+    data = views()
+    order = [5, 2, 0, 7, 10]  # neither rising nor falling in size
+    data = {key: [values[i] for i in order] for key, values in data.items()}
+    for place, (sample,) in enumerate(data["data_samples"]):
+        sample.set_metainfo({"img_path": f"view {place}"})
+    sizes = [image.shape[-2:].numel() for (image,) in data["inputs"]]
+    with torch.no_grad():
+        (result,) = model.test_step(data)
+    assert sizes != sorted(sizes, reverse=True)
+    assert ran == sorted(sizes, reverse=True)
+    assert result.img_path == "view 0"
+
+
 def test_two_images_at_once_get_what_each_gets_alone():
     model = MODELS.build({"type": "SegTTAModel", "module": rec.build("NL").eval()})
     one, other = views(), views()
