@@ -11,8 +11,10 @@ from nlseg.datasets.bad_samples import BadSamplePolicy, BadSamples
 from nlseg.datasets.cache import FrameCache, attach_frames, cache_files
 from nlseg.datasets.metainfo import class_map, fit_palette, join_label_maps, read_metainfo
 from nlseg.datasets.pairs import Folders, Source, find_pairs
-from nlseg.datasets.stream import sample_rng, seed_global_state
+from nlseg.datasets.stream import sample_rng, seeded_globals
 from nlseg.datasets.transforms.compose import Compose, FuseMode
+from nlseg.datasets.transforms.labels import check_range
+from nlseg.datasets.transforms.pack import final_label
 from nlseg.errors import ConfigError, DataError
 from nlseg.registry import DATASETS
 from nlseg.structures import IGNORE_INDEX, SampleIndex
@@ -52,7 +54,8 @@ class BaseSegDataset(BaseDataset):
             of 0 and 255; values that it does not name stay. None for the class's ``LABEL_MAP``.
         palette_to_index: Label files are painted in colours: True for the palette's, or a list of
             RGB colours, or a mapping from RGB tuples to class indices.
-        check_labels: Refuse label values outside the class range when a label file is loaded.
+        check_labels: Refuse label values outside the class range when a label file is loaded, or at
+            the end of a pipeline with transforms of your own, which may make other labels of them.
         bad_samples: ``dict(policy="raise" | "skip" | "replace", limit=..., log=...)``: what
             happens to a sample whose files cannot be used.
         fuse: ``exact``, ``fast`` or ``off``: whether random resize, crop and flip are one step, see
@@ -247,10 +250,11 @@ class BaseSegDataset(BaseDataset):
             self.full_init()
         image, number = index if isinstance(index, SampleIndex) else (int(index), int(index))
         if self.test_mode:
-            return self.bad_samples.load(self._required, image)
+            with seeded_globals(self.seed, image, training=False):
+                return self.bad_samples.load(self._required, image)
         for attempt in range(1, self.max_refetch + 2):
-            seed_global_state(self.seed, number)
-            item = self.bad_samples.load(self.prepare_data, image, number)
+            with seeded_globals(self.seed, number):
+                item = self.bad_samples.load(self.prepare_data, image, number)
             if item is not None or (self.bad_samples.skips and self.bad_samples.last_was_bad):
                 return item
             image = int(sample_rng(self.seed, number, attempt).randint(len(self)))
@@ -267,10 +271,33 @@ class BaseSegDataset(BaseDataset):
         return item
 
     def prepare_data(self, idx: int, number: int | None = None) -> Any:
-        """Run the pipeline on image ``idx`` with the draws of sample ``number``."""
+        """Run the pipeline on image ``idx`` with the draws of sample ``number``.
+
+        Raises:
+            DataError: The sample cannot be used.
+        """
         sample = self.get_data_info(idx)
         if number is not None:
             sample["rng"] = sample_rng(self.seed, number)
         if self.frames is not None:
             attach_frames(self.frames, sample)
-        return self.pipeline(sample)
+        if not self.pipeline.has_foreign_steps:
+            return self.pipeline(sample)
+        strays: list[DataError] = []
+        sample["stray_labels"] = strays
+        result = self.pipeline(sample)
+        self._check_result(result, sample, strays)
+        return result
+
+    def _check_result(
+        self, result: Any, entry: dict[str, Any], strays: Sequence[DataError]
+    ) -> None:
+        """Check the labels at the end, where a user's transform may have made others of them."""
+        label = final_label(result)
+        if label is None or entry.get("num_classes") is None:
+            return
+        try:
+            path = str(entry.get("seg_map_path"))
+            check_range(label, path, entry["num_classes"], entry.get("ignore_index"))
+        except DataError as error:
+            raise (strays[0] if strays else error) from None

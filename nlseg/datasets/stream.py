@@ -8,6 +8,7 @@ equal slices of that. Evaluation walks through the images once: rank r takes r, 
 
 import random
 from collections.abc import Iterator, Sequence, Sized
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -17,13 +18,13 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.registry import FUNCTIONS
 from numpy.random import MT19937, RandomState, SeedSequence
 from numpy.typing import NDArray
-from torch.utils.data import Sampler, default_collate
+from torch.utils.data import Sampler, default_collate, get_worker_info
 
 from nlseg.errors import DataError
 from nlseg.registry import DATA_SAMPLERS
 from nlseg.structures import SampleIndex
 
-_ORDER, _SAMPLE, _GLOBAL = 0, 1, 2
+_ORDER, _SAMPLE, _GLOBAL, _EVALUATION = 0, 1, 2, 3
 
 
 def _generator(seed: int, *key: int) -> RandomState:
@@ -59,11 +60,32 @@ def permutation(seed: int, epoch: int, size: int, lane: int = 0) -> NDArray[np.i
     return order
 
 
-def seed_global_state(seed: int, number: int) -> None:
-    """Seed numpy's and Python's global generators for transforms that know no ``sample['rng']``."""
-    words = SeedSequence(seed, spawn_key=(_GLOBAL, number)).generate_state(2)
+@contextmanager
+def seeded_globals(seed: int, number: int, *, training: bool = True) -> Iterator[None]:
+    """Seed the generators of numpy, Python and torch for what knows no ``sample["rng"]``.
+
+    Outside of worker processes their states are put back afterwards, so that a network's draws do
+    not depend on where samples are loaded.
+
+    Args:
+        seed: Seed of the run.
+        number: Number of the sample in the training stream, or of the image in an evaluation.
+        training: Which of the two.
+    """
+    key = (_GLOBAL if training else _EVALUATION, number)
+    words = SeedSequence(seed, spawn_key=key).generate_state(3)
+    shared = get_worker_info() is None
+    kept = (np.random.get_state(), random.getstate(), torch.get_rng_state()) if shared else None
     np.random.seed(int(words[0]))
     random.seed(int(words[1]))
+    torch.default_generator.manual_seed(int(words[2]))
+    try:
+        yield
+    finally:
+        if kept is not None:
+            np.random.set_state(kept[0])
+            random.setstate(kept[1])
+            torch.set_rng_state(kept[2])
 
 
 class _Shard(Sampler[Any]):

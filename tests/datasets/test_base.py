@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import mmcv.transforms
 import numpy as np
 import pytest
 from numpy.random import RandomState
@@ -18,6 +19,8 @@ from nlseg.datasets import (
     get_palette,
 )
 from nlseg.datasets.catalogue import voc_colour
+from nlseg.datasets.transforms import Compose
+from nlseg.datasets.transforms.pack import final_label
 from nlseg.errors import ConfigError, DataError
 from nlseg.registry import DATASETS
 from tests.datasets.folders import LOAD, config, write_pairs
@@ -322,3 +325,44 @@ def test_a_class_of_data_sets_may_say_which_labels_become_which(root: Path) -> N
     raw = np.array(Image.open(root / "labels/a.png"))
     np.testing.assert_array_equal(dataset[0]["gt_seg_map"], np.minimum(raw, 1))
     assert dataset.metainfo["palette"] == [[9, 9, 9], [8, 8, 8]]
+
+
+class Coarser:
+    """A user's transform: ids 30..32 become classes 0..2."""
+
+    def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
+        sample["gt_seg_map"] = sample["gt_seg_map"] - 30
+        return sample
+
+
+@pytest.mark.parametrize("pack", [[], [{"type": "PackSegInputs"}]])
+def test_a_users_transform_may_remap_labels_before_they_are_checked(root: Path, pack: Any) -> None:
+    for name in ("a", "b", "deep/c"):
+        label = np.array(Image.open(root / f"labels/{name}.png")) + 30
+        Image.fromarray(label).save(root / f"labels/{name}.png")
+    assert "labels 30 " in message(lambda: build(root, pipeline=LOAD + pack)[0])
+    dataset = build(root, pipeline=[*LOAD, Coarser(), *pack])
+    label = final_label(dataset[0])
+    assert label is not None
+    assert set(np.unique(label)) == {0, 1, 2}
+    # strays that are left are told with the file's own values, others with those at the end
+    raw = np.full((24, 32), 30, np.uint8)
+    raw[0, :5] = 77
+    Image.fromarray(raw).save(root / "labels/b.png")
+    text = message(lambda: dataset[1])
+    assert f"{root}/labels/b.png: labels 30 (763 px), 77 (5 px) outside 0..2" in text
+    Image.fromarray(np.ones((24, 32), np.uint8)).save(root / "labels/b.png")
+    text = message(lambda: dataset[1])
+    assert f"{root}/labels/b.png: label 227 (768 px) outside 0..2" in text
+    assert build(root, pipeline=[*LOAD, Coarser(), *pack], check_labels=False)[1] is not None
+
+
+def test_which_steps_are_foreign() -> None:
+    def own(sample: Any) -> Any:
+        return sample
+
+    flip = {"type": "RandomFlip", "prob": 0.5}
+    assert not Compose([*LOAD, flip, {"type": "mmcv.RandomGrayscale"}]).has_foreign_steps
+    assert Compose([own]).has_foreign_steps
+    assert Compose([mmcv.transforms.RandomApply([own])]).has_foreign_steps
+    assert not Compose([mmcv.transforms.RandomApply([flip])]).has_foreign_steps

@@ -1,5 +1,6 @@
 """The stream of samples: the same for any number of workers, ranks and restarts."""
 
+import random
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -122,18 +123,46 @@ def test_the_generators_stay_what_they_are() -> None:
 
 def test_users_transforms_get_seeded_global_generators(tmp_path: Path) -> None:
     write_pairs(tmp_path, ["a", "b"])
-    drawn = []
+    drawn: list[Any] = []
 
     def note(sample: dict[str, Any]) -> dict[str, Any]:
-        import random
-
-        drawn.append((np.random.rand(), random.random()))
+        drawn.append((np.random.rand(), random.random(), torch.rand(1).item()))
         return sample
 
     dataset = DATASETS.build(config(tmp_path, pipeline=[note]))
     for number in (4, 5, 4):
         dataset[SampleIndex(0, number)]
-    assert drawn[0] == drawn[2] != drawn[1]
+    assert drawn[0] == drawn[2]
+    assert all(first != second for first, second in zip(drawn[0], drawn[1], strict=True))
+    # in an evaluation the image decides, whatever was drawn before
+    drawn.clear()
+    evaluation = DATASETS.build(config(tmp_path, pipeline=[note], test_mode=True))
+    for image in (0, 1, 0):
+        evaluation[image]
+    assert drawn[0] == drawn[2]
+    assert all(first != second for first, second in zip(drawn[0], drawn[1], strict=True))
+
+
+def test_loading_a_sample_leaves_the_global_generators_alone(tmp_path: Path) -> None:
+    write_pairs(tmp_path, ["a", "b"])
+
+    def draw(sample: dict[str, Any]) -> dict[str, Any]:
+        np.random.rand(), random.random(), torch.rand(1)
+        return sample
+
+    def next_numbers() -> tuple[float, float, float]:
+        np.random.seed(1)
+        random.seed(1)
+        torch.manual_seed(1)
+        dataset[0]
+        return np.random.rand(), random.random(), torch.rand(1).item()
+
+    numbers = []
+    for test_mode in (False, True):
+        dataset = DATASETS.build(config(tmp_path, pipeline=[draw], test_mode=test_mode))
+        numbers.append(next_numbers())
+    dataset = {0: None}
+    assert numbers == [next_numbers()] * 2
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from types import FunctionType
 from typing import Any, Literal, get_args
 
 from mmcv.transforms import BaseTransform
@@ -60,10 +61,23 @@ class TestTimeAug(BaseTransform):
 FuseMode = Literal["exact", "fast", "off"]
 
 
+def is_foreign(step: Any) -> bool:
+    """Return whether a transform, or one inside it, is neither ours nor mmcv's."""
+    if isinstance(step, list | tuple):
+        return any(map(is_foreign, step))
+    kind = step if isinstance(step, FunctionType | type) else type(step)
+    if str(kind.__module__).partition(".")[0] not in ("nlseg", "mmcv"):
+        return True
+    parts = (getattr(step, name, None) for name in ("transforms", "steps"))
+    inside = (part for part in parts if isinstance(part, list | tuple) or callable(part))
+    return any(map(is_foreign, inside))
+
+
 class Compose:
     """Apply transforms one after the other.
 
-    ``transforms`` lists them as the config does, ``steps`` what is carried out.
+    ``transforms`` lists them as the config does, ``steps`` what is carried out;
+    ``has_foreign_steps`` says whether a user's transform is among them.
 
     Args:
         transforms: Callables, or configs of registered transforms.
@@ -89,6 +103,7 @@ class Compose:
                 self.transforms.append(item)
             else:
                 raise ConfigError(f"pipeline: {item!r} is neither a dict nor a callable")
+        self.has_foreign_steps = any(map(is_foreign, self.transforms))
         self.steps = self.transforms if fuse == "off" else fuse_steps(self.transforms, fuse)
 
     def __call__(self, sample: Sample) -> Any:

@@ -59,20 +59,32 @@ def histogram(label: NDArray[np.uint8]) -> NDArray[np.int64]:
     return counts.ravel().astype(np.int64)
 
 
-def check_range(
-    label: NDArray[np.uint8], path: str, num_classes: int, ignore_index: int | None
-) -> None:
-    """Refuse a label map (H, W) with a value that is neither a class nor ignored.
+def check_range(label: NDArray[Any], path: str, num_classes: int, ignore_index: int | None) -> None:
+    """Refuse a label map with a value that is neither a class nor ignored.
+
+    Args:
+        label: Whole numbers of any shape.
+        path: Its file, for the error.
+        num_classes: Number of classes.
+        ignore_index: Value that does not count.
 
     Raises:
         DataError: Names the file, the values and how many pixels have them.
     """
-    if ignore_index == 255 and int((label + np.uint8(1)).max(initial=0)) <= num_classes:
-        return
-    counts = np.bincount(label.ravel(), minlength=256)
-    stray = [int(v) for v in np.flatnonzero(counts) if v >= num_classes and v != ignore_index]
+    if label.dtype != np.uint8 and label.size and label.min() >= 0 and label.max() <= 255:
+        label = label.astype(np.uint8)
+    if label.dtype == np.uint8:
+        if ignore_index == 255 and int((label + np.uint8(1)).max(initial=0)) <= num_classes:
+            return
+        counts = np.bincount(label.ravel(), minlength=256)
+        values = np.flatnonzero(counts)
+        counts = counts[values]
+    else:
+        values, counts = np.unique(label, return_counts=True)
+    is_stray = ((values < 0) | (values >= num_classes)) & (values != ignore_index)
+    stray = list(zip(values[is_stray].tolist(), counts[is_stray].tolist(), strict=True))
     if stray:
-        shown = ", ".join(f"{value} ({counts[value]} px)" for value in stray[:_SHOWN])
+        shown = ", ".join(f"{value} ({count} px)" for value, count in stray[:_SHOWN])
         more = f" and {len(stray) - _SHOWN} more" if len(stray) > _SHOWN else ""
         word = "label" if len(stray) == 1 else "labels"
         raise DataError(
@@ -187,12 +199,24 @@ class LoadAnnotations(BaseTransform):
         if table is not None:
             label = cv2.LUT(label, table)
         if sample.get("num_classes") is not None:
-            check_range(
-                label, path, sample["num_classes"], sample.get("ignore_index", IGNORE_INDEX)
-            )
+            self.check(label, sample)
         sample["gt_seg_map"] = label
         sample["seg_fields"] = [*sample.get("seg_fields", ()), "gt_seg_map"]
         return sample
+
+    def check(self, label: NDArray[np.uint8], sample: Sample) -> None:
+        """Refuse stray labels, or note them where later steps may make other labels of them.
+
+        Raises:
+            DataError: A label is outside the class range.
+        """
+        ignore_index = sample.get("ignore_index", IGNORE_INDEX)
+        try:
+            check_range(label, sample["seg_map_path"], sample["num_classes"], ignore_index)
+        except DataError as error:
+            if "stray_labels" not in sample:
+                raise
+            sample["stray_labels"].append(error)
 
     def reduces(self, sample: Sample) -> bool:
         """Return whether labels are shifted: the pipeline's word, else the data set's."""

@@ -1,6 +1,6 @@
 """Arrays to the tensors and data samples that a model takes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import cv2
@@ -80,3 +80,19 @@ class PackSegInputs(BaseTransform):
         data_sample.set_metainfo({key: sample[key] for key in self.meta_keys if key in sample})
         packed["data_samples"] = data_sample
         return packed
+
+
+def final_label(result: Any) -> NDArray[Any] | None:
+    """Return the label map that a pipeline ends with, packed or not; None where there is none.
+
+    Args:
+        result: What a pipeline gives. Of several views of one image the first counts.
+    """
+    if not isinstance(result, Mapping):
+        return None
+    packed = result.get("data_samples")
+    first = packed[0] if isinstance(packed, list) and packed else packed
+    if isinstance(first, SegDataSample) and "gt_sem_seg" in first:
+        return np.asarray(first.gt_sem_seg.data)
+    label = result.get("gt_seg_map")
+    return label if isinstance(label, np.ndarray) else None
