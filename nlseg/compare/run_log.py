@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nlseg.errors import UserError
-from nlseg.run.logs import FILE, read_scalars
+from nlseg.run.logs import SCALARS_FILE, read_scalars
 from nlseg.table import format_table
 from nlseg.visualization.plots import Scalars
 
@@ -42,10 +42,10 @@ def find_scalars(path: Path) -> Path:
     """
     if path.is_file():
         return path
-    own = path / FILE
+    own = path / SCALARS_FILE
     found = [own] if own.is_file() else sorted(path.glob("**/scalars.json*"))
     if not found:
-        raise UserError(f"{path}: no {FILE} here; give a run folder or such a file")
+        raise UserError(f"{path}: no {SCALARS_FILE} here; give a run folder or such a file")
     return found[-1]
 
 
@@ -56,7 +56,7 @@ def _folder_name(file: Path) -> str:
 
 
 def _read(file: Path) -> Scalars:
-    if file.name == FILE:
+    if file.name == SCALARS_FILE:
         return read_scalars(file)
     run = []
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -11,7 +11,7 @@ from typing import Any
 from nlseg.compare.sweep import SweepRun
 from nlseg.config.literals import parse_value
 from nlseg.errors import UserError
-from nlseg.run.logs import FILE, read_scalars
+from nlseg.run.logs import SCALARS_FILE, read_scalars
 from nlseg.table import format_table
 from nlseg.visualization.plots import ScoreGroup, plot_scores
 
@@ -41,7 +41,7 @@ def score_of(run: SweepRun, metric: str, *, best: bool) -> float | None:
 
 def validations(run: SweepRun) -> list[dict[str, Any]]:
     """Return the scalars of each validation of a run, none where it has not begun."""
-    file = run.folder / FILE
+    file = run.folder / SCALARS_FILE
     entries = read_scalars(file) if file.is_file() else []
     return [entry for entry in entries if entry.get("kind") == "val"]
 

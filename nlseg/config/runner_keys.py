@@ -16,8 +16,9 @@ TOOL_KEYS = (
 """What the commands and the inference API read; ``custom`` holds whatever the user likes."""
 
 OWN_KEYS = (
-    "channels_last", "find_unused_parameters", "load_finite", "load_strict", "max_time",
-    "model_wrapper_cfg", "non_finite", "tf32", "time_limits",
+    "activation_checkpointing", "channels_last", "efficient_conv_bn_eval", "find_unused_parameters",
+    "load_finite", "load_strict", "max_time", "model_wrapper_cfg", "non_finite", "tf32",
+    "time_limits",
 )  # fmt: skip
 """What nlseg's runner reads beyond mmengine's."""
 

@@ -26,7 +26,6 @@ from nlseg.plan.training_step import (
     smaller_sizes,
 )
 from nlseg.run import processes
-from nlseg.run.control import Control
 from nlseg.run.runner import Runner
 from nlseg.structures import SegDataSample
 
@@ -93,17 +92,11 @@ def built(config: Config) -> Iterator[Runner]:
         config.log_level = "WARNING"
         runner = Runner.build(config)
         try:
-            loops = [runner.train_loop]
-            loops += [runner.val_loop] if config.get("val_cfg") is not None else []
-            loops += [runner.test_loop] if config.get("test_cfg") is not None else []
-            runner.control = Control(runner)
-            runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-            if runner.param_schedulers is not None:
-                runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
+            runner.prepare_training()
+            _ = runner.test_loop  # built, so that its mistakes are told
             yield runner
         finally:
-            runner._shut_down_loaders()
-            runner.lock.release()
+            runner.close()
 
 
 def dry_run(config: Config) -> DryRun:

@@ -229,11 +229,17 @@ def remove(path: Path) -> None:
     record_path(path).unlink(missing_ok=True)
 
 
+def number_of(path: Path, template: str) -> int | None:
+    """Return the number in a name that follows a template such as ``iter_{}.pth``, else None."""
+    pattern = re.escape(template).replace(r"\{\}", r"(\d+)")
+    match = re.fullmatch(pattern, path.name)
+    return int(match.group(1)) if match else None
+
+
 def numbered(folder: Path, template: str) -> dict[int, Path]:
-    """List the checkpoints whose name follows a template such as ``iter_{}.pth``, by number."""
-    pattern = re.compile(re.escape(template).replace(r"\{\}", r"(\d+)"))
-    found = {path: pattern.fullmatch(path.name) for path in folder.glob("*.pth")}
-    return {int(match.group(1)): path for path, match in found.items() if match}
+    """List the checkpoints whose name follows a template, by number."""
+    found = {path: number_of(path, template) for path in folder.glob("*.pth")}
+    return {number: path for path, number in found.items() if number is not None}
 
 
 def prune(folder: Path, template: str, *, keep: int, current: int) -> None:

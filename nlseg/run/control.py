@@ -1,4 +1,9 @@
-"""What is decided between iterations: go on, leave out a step, save and stop, go back."""
+"""What is decided between iterations: train on, leave out a step, save and stop, roll back.
+
+A request to stop only sets a flag. All processes agree on it (see ``step.Agreement``), finish the
+same iteration, a checkpoint is written, and the process exits with code 143, which tells a requeue
+wrapper that the run is to be resumed. The training loop notes for ``Watchdog`` what it is doing.
+"""
 
 import faulthandler
 import os
@@ -8,20 +13,25 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
 import torch
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper as MMOptimWrapper
+from mmengine.optim import OptimWrapperDict
 from torch import Tensor
 
 from nlseg.errors import ConfigError
 from nlseg.run import processes, resume
+from nlseg.run.device import seed_iteration
+from nlseg.run.finite import FiniteGuard, RollBack
 from nlseg.run.folder import FAULTS
-from nlseg.run.hooks import EMAHook
 from nlseg.run.loaders import note_stop
-from nlseg.run.save import CheckpointHook
-from nlseg.run.step import Agreement, FiniteGuard, RollBack, Verdict
+from nlseg.run.processes import Agreement, Verdict
+from nlseg.run.protocol import RunnerProtocol
 
 EXIT_CODE = 143
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -54,7 +64,7 @@ def parse_duration(text: str | float) -> float:
 
 
 class StopRequests:
-    """Listens for requests to stop while training runs.
+    """Listens for SIGTERM, SIGINT and SIGUSR1, and watches the limit of time, during training.
 
     Args:
         agreement: Where the request is taken to the other processes.
@@ -128,6 +138,11 @@ _BACKUP_S = 120.0
 
 class Watchdog:
     """Ends the process when one section of its work takes longer than its limit.
+
+    A thread looks once a second at what the training loop has noted. When a limit is over, the
+    stacks of all threads go to a file and the process ends with code 1, so that its launcher can
+    start it again. Should the thread itself be unable to run, because native code holds Python's
+    lock, a timer in C does the same.
 
     Args:
         limits_s: Seconds for 'start' (up to the end of the first iteration), 'iteration',
@@ -214,31 +229,27 @@ class Control:
             ``max_time`` are read.
     """
 
-    def __init__(self, runner: Any) -> None:
+    def __init__(self, runner: RunnerProtocol) -> None:
         self.runner = runner
-        self.folder = Path(runner.work_dir)
         self.agreement = Agreement(processes.device())
+        faults = Path(runner.work_dir) / FAULTS
         policy = {"policy": "stop", "limit": 3, **runner.cfg.get("non_finite", {})}
         if set(policy) != {"policy", "limit"}:
             raise ConfigError(f"non_finite: takes policy and limit, not {', '.join(policy)}")
         self.guard = FiniteGuard(
-            processes.unwrap(runner.model),
-            folder=self.folder / FAULTS,
-            rank=runner.rank,
-            lag=self.agreement.lag,
-            **policy,
-        )
+            processes.unwrap(runner.model), runner.state,
+            folder=faults, rank=runner.rank, lag=self.agreement.lag, **policy,
+        )  # fmt: skip
         limit = runner.cfg.get("max_time")
         self.requests = StopRequests(
             self.agreement, None if limit is None else parse_duration(limit)
         )
-        limits = runner.cfg.get("time_limits", {})
-        self.watchdog = Watchdog(limits, self.folder / FAULTS, runner.rank)
-        self.stopping = False
-        self._validation_s = 0.0
+        self.watchdog = Watchdog(runner.cfg.get("time_limits", {}), faults, runner.rank)
+        self.training = self.stopping = False
 
     def __enter__(self) -> "Control":
-        """Listen for signals and watch the time."""
+        """Listen for signals and watch the time of a training."""
+        self.training = True
         self.requests.__enter__()
         self.watchdog.__enter__()
         return self
@@ -252,6 +263,7 @@ class Control:
         """Stop both."""
         self.watchdog.__exit__(kind, error, trace)
         self.requests.__exit__(kind, error, trace)
+        self.training = False
 
     def watch(self, section: str) -> None:
         """Note what the run does from now on; see ``Watchdog``."""
@@ -286,24 +298,27 @@ class Control:
         for verdict in verdicts:
             self.stopping = self.stopping or verdict.stop
             if verdict.non_finite:
-                self.runner.logger.warning(self.guard.punish(verdict.iteration))
+                self.runner.logger.warning(self.guard.handle(verdict.iteration))
 
     def is_accumulating(self) -> bool:
-        """Tell whether gradients wait for an optimizer step, so that the state is not complete."""
+        """Return whether gradients wait for an optimizer step, so that the state is incomplete."""
         wrapper = self.runner.optim_wrapper
-        count = getattr(wrapper, "_inner_count", 0)
-        waiting = count % getattr(wrapper, "_accumulative_counts", 1) != 0
-        return waiting and count != getattr(wrapper, "_max_counts", -1)
+        if isinstance(wrapper, OptimWrapperDict):
+            return not all(part.should_update() for part in wrapper.values())
+        return isinstance(wrapper, MMOptimWrapper) and not wrapper.should_update()
 
-    def leave_if_asked(self) -> None:
+    def leave_if_asked(self, iteration: int | None = None) -> None:
         """Between two iterations: save and stop, when all processes agreed to.
+
+        Args:
+            iteration: Iterations trained, where the loop has not counted the present one yet.
 
         Raises:
             Preempted: The state is saved.
         """
-        self.requests.check_time(self._validation_s)
+        self.requests.check_time()
         if self.stopping and not self.is_accumulating():
-            self._leave()
+            self._leave(iteration)
 
     def leave_validation_if_asked(self) -> None:
         """Between two images of a validation: stop; the validation is repeated after a resume.
@@ -311,27 +326,15 @@ class Control:
         Raises:
             Preempted: The state is saved.
         """
-        training = isinstance(getattr(self.runner.train_loop, "iter", None), int)
-        if not training or self.is_accumulating():
+        if not self.training or self.is_accumulating():
             return
         if processes.any_of(self.agreement.stop_asked):
-            for hook in self.runner.hooks:
-                if isinstance(hook, EMAHook):
-                    hook.put_back()
+            self.runner.call_hook("after_val_interrupted")
             self._leave()
 
-    def _leave(self) -> None:
-        saved = self.checkpoints().save_now(self.runner)
+    def _leave(self, iteration: int | None = None) -> None:
+        saved = self.runner.checkpoints.save_now(self.runner, iteration)
         raise Preempted(f"{self.requests.reason}; saved {saved}")
-
-    def checkpoints(self) -> CheckpointHook:
-        """Return the hook that saves; one that saves on request only where the config has none."""
-        for hook in self.runner.hooks:
-            if isinstance(hook, CheckpointHook):
-                return hook
-        hook = CheckpointHook(interval=-1, by_epoch=False)
-        hook.before_train(self.runner)
-        return hook
 
     def roll_back(self, request: RollBack) -> None:
         """Go back to the newest checkpoint, and on with the samples after the failing iteration.
@@ -339,23 +342,59 @@ class Control:
         Args:
             request: Says which iteration failed.
         """
-        runner = self.runner
-        loop, happened = runner.train_loop, self.guard.happened
+        runner, state = self.runner, self.runner.state
+        before = replace(state)
         self.agreement.drain()
-        checkpoints = self.checkpoints()
-        checkpoints.finish(runner, must=False)
-        path = resume.find(checkpoints.keeper.folder, runner.logger.warning)
-        target = loop.jumped + request.iteration + 1
+        runner.checkpoints.finish(runner, must=False)
+        path = resume.find(runner.checkpoints.keeper.folder, runner.logger.warning)
         runner.optim_wrapper.zero_grad()
         if path is None:
             raise ConfigError("non_finite.policy: 'rollback' has no checkpoint to go back to yet")
-        runner.resumed = resume.read(path)
-        resume.restore(runner, runner.resumed)
-        loop.jumped = target - loop.iter
-        self.guard.happened = happened
-        runner.optim_wrapper.initialize_count_status(runner.model, loop.iter, loop.max_iters)
-        checkpoints.before_train(runner)
-        runner.logger.warning(
-            f"rolled back to {path.name}; iteration {loop.iter + 1} goes on with the samples after "
-            f"those of iteration {request.iteration + 1}"
+        runner.restore(resume.read(path))
+        state.leave_out(request.iteration, before)
+        runner.optim_wrapper.initialize_count_status(
+            runner.model, state.iteration, runner.max_iters
         )
+        runner.checkpoints.before_train(runner)
+        runner.logger.warning(
+            f"rolled back to {path.name}; iteration {state.iteration + 1} goes on with the samples "
+            f"after those of iteration {request.iteration + 1}"
+        )
+
+
+class OpenUserLoop(Hook):
+    """Does around an iteration of a user's own training loop what nlseg's loop does itself."""
+
+    priority = "HIGHEST"
+
+    def before_train_iter(
+        self, runner: RunnerProtocol, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        """Watch the time, seed what the network draws, keep the running statistics."""
+        runner.control.watch("iteration")
+        seed_iteration(runner.seed, runner.iter, runner.rank)
+        runner.control.guard.before_iteration()
+
+    def after_train_iter(
+        self, runner: RunnerProtocol, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Agree with the other processes."""
+        runner.control.settle(data_batch, outputs)
+
+
+class CloseUserLoop(Hook):
+    """Stops a user's own training loop between two iterations, or epochs, where that was asked."""
+
+    priority = "LOWEST"
+
+    def after_train_iter(
+        self, runner: RunnerProtocol, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Save and stop a loop that counts iterations."""
+        if runner.max_epochs <= 1:
+            runner.control.leave_if_asked(runner.iter + 1)
+
+    def after_train_epoch(self, runner: RunnerProtocol) -> None:
+        """Save and stop a loop that counts epochs."""
+        if runner.max_epochs > 1:
+            runner.control.leave_if_asked(runner.iter)

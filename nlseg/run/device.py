@@ -3,9 +3,10 @@
 import os
 import platform
 import random
+import resource
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Literal
+from contextlib import contextmanager
+from typing import Any
 
 import mmengine
 import numpy as np
@@ -69,16 +70,21 @@ def explain(name: str, capability: tuple[int, int], builds: list[str]) -> str:
     )
 
 
-def apply_speed_settings(cfg: Mapping[str, Any], env_cfg: Mapping[str, Any]) -> None:
-    """Set what concerns the whole process: cuDNN's search, TF32.
+def apply_process_settings(cfg: Mapping[str, Any], env_cfg: Mapping[str, Any]) -> None:
+    """Set what concerns the whole process: cuDNN's search, TF32, the number of open files.
 
     Args:
         cfg: The run's config; ``tf32`` (True or False) decides on TensorFloat-32 in products and
             convolutions, and leaves PyTorch's choice when it is not there.
-        env_cfg: mmengine's ``env_cfg``; ``cudnn_benchmark``.
+        env_cfg: mmengine's ``env_cfg``; ``cudnn_benchmark``, and ``resource_limit``, how many files
+            may be open at least.
     """
     if env_cfg.get("cudnn_benchmark"):
         torch.backends.cudnn.benchmark = True
+    limit = env_cfg.get("resource_limit")
+    if limit is not None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(limit, soft), hard), hard))
     tf32 = cfg.get("tf32")
     if tf32 is not None:
         torch.backends.cuda.matmul.allow_tf32 = bool(tf32)
@@ -155,32 +161,6 @@ def be_deterministic() -> None:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.use_deterministic_algorithms(True, warn_only=True)
-
-
-HalfName = Literal["float16", "bfloat16"]
-_NAMES = ("float16", "bfloat16")
-
-
-def check_half(name: HalfName | None) -> HalfName | None:
-    """Return the name if there is such a type.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    if name is not None and name not in _NAMES:
-        raise ConfigError(f"dtype: {name!r} is not one of {', '.join(_NAMES)}")
-    return name
-
-
-def half_precision(enabled: bool, name: HalfName | None) -> AbstractContextManager[object]:
-    """Return a context in which networks compute in half precision; one inside it keeps the type.
-
-    Args:
-        enabled: Whether they do.
-        name: Which type; PyTorch's choice for the device where None.
-    """
-    dtype = None if name is None else getattr(torch, name)
-    return torch.autocast(processes.device().type, dtype, enabled=enabled)
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):

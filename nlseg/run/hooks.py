@@ -2,7 +2,7 @@
 
 import resource
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +24,8 @@ from nlseg.errors import DataError
 from nlseg.evaluation.prediction_files import image_root, prediction_name
 from nlseg.registry import HOOKS, MODELS
 from nlseg.run import processes
-from nlseg.run.logs import ScalarLog
+from nlseg.run.logs import LogGuard, ScalarLog
+from nlseg.run.protocol import RunnerProtocol
 from nlseg.structures import SegDataSample
 from nlseg.visualization.pictures import Image
 
@@ -108,14 +109,30 @@ class EMAHook(MMEMAHook):
         )
         self.swapped = False
 
-    def _swap_ema_parameters(self) -> None:
-        super()._swap_ema_parameters()
-        self.swapped = not self.swapped
+    def before_val_epoch(self, runner: RunnerProtocol) -> None:
+        """Validate with the average."""
+        super().before_val_epoch(runner)
+        self.swapped = True
 
-    def put_back(self) -> None:
-        """Give the network its own weights back when an evaluation ends early."""
+    def after_val_epoch(
+        self, runner: RunnerProtocol, metrics: dict[str, float] | None = None
+    ) -> None:
+        """Give the network its own weights back."""
+        super().after_val_epoch(runner, metrics)
+        self.swapped = False
+
+    def after_val_interrupted(self, runner: RunnerProtocol) -> None:
+        """Give the network its own weights back when a validation ends early."""
         if self.swapped:
-            self._swap_ema_parameters()
+            self.after_val_epoch(runner)
+
+    def after_test_epoch(
+        self, runner: RunnerProtocol, metrics: dict[str, float] | None = None
+    ) -> None:
+        """Give the network its own weights back, unless norms were folded for the test."""
+        names = dict(self.src_model.named_parameters()).keys()
+        if names == dict(self.ema_model.module.named_parameters()).keys():
+            super().after_test_epoch(runner, metrics)
 
 
 @HOOKS.register_module()
@@ -135,12 +152,12 @@ class ProgressHook(Hook):
         self._bars: dict[str, tqdm] = {}
         self._stack = ExitStack()
 
-    def before_run(self, runner: Any) -> None:
+    def before_run(self, runner: RunnerProtocol) -> None:
         """Decide whether to show bars."""
         wanted = sys.stderr.isatty() if self.enabled is None else self.enabled
         self.enabled = wanted and processes.is_main()
 
-    def _open(self, runner: Any, name: str, total: int, done: int = 0) -> None:
+    def _open(self, runner: RunnerProtocol, name: str, total: int, done: int = 0) -> None:
         if self.enabled:
             if not self._bars:
                 self._stack.enter_context(_lines_above_bar(runner.logger))
@@ -158,49 +175,53 @@ class ProgressHook(Hook):
             if not self._bars:
                 self._stack.close()
 
-    def before_train(self, runner: Any) -> None:
+    def before_train(self, runner: RunnerProtocol) -> None:
         """Open the bar of the whole training."""
         self._open(runner, "train", runner.max_iters, runner.iter)
 
     def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self, runner: RunnerProtocol, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Move on."""
         self._step("train")
 
-    def after_train(self, runner: Any) -> None:
+    def after_train(self, runner: RunnerProtocol) -> None:
         """Close the bar."""
         self._close("train")
 
-    def before_val_epoch(self, runner: Any) -> None:
+    def before_val_epoch(self, runner: RunnerProtocol) -> None:
         """Open a bar for one validation."""
         self._open(runner, "val", len(runner.val_dataloader))
 
     def after_val_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self, runner: RunnerProtocol, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Move on."""
         self._step("val")
 
-    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+    def after_val_epoch(
+        self, runner: RunnerProtocol, metrics: dict[str, float] | None = None
+    ) -> None:
         """Close the bar."""
         self._close("val")
 
-    def before_test_epoch(self, runner: Any) -> None:
+    def before_test_epoch(self, runner: RunnerProtocol) -> None:
         """Open a bar for one test."""
         self._open(runner, "test", len(runner.test_dataloader))
 
     def after_test_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self, runner: RunnerProtocol, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Move on."""
         self._step("test")
 
-    def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+    def after_test_epoch(
+        self, runner: RunnerProtocol, metrics: dict[str, float] | None = None
+    ) -> None:
         """Close the bar."""
         self._close("test")
 
-    def after_run(self, runner: Any) -> None:
+    def after_run(self, runner: RunnerProtocol) -> None:
         """Close what is open when a run ends early."""
         for name in list(self._bars):
             self._close(name)
@@ -216,14 +237,19 @@ def _lines_above_bar(logger: Any) -> Iterator[None]:
 class LoggerHook(MMLoggerHook):
     """Write a log line and the scalars every few iterations; never ends training.
 
-    Lines are mmengine's. Scalars go to ``scalars.jsonl`` of the run folder (see ``scalars``), to
+    Lines are mmengine's. Scalars go to ``scalars.jsonl`` of the run folder (see ``logs``), to
     TensorBoard where it is installed, and to the visualizer's back ends.
 
     Args:
         interval: Iterations between two lines.
         ignore_last: Whether the last iterations of an epoch, fewer than an interval, get no line.
         interval_exp_name: Kept for mmengine's configs; the name is in the log's head.
+        out_dir: Folder, local or remote, that the log is copied to when the run ends.
+        out_suffix: Suffixes of the files that are copied.
+        keep_local: Whether the copied files stay where they were, too.
+        file_client_args: Older form of ``backend_args``.
         log_metric_by_epoch: Whether the back ends get validation scores by epoch.
+        backend_args: Where ``out_dir`` is, as for ``LoadImageFromFile``.
         tensorboard: Whether to write TensorBoard's files where it is installed.
     """
 
@@ -232,7 +258,12 @@ class LoggerHook(MMLoggerHook):
         interval: int = 10,
         ignore_last: bool = True,
         interval_exp_name: int = 1000,
+        out_dir: str | None = None,
+        out_suffix: str | Sequence[str] = (".json", ".log", ".py", "yaml"),
+        keep_local: bool = True,
+        file_client_args: dict[str, Any] | None = None,
         log_metric_by_epoch: bool = True,
+        backend_args: dict[str, Any] | None = None,
         *,
         tensorboard: bool = True,
     ) -> None:
@@ -240,13 +271,18 @@ class LoggerHook(MMLoggerHook):
             interval=interval,
             ignore_last=ignore_last,
             interval_exp_name=interval_exp_name,
+            out_dir=out_dir,
+            out_suffix=out_suffix,
+            keep_local=keep_local,
+            file_client_args=file_client_args,
             log_metric_by_epoch=log_metric_by_epoch,
+            backend_args=backend_args,
         )
         self.tensorboard = tensorboard
         self.curves: ScalarLog | None = None
-        self._warned = False
+        self._guard: LogGuard | None = None
 
-    def before_train(self, runner: Any) -> None:
+    def before_train(self, runner: RunnerProtocol) -> None:
         """Go on with the curves where the run was left."""
         if processes.is_main():
             folder = Path(runner.work_dir)
@@ -254,7 +290,7 @@ class LoggerHook(MMLoggerHook):
             self.curves.resume(runner.iter)
 
     def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self, runner: RunnerProtocol, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Write a line where one is due."""
         last = runner.iter + 1 == runner.max_iters
@@ -266,43 +302,45 @@ class LoggerHook(MMLoggerHook):
             runner.logger.info(line)
             self._write(runner, "train", runner.iter + 1, tag)
 
-    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+    def after_val_epoch(
+        self, runner: RunnerProtocol, metrics: dict[str, float] | None = None
+    ) -> None:
         """Write the scores of a validation."""
         size = len(runner.val_dataloader)
         tag, line = runner.log_processor.get_log_after_epoch(runner, size, "val")
         runner.logger.info(line)
-        training = hasattr(runner.train_loop, "iter")
         step = runner.epoch if self.log_metric_by_epoch else runner.iter
-        self._write(runner, "val", runner.iter if training else 0, tag, step if training else 0)
+        self._write(runner, "val", runner.iter, tag, step)
 
-    def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+    def after_test_epoch(
+        self, runner: RunnerProtocol, metrics: dict[str, float] | None = None
+    ) -> None:
         """Write the scores of a test."""
-        self._guard(runner, lambda: super(LoggerHook, self).after_test_epoch(runner, metrics))
+        self._run_guarded(runner, lambda: super(LoggerHook, self).after_test_epoch(runner, metrics))
 
     def _write(
-        self, runner: Any, kind: str, step: int, tag: dict[str, Any], shown: int | None = None
+        self,
+        runner: RunnerProtocol,
+        kind: str,
+        step: int,
+        tag: dict[str, Any],
+        shown: int | None = None,
     ) -> None:
         if self.curves is not None:
             self.curves.write(kind, step, {**tag, "step": step})
         position = step if shown is None else shown
-        path = self.json_log_path
-        self._guard(runner, lambda: runner.visualizer.add_scalars(tag, position, path))
+        self._run_guarded(runner, lambda: runner.visualizer.add_scalars(tag, position))
 
-    def _guard(self, runner: Any, action: Any) -> None:
-        try:
-            action()
-        except Exception as error:
-            if not self._warned:
-                runner.logger.warning(
-                    f"a log cannot be written ({error!r}); training goes on without"
-                )
-            self._warned = True
+    def _run_guarded(self, runner: RunnerProtocol, action: Callable[[], Any]) -> None:
+        if self._guard is None:
+            self._guard = LogGuard("the log", runner.logger.warning)
+        self._guard.run(action)
 
-    def after_run(self, runner: Any) -> None:
-        """Close the files."""
+    def after_run(self, runner: RunnerProtocol) -> None:
+        """Close the files, and copy them where that was asked for."""
         if self.curves is not None:
             self.curves.close()
-        self._guard(runner, runner.visualizer.close)
+        self._run_guarded(runner, lambda: super(LoggerHook, self).after_run(runner))
 
 
 def peak_memory_mib() -> int:
@@ -345,7 +383,7 @@ class SegVisualizationHook(Hook):
         self.warned = False
 
     def after_val_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self, runner: RunnerProtocol, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Draw the predictions of a validation batch; a full disk does not end a training."""
         try:
@@ -356,13 +394,17 @@ class SegVisualizationHook(Hook):
             self.warned = True
 
     def after_test_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self, runner: RunnerProtocol, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Draw the predictions of a test batch."""
         self._draw(runner, batch_idx, outputs, "test")
 
     def _draw(
-        self, runner: Any, batch_idx: int, outputs: Sequence[SegDataSample] | None, mode: str
+        self,
+        runner: RunnerProtocol,
+        batch_idx: int,
+        outputs: Sequence[SegDataSample] | None,
+        mode: str,
     ) -> None:
         if not self.draw or not self.every_n_inner_iters(batch_idx, self.interval):
             return

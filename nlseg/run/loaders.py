@@ -186,6 +186,15 @@ class BatchStream:
         self.restarts = 0
         self._batches: Iterator[Any] | None = None
 
+    def state_dict(self) -> dict[str, int]:
+        """Return which batch comes next, and where the samples begin."""
+        return {"iteration": self.iteration, "first_sample": self.first_sample}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on with another batch; what was loaded ahead is dropped."""
+        self.iteration, self.first_sample = state["iteration"], state["first_sample"]
+        self._batches = None
+
     def __iter__(self) -> "BatchStream":
         """Return itself, being read from where it is."""
         return self

@@ -1,4 +1,8 @@
-"""The numbers of a run: windows of values, curves over restarts, back ends that may fail."""
+"""The numbers of a run: windows of values, curves that survive restarts, back ends that may fail.
+
+A run writes two files of scalars: ``scalars.jsonl`` in the run folder, one append-only file that is
+continuous over restarts, and ``vis_data/scalars.json`` of each start, which OpenMMLab's tools read.
+"""
 
 import importlib.util
 import json
@@ -6,107 +10,124 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.registry import VISBACKENDS
 from numpy.typing import NDArray
 from torch import Tensor
 
-_METHODS = ("add_config", "add_graph", "add_image", "add_scalar", "add_scalars", "close")
+SCALARS_FILE = "scalars.jsonl"
+_EVENT = "resumed at"
+_WINDOW = 1000
+_BACK_END_METHODS = (
+    "add_config", "add_graph", "add_image", "add_scalar", "add_scalars", "close",
+)  # fmt: skip
 _PATIENCE = 3
 
 
-def forgive_back_ends(visualizer: Any, warn: Callable[[str], None]) -> None:
-    """Let errors of a visualizer's back ends become one warning each.
-
-    A back end that fails several times in a row is not called again, as each time may take long.
+class LogGuard:
+    """Runs what writes logs; a failure costs one warning and never ends a run.
 
     Args:
-        visualizer: mmengine's, or one like it.
+        name: What is written, for the warning.
+        warn: Called with one line at the first failure.
+        patience: Failures in a row after which no further attempt is made, as each may take long;
+            None tries for ever.
+    """
+
+    def __init__(self, name: str, warn: Callable[[str], None], patience: int | None = None) -> None:
+        self.name, self.warn, self.patience = name, warn, patience
+        self.failures = 0
+        self.warned = False
+
+    def run(self, action: Callable[[], Any]) -> None:
+        """Run an action; an exception becomes a warning."""
+        if self.failures == self.patience:
+            return
+        try:
+            action()
+            self.failures = 0
+        except Exception as error:
+            self.failures += 1
+            if not self.warned:
+                self.warned = True
+                self.warn(f"{self.name} fails ({error!r}); training goes on without it")
+
+
+def guarded_back_ends(configs: Any, warn: Callable[[str], None]) -> list[dict[str, Any] | Any]:
+    """Change the configs of a visualizer's back ends so that a failing one cannot end a run.
+
+    Args:
+        configs: One back end or a list of them, as dicts or built.
         warn: Called with one line when a back end fails for the first time.
     """
-    for name, back_end in visualizer._vis_backends.items():
-        guard = _Guard(name, warn)
-        for method in _METHODS:
-            setattr(back_end, method, guard.around(getattr(back_end, method)))
+    given = configs if isinstance(configs, (list, tuple)) else [configs]
+    guarded: list[Any] = []
+    for config in given:
+        if isinstance(config, dict):
+            inner = {key: value for key, value in config.items() if key != "name"}
+            entry = {"type": _build_back_end, "config": inner, "warn": warn}
+            guarded.append(entry | ({"name": config["name"]} if config.get("name") else {}))
+        else:
+            guarded.append(_guard(config, warn))
+    return guarded
 
 
-class _Guard:
-    def __init__(self, name: str, warn: Callable[[str], None]) -> None:
-        self.name, self.warn = name, warn
-        self.warned = False
-        self.failures = 0
-
-    def around(self, method: Callable[..., Any]) -> Callable[..., None]:
-        @wraps(method)
-        def call(*arguments: Any, **options: Any) -> None:
-            if self.failures == _PATIENCE:
-                return
-            try:
-                method(*arguments, **options)
-                self.failures = 0
-            except Exception as error:
-                self.failures += 1
-                self.tell(error)
-
-        return call
-
-    def tell(self, error: Exception) -> None:
-        if not self.warned:
-            self.warned = True
-            self.warn(
-                f"{self.name} fails ({error!r}); the run goes on, and without it after "
-                f"{_PATIENCE} failures in a row"
-            )
+def _build_back_end(
+    config: dict[str, Any], warn: Callable[[str], None], save_dir: str | None = None
+) -> Any:
+    return _guard(VISBACKENDS.build({"save_dir": save_dir, **config}), warn)
 
 
-_WINDOW = 1000
+def _guard(back_end: Any, warn: Callable[[str], None]) -> Any:
+    guard = LogGuard(type(back_end).__name__, warn, _PATIENCE)
+    for name in _BACK_END_METHODS:
+        method = getattr(back_end, name)
+
+        def call(*args: Any, method: Callable[..., Any] = method, **options: Any) -> None:
+            guard.run(lambda: method(*args, **options))
+
+        setattr(back_end, name, call)
+    return back_end
 
 
 class WindowBuffer(HistoryBuffer):
-    """The last values of one scalar.
+    """The last values of one scalar, which stay on the device until somebody asks for them.
+
+    mmengine's buffer copies its whole past with every value, and waits for the device for each.
 
     Args:
-        log_history: First values, floats or tensors with one element.
-        count_history: How many items each stands for.
-        max_length: How many are kept.
+        max_length: How many values are kept.
     """
 
-    def __init__(
-        self, log_history: Any = (), count_history: Any = (), max_length: int = _WINDOW
-    ) -> None:
-        self._values: deque[float | Tensor] = deque(log_history, max_length)
-        self._counts: deque[int] = deque(count_history, max_length)
-        self._fresh = len(self._values)
-        self.max_length = max_length
-        self._set_default_statistics()
-
-    @property
-    def _log_history(self) -> NDArray[np.float64]:
-        """The values as numbers; fetches those that are still on the device, all at once."""
-        if self._fresh:
-            recent = [self._values.pop() for _ in range(min(self._fresh, len(self._values)))][::-1]
-            self._values.extend(_to_numbers(recent))
-            self._fresh = 0
-        return np.array(self._values, dtype=np.float64)
-
-    @property
-    def _count_history(self) -> NDArray[np.int64]:
-        return np.array(self._counts, dtype=np.int64)
+    def __init__(self, max_length: int = _WINDOW) -> None:
+        super().__init__(max_length=max_length)
+        self._values: deque[float | Tensor] = deque(maxlen=max_length)
+        self._counts: deque[int] = deque(maxlen=max_length)
+        self._num_fresh = 0
 
     def update(self, log_val: float | Tensor, count: int = 1) -> None:
         """Add a value without looking at it."""
         self._values.append(log_val)
         self._counts.append(count)
-        self._fresh += 1
+        self._num_fresh += 1
+
+    @property
+    def data(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Values and counts as numbers; what is still on the device is read all at once."""
+        if self._num_fresh:
+            recent = [self._values.pop() for _ in range(min(self._num_fresh, len(self._values)))]
+            self._values.extend(_to_numbers(recent[::-1]))
+            self._num_fresh = 0
+        return np.array(self._values, dtype=np.float64), np.array(self._counts, dtype=np.int64)
 
     def last(self, number: int) -> list[float]:
         """Return the last few values."""
-        return [float(value) for value in self._log_history[-number:]]
+        return [float(value) for value in self.data[0][-number:]]
 
     def current(self) -> Any:
         """Return the last value."""
@@ -114,6 +135,22 @@ class WindowBuffer(HistoryBuffer):
             raise ValueError("no value has been logged yet")
         last = self._values[-1]
         return last.item() if isinstance(last, Tensor) else last
+
+    def statistics(self, method_name: str, *arg: Any, **kwargs: Any) -> Any:
+        """Compute a statistic, one of mmengine's or a registered one, by its name."""
+        return HistoryBuffer(*self.data, self.max_length).statistics(method_name, *arg, **kwargs)
+
+    def mean(self, window_size: int | None = None) -> Any:
+        """Return the mean of the last ``window_size`` values, of all when not given."""
+        return self.statistics("mean", window_size)
+
+    def max(self, window_size: int | None = None) -> Any:
+        """Return the largest of the last ``window_size`` values, of all when not given."""
+        return self.statistics("max", window_size)
+
+    def min(self, window_size: int | None = None) -> Any:
+        """Return the smallest of the last ``window_size`` values, of all when not given."""
+        return self.statistics("min", window_size)
 
 
 def _to_numbers(values: list[float | Tensor]) -> list[float]:
@@ -127,14 +164,22 @@ class WindowedMessageHub(MessageHub):
 
     def update_scalar(self, key: str, value: Any, count: int = 1, resumed: bool = True) -> None:
         """Add a value of a scalar; a tensor is kept as it is."""
-        self._set_resumed_keys(key, resumed)
         if isinstance(value, Tensor):
             value = value.detach()
         elif not isinstance(value, (int, float)):
             value = float(value)
-        if key not in self._log_scalars:
-            self._log_scalars[key] = WindowBuffer()
-        self._log_scalars[key].update(value, count)
+        if key not in self.log_scalars:
+            self.log_scalars[key] = WindowBuffer()
+        self.log_scalars[key].update(value, count)
+
+
+def make_message_hub(name: str) -> MessageHub:
+    """Make the hub that ``MessageHub.get_current_instance`` returns from now on."""
+    hub = MessageHub.get_instance(name)
+    # Only hubs that mmengine's own class has made are known to everybody who asks for the current
+    # one; the class adds no field, so that an instance may change to it.
+    hub.__class__ = WindowedMessageHub
+    return hub
 
 
 def recent_values(hub: MessageHub, number: int) -> dict[str, list[float]]:
@@ -154,19 +199,11 @@ def restore_values(hub: MessageHub, values: Mapping[str, Sequence[float]]) -> No
             hub.update_scalar(key, float(item))
 
 
-def make_message_hub(name: str) -> MessageHub:
-    """Make the hub that ``MessageHub.get_current_instance`` returns from now on."""
-    hub = WindowedMessageHub(name)
-    MessageHub._instance_dict[name] = hub  # the class that everybody asks keeps its own table
-    return hub
-
-
-FILE = "scalars.jsonl"
-_EVENT = "resumed at"
-
-
 class ScalarLog:
     """Appends scalars to ``scalars.jsonl`` and, where it is installed, to TensorBoard.
+
+    A restart adds a line that says from which step it goes on; readers drop what was written for
+    later steps before it.
 
     Args:
         folder: The run folder.
@@ -175,12 +212,12 @@ class ScalarLog:
     """
 
     def __init__(self, folder: Path, warn: Callable[[str], None], tensorboard: bool = True) -> None:
-        self.path = folder / FILE
-        self.folder, self.warn = folder, warn
+        self.folder, self.path = folder, folder / SCALARS_FILE
         self.tensorboard = tensorboard and importlib.util.find_spec("tensorboard") is not None
+        self._guard = LogGuard(str(self.path), warn)
+        self._tensorboard_guard = LogGuard("TensorBoard", warn)
         self._writer: Any = None
         self._step = 0
-        self._warned: set[str] = set()
 
     def resume(self, step: int) -> None:
         """Note that training goes on after this step; what lies beyond is dropped by readers."""
@@ -200,10 +237,10 @@ class ScalarLog:
         numbers = {key: value for key, value in numbers.items() if value is not None}
         self._append({"kind": kind, "step": step, **numbers})
         if self.tensorboard:
-            self._guard("TensorBoard", lambda: self._to_tensorboard(kind, step, numbers))
+            self._tensorboard_guard.run(lambda: self._to_tensorboard(kind, step, numbers))
 
     def _append(self, entry: Mapping[str, Any]) -> None:
-        self._guard(str(self.path), lambda: _append_line(self.path, json.dumps(entry)))
+        self._guard.run(lambda: _append_line(self.path, json.dumps(entry)))
 
     def _to_tensorboard(self, kind: str, step: int, numbers: Mapping[str, Any]) -> None:
         if self._writer is None:
@@ -214,18 +251,10 @@ class ScalarLog:
         for name, value in numbers.items():
             self._writer.add_scalar(f"{kind}/{name}", value, step)
 
-    def _guard(self, what: str, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except Exception as error:
-            if what not in self._warned:
-                self._warned.add(what)
-                self.warn(f"{what} cannot be written ({error}); training goes on without")
-
     def close(self) -> None:
         """Finish TensorBoard's file."""
         if self._writer is not None:
-            self._guard("TensorBoard", self._writer.close)
+            self._tensorboard_guard.run(self._writer.close)
 
 
 def _append_line(path: Path, line: str) -> None:

@@ -1,56 +1,33 @@
-"""The loops: training for iterations or epochs, validation, test."""
+"""The training loop: iterations, validations and stops, for a number of iterations or of epochs.
+
+An iteration is: the next batch of the stream, a seed for what the network draws, the hooks around
+the training step, and the decisions that all processes take together. Between two iterations the
+state is complete: there a run may be saved, stopped, and resumed.
+"""
 
 import bisect
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from mmengine.evaluator import Evaluator
 from mmengine.runner import BaseLoop
-from mmengine.runner import TestLoop as MMTestLoop
-from mmengine.runner import ValLoop as MMValLoop
-from mmengine.runner.loops import _parse_losses
-from mmengine.runner.utils import calc_dynamic_intervals
 from torch import nn
 from torch.utils.data import DataLoader
 
 from nlseg.bounds import Count
-from nlseg.errors import ConfigError
-from nlseg.evaluation.iou import IoUMetric
-from nlseg.evaluation.prediction_files import root_of_shared_names
-from nlseg.models import fuse_conv_bn
+from nlseg.errors import CheckpointError
 from nlseg.registry import LOOPS
 from nlseg.run import processes
-from nlseg.run.device import HalfName, check_half, half_precision, seed_iteration
+from nlseg.run.device import seed_iteration
+from nlseg.run.finite import RollBack
 from nlseg.run.loaders import BatchStream, batch_size_of, iterations_per_epoch
-from nlseg.run.step import RollBack
-
-
-def choose_files(metrics: Sequence[Any], dataset: Any, folder: Path) -> None:
-    """Tell the metrics where their files go, as far as the config has not told them.
-
-    Args:
-        metrics: Those of the test; each ``IoUMetric`` gets ``per_class.json`` in the folder, with
-            its prefix in the name where it has one, and, for data sets with images of one name in
-            several folders, the folder above them, so that predictions keep the sub-folders.
-        dataset: The data set that is tested on.
-        folder: Where the log and the scores of this test lie.
-    """
-    for metric in metrics:
-        if not isinstance(metric, IoUMetric):
-            continue
-        if metric.per_class_file is None:
-            name = "_".join(("per_class", *filter(None, (metric.prefix,))))
-            metric.per_class_file = str(folder / f"{name.replace('/', '_')}.json")
-        if metric.output_dir is not None and metric.img_root is None:
-            metric.img_root = root_of_shared_names(dataset)
-
+from nlseg.run.protocol import RunnerProtocol
+from nlseg.run.step import training_step
 
 Intervals = list[tuple[int, int]]
 
 
 class TrainLoop(BaseLoop):
-    """What both training loops share: counters, the stream of batches, one iteration.
+    """The one loop; its two children say how long to train and what is counted.
 
     Args:
         runner: The runner.
@@ -60,94 +37,83 @@ class TrainLoop(BaseLoop):
         dynamic_intervals: Pairs (from when on, other interval).
     """
 
+    by_epoch: bool
+    max_iters: int
+    max_epochs: int
+    epoch_length: int
+
     def __init__(
         self,
-        runner: Any,
+        runner: RunnerProtocol,
         dataloader: DataLoader | dict,
         val_begin: int,
         val_interval: int,
         dynamic_intervals: Intervals | None,
     ) -> None:
-        super().__init__(runner, dataloader)
-        self._epoch = self._iter = 0
-        self._max_epochs = self._max_iters = 1
-        self.val_begin, self.val_interval = val_begin, val_interval
+        super().__init__(runner, runner.build_dataloader(dataloader, seed=runner.seed))
+        self.state = runner.state
+        self.state.batch_total = batch_size_of(self.dataloader) * processes.world_size()
         self.stop_training = False
-        self.first_sample = 0
-        self.jumped = 0
-        self.validated = 0
-        self.dynamic_milestones, self.dynamic_intervals = calc_dynamic_intervals(
-            val_interval, dynamic_intervals
-        )
+        self.val_begin, self.val_interval = val_begin, val_interval
+        self.intervals = [(0, val_interval), *sorted(dynamic_intervals or [])]
+        self.dataloader_iterator = BatchStream(self.dataloader, 0, runner.logger.warning)
         runner.visualizer.dataset_meta = getattr(self.dataloader.dataset, "metainfo", None)
-        self.stream = self.open_stream()
-
-    @property
-    def max_epochs(self) -> int:
-        """Epochs to train."""
-        return self._max_epochs
-
-    @property
-    def max_iters(self) -> int:
-        """Iterations to train."""
-        return self._max_iters
-
-    @property
-    def epoch(self) -> int:
-        """Epochs trained."""
-        return self._epoch
 
     @property
     def iter(self) -> int:
         """Iterations trained."""
-        return self._iter
+        return self.state.iteration
 
     @property
-    def batch_total(self) -> int:
-        """Samples of one iteration over all processes."""
-        return batch_size_of(self.dataloader) * processes.world_size()
+    def epoch(self) -> int:
+        """Epochs trained; 0 where iterations are counted."""
+        return self.state.epoch
 
-    def samples_after(self, iteration: int) -> int:
-        """Return the number of the first sample that ``iteration`` iterations leave unseen."""
-        return self.first_sample + (iteration + self.jumped) * self.batch_total
+    @property
+    def progress(self) -> int:
+        """What validations and the end of training count: epochs or iterations trained."""
+        return self.epoch if self.by_epoch else self.iter
 
-    def open_stream(self) -> BatchStream:
-        """Begin reading batches at the present iteration."""
-        return BatchStream(
-            self.dataloader,
-            self._iter + self.jumped,
-            self.runner.logger.warning,
-            self.first_sample,
-        )
+    @property
+    def goal(self) -> int:
+        """The ``progress`` at which training is done."""
+        return self.max_epochs if self.by_epoch else self.max_iters
 
     def run(self) -> nn.Module:
         """Train to the end, going back to a checkpoint where the policy asks for it."""
-        self.runner.call_hook("before_train")
-        self.stream = self.open_stream()
-        if self.validation_is_due() and self.validated != self.progress():
-            self.runner.val_loop.run()
-        while True:
+        runner = self.runner
+        runner.call_hook("before_train")
+        self.dataloader_iterator.load_state_dict(self.state.stream())
+        if self.validation_is_due() and self.state.validated != self.progress:
+            self.validate()  # the checkpoint was written right before it
+        while self.progress < self.goal and not self.stop_training:
             try:
-                self.run_all()
-                break
+                self.run_epoch()
             except RollBack as request:
-                self.runner.control.roll_back(request)
-                self.stream = self.open_stream()
-        self.runner.call_hook("after_train")
-        model: nn.Module = self.runner.model
+                runner.control.roll_back(request)
+                self.dataloader_iterator.load_state_dict(self.state.stream())
+        runner.call_hook("after_train")
+        model: nn.Module = runner.model
         return model
 
-    def run_all(self) -> None:
-        """Run all iterations that are left."""
-        raise NotImplementedError
-
-    def progress(self) -> int:
-        """Return what validation and checkpoints count: epochs or iterations trained."""
-        raise NotImplementedError
-
-    def goal(self) -> int:
-        """Return the ``progress`` at which training is done."""
-        raise NotImplementedError
+    def run_epoch(self) -> None:
+        """Train what is left of an epoch; a run that counts iterations is one epoch."""
+        runner, state = self.runner, self.state
+        runner.call_hook("before_train_epoch")
+        runner.model.train()
+        first = state.iteration - state.epoch * self.epoch_length
+        for batch_idx in range(first, self.epoch_length):
+            self.run_iter(batch_idx)
+            if not self.by_epoch:
+                self.pause()
+                if self.stop_training:
+                    break
+            elif batch_idx + 1 < self.epoch_length:
+                runner.control.leave_if_asked()
+        runner.call_hook("after_train_epoch")
+        if self.by_epoch:
+            state.epoch += 1
+            self.pause()
 
     def run_iter(self, batch_idx: int) -> None:
         """Train on the next batch.
@@ -155,42 +121,56 @@ class TrainLoop(BaseLoop):
         Args:
             batch_idx: What hooks are told: its number in the epoch.
         """
-        runner = self.runner
-        runner.control.watch("iteration")
-        batch = next(self.stream)
-        seed_iteration(runner.seed, self._iter + self.jumped, runner.rank)
-        runner.control.guard.before_iteration()
+        runner, control, state = self.runner, self.runner.control, self.state
+        control.watch("iteration")
+        batch = next(self.dataloader_iterator)
+        seed_iteration(runner.seed, state.iteration + state.jumped, runner.rank)
+        control.guard.before_iteration()
         runner.call_hook("before_train_iter", batch_idx=batch_idx, data_batch=batch)
-        outputs = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
-        runner.control.settle(batch, outputs)
+        outputs = training_step(runner.model, batch, runner.optim_wrapper)
+        control.settle(batch, outputs)
         runner.call_hook("after_train_iter", batch_idx=batch_idx, data_batch=batch, outputs=outputs)
-        self._iter += 1
+        state.iteration += 1
 
-    def validation_is_due(self) -> bool:
-        """Tell whether a validation belongs after what has been trained so far."""
-        done = self.progress()
-        step = bisect.bisect(self.dynamic_milestones, done + 1)
-        self.val_interval = self.dynamic_intervals[step - 1]
-        on_time = done % self.val_interval == 0 or done == self.goal()
-        wanted = done >= max(self.val_begin, 1) and on_time
-        return self.runner.val_loop is not None and wanted
-
-    def validate_if_due(self) -> None:
-        """Validate after what has been trained so far, where that is due."""
+    def pause(self) -> None:
+        """Save and stop where that was asked for, else validate where that is due."""
+        self.runner.control.leave_if_asked()
         if self.validation_is_due():
-            self.runner.val_loop.run()
+            self.validate()
             self.runner.model.train()
 
+    def validate(self) -> None:
+        """Validate, and note that these weights have been."""
+        self.runner.val_loop.run()
+        self.state.validated = self.progress
 
-def whole_number(name: str, value: float) -> int:
-    """Return a length of training.
+    def validation_is_due(self) -> bool:
+        """Return whether a validation belongs after what has been trained so far."""
+        done = self.progress
+        if self.by_epoch and self.iter != self.epoch * self.epoch_length:
+            return False
+        place = bisect.bisect([begin for begin, _ in self.intervals], done + 1)
+        self.val_interval = self.intervals[place - 1][1]
+        on_time = done % self.val_interval == 0 or done == self.goal
+        return self.runner.val_loop is not None and done >= max(self.val_begin, 1) and on_time
 
-    Raises:
-        ConfigError: It is no whole number above 0.
-    """
-    if value != int(value) or value < 1:
-        raise ConfigError(f"train_cfg.{name}: {value} is not a whole number above 0")
-    return int(value)
+    def load_state_dict(self, meta: Mapping[str, Any], *, validated: bool = False) -> None:
+        """Go to where a checkpoint was written.
+
+        Args:
+            meta: The ``meta`` of a checkpoint.
+            validated: Whether these very weights have been validated.
+
+        Raises:
+            CheckpointError: The checkpoint has trained for longer than this loop is to.
+        """
+        self.state.load_state_dict(meta, epoch_length=self.epoch_length if self.by_epoch else None)
+        self.state.validated = self.progress if validated else 0
+        if self.progress > self.goal:
+            raise CheckpointError(
+                f"has trained for {self.progress}, more than the {self.goal} of train_cfg; raise "
+                "max_iters (max_epochs), or test this checkpoint"
+            )
 
 
 @LOOPS.register_module()
@@ -206,9 +186,11 @@ class IterBasedTrainLoop(TrainLoop):
         dynamic_intervals: Pairs (from which iteration on, other interval).
     """
 
+    by_epoch = False
+
     def __init__(
         self,
-        runner: Any,
+        runner: RunnerProtocol,
         dataloader: DataLoader | dict,
         max_iters: Count,
         val_begin: int = 1,
@@ -216,26 +198,8 @@ class IterBasedTrainLoop(TrainLoop):
         dynamic_intervals: Intervals | None = None,
     ) -> None:
         super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals)
-        self._max_iters = whole_number("max_iters", max_iters)
-
-    def progress(self) -> int:
-        """Return the iterations trained."""
-        return self._iter
-
-    def goal(self) -> int:
-        """Return the iterations to train."""
-        return self._max_iters
-
-    def run_all(self) -> None:
-        """Run all iterations that are left."""
-        runner = self.runner
-        runner.call_hook("before_train_epoch")
-        runner.model.train()
-        while self._iter < self._max_iters and not self.stop_training:
-            self.run_iter(self._iter)
-            runner.control.leave_if_asked()
-            self.validate_if_due()
-        runner.call_hook("after_train_epoch")
+        self.max_iters, self.max_epochs = max_iters, 1
+        self.epoch_length = self.max_iters
 
 
 @LOOPS.register_module()
@@ -251,9 +215,11 @@ class EpochBasedTrainLoop(TrainLoop):
         dynamic_intervals: Pairs (from which epoch on, other interval).
     """
 
+    by_epoch = True
+
     def __init__(
         self,
-        runner: Any,
+        runner: RunnerProtocol,
         dataloader: DataLoader | dict,
         max_epochs: Count,
         val_begin: int = 1,
@@ -261,131 +227,6 @@ class EpochBasedTrainLoop(TrainLoop):
         dynamic_intervals: Intervals | None = None,
     ) -> None:
         super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals)
-        self._max_epochs = whole_number("max_epochs", max_epochs)
+        self.max_epochs = max_epochs
         self.epoch_length = iterations_per_epoch(self.dataloader)
-        self._max_iters = self._max_epochs * self.epoch_length
-
-    def progress(self) -> int:
-        """Return the epochs trained."""
-        return self._epoch
-
-    def goal(self) -> int:
-        """Return the epochs to train."""
-        return self._max_epochs
-
-    def validation_is_due(self) -> bool:
-        """Tell whether a validation belongs here; never within an epoch."""
-        return self._iter == self._epoch * self.epoch_length and super().validation_is_due()
-
-    def run_all(self) -> None:
-        """Run all epochs that are left, the first one from where it was left."""
-        while self._epoch < self._max_epochs and not self.stop_training:
-            self.run_epoch()
-            self.runner.control.leave_if_asked()
-            self.validate_if_due()
-
-    def run_epoch(self) -> None:
-        """Run what is left of this epoch."""
-        runner = self.runner
-        runner.call_hook("before_train_epoch")
-        runner.model.train()
-        for batch_idx in range(self._iter - self._epoch * self.epoch_length, self.epoch_length):
-            self.run_iter(batch_idx)
-            if batch_idx + 1 < self.epoch_length:
-                runner.control.leave_if_asked()
-        runner.call_hook("after_train_epoch")
-        self._epoch += 1
-
-
-_CHECK_EVERY = 10
-
-
-@LOOPS.register_module()
-class ValLoop(MMValLoop):
-    """Validate once over the images; a request to stop is heard between them.
-
-    Args:
-        runner: The runner.
-        dataloader: The validation loader or its config.
-        evaluator: The evaluator or its config.
-        fp16: Predict under autocast.
-        dtype: 'float16' or 'bfloat16' for it; PyTorch's choice for the device when not given.
-    """
-
-    def __init__(
-        self,
-        runner: Any,
-        dataloader: DataLoader | dict,
-        evaluator: Evaluator | dict | list,
-        fp16: bool = False,
-        dtype: HalfName | None = None,
-    ) -> None:
-        super().__init__(runner, dataloader, evaluator, fp16)
-        self.dtype = check_half(dtype)
-
-    def run_iter(self, idx: int, data_batch: Sequence[dict]) -> None:
-        """Predict and score one batch."""
-        with half_precision(self.fp16, self.dtype):
-            super().run_iter(idx, data_batch)
-
-    def run(self) -> dict[str, float]:
-        """Predict all images and return the scores."""
-        runner = self.runner
-        runner.call_hook("before_val")
-        runner.call_hook("before_val_epoch")
-        processes.share_buffers(runner.model)
-        runner.model.eval()
-        self.val_loss.clear()
-        common = len(self.dataloader.dataset) // runner.world_size // batch_size_of(self.dataloader)
-        for idx, batch in enumerate(self.dataloader):
-            runner.control.watch("validation")
-            self.run_iter(idx, batch)
-            alone = runner.world_size == 1
-            if alone or (idx < common and (idx + 1) % _CHECK_EVERY == 0):
-                runner.control.leave_validation_if_asked()
-        metrics: dict[str, float] = self.evaluator.evaluate(len(self.dataloader.dataset))
-        if self.val_loss:
-            metrics.update(_parse_losses(self.val_loss, "val"))
-        runner.call_hook("after_val_epoch", metrics=metrics)
-        runner.call_hook("after_val")
-        return metrics
-
-
-@LOOPS.register_module()
-class TestLoop(MMTestLoop):
-    """Test once over the images.
-
-    Args:
-        runner: The runner.
-        dataloader: The test loader or its config.
-        evaluator: The evaluator or its config.
-        fp16: Predict under autocast.
-        dtype: 'float16' or 'bfloat16' for it; PyTorch's choice for the device when not given.
-        fold_norms: Fold batch norms into the convolutions in front of them before the test. The
-            model cannot train afterwards.
-    """
-
-    def __init__(
-        self,
-        runner: Any,
-        dataloader: DataLoader | dict,
-        evaluator: Evaluator | dict | Sequence,
-        fp16: bool = False,
-        dtype: HalfName | None = None,
-        fold_norms: bool = False,
-    ) -> None:
-        super().__init__(runner, dataloader, evaluator, fp16)
-        self.dtype = check_half(dtype)
-        self.fold_norms = fold_norms
-
-    def run(self) -> dict[str, float]:
-        """Predict all images and return the scores."""
-        if self.fold_norms:
-            fuse_conv_bn(self.runner.model)
-        scores: dict[str, float] = super().run()
-        return scores
-
-    def run_iter(self, idx: int, data_batch: Sequence[dict]) -> None:
-        """Predict and score one batch."""
-        with half_precision(self.fp16, self.dtype):
-            super().run_iter(idx, data_batch)
+        self.max_iters = self.max_epochs * self.epoch_length

@@ -1,13 +1,15 @@
 """The one place that knows about processes: launcher, rank, device, collectives, wrapping.
 
 CUDA is touched only where CUDA is available, so that the same code trains with several processes
-on CPUs, where mmengine's own start calls CUDA.
+on CPUs, where mmengine's own start calls CUDA. What all processes decide together in an iteration
+is one small vector, reduced once (``Agreement``).
 """
 
 import os
 import re
 import socket
 import warnings
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -125,6 +127,8 @@ def restart_count() -> int:
 
 
 DEFAULT_TIMEOUT_S = 1800.0
+NON_FINITE, STOP = 0, 1
+_LAG_ON_CUDA = 2
 
 
 def free_port() -> int:
@@ -282,14 +286,25 @@ def share_buffers(model: nn.Module) -> None:
                 buffer.copy_(part.view_as(buffer))
 
 
+def share_state(model: nn.Module) -> None:
+    """Give every process the parameters and buffers of process 0."""
+    if world_size() > 1:
+        for tensor in model.state_dict().values():
+            tensor.copy_(broadcast(tensor))
+
+
+def device_ids() -> list[int] | None:
+    """Return the GPU of this process as DistributedDataParallel wants it; None on a CPU."""
+    return [torch.cuda.current_device()] if torch.cuda.is_available() else None
+
+
 def wrap(model: nn.Module, *, find_unused_parameters: bool = False) -> nn.Module:
     """Wrap a model so that gradients are averaged over processes, on CUDA or CPU."""
     # Gradients of 1x1 kernels from maps that lie channels last: other strides, same order in memory
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    device_ids = [torch.cuda.current_device()] if torch.cuda.is_available() else None
     wrapped: nn.Module = MMDistributedDataParallel(
         module=model,
-        device_ids=device_ids,
+        device_ids=device_ids(),
         broadcast_buffers=False,
         find_unused_parameters=find_unused_parameters,
         gradient_as_bucket_view=True,
@@ -301,3 +316,93 @@ def unwrap(model: nn.Module) -> nn.Module:
     """Return the network inside DistributedDataParallel or a test-time wrapper."""
     inner = getattr(model, "module", None)
     return unwrap(inner) if isinstance(inner, nn.Module) else model
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was agreed on in one iteration.
+
+    Args:
+        iteration: Which one, from 0.
+        non_finite: A loss or gradient was not finite on some process.
+        stop: Some process was asked to stop.
+    """
+
+    iteration: int
+    non_finite: bool
+    stop: bool
+
+
+class Agreement:
+    """Collects this process's flags, reduces them with all others', and reads what was agreed.
+
+    On CUDA the vector stays on the device, where a guarded optimizer step can use it, and the host
+    reads it two iterations later, when its copy has long arrived: no iteration waits for the
+    device. On the CPU it is read at once. Every process reads the entry of the same iteration, so
+    all of them act in the same one.
+
+    Args:
+        device: Where the vector lives.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.lag = _LAG_ON_CUDA if device.type == "cuda" else 0
+        self.stop_asked = False
+        self.reduced: Tensor | None = None
+        self._pending: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
+
+    def ask_to_stop(self) -> None:
+        """Ask all processes to stop; they agree on it in the next iteration."""
+        self.stop_asked = True
+
+    def reduce(self, non_finite: Tensor | None = None) -> Tensor:
+        """Reduce the flags over all processes, at most once an iteration.
+
+        Args:
+            non_finite: Bool scalar on the device, whether this process saw a number that is not
+                finite.
+
+        Returns:
+            The agreed vector (2,), float32 on the device: non-finite, stop.
+        """
+        if self.reduced is None:
+            flags = torch.tensor([0.0, float(self.stop_asked)])
+            if self.device.type == "cuda":
+                flags = flags.pin_memory().to(self.device, non_blocking=True)
+            if non_finite is not None:
+                flags[NON_FINITE] = non_finite.to(flags.dtype)
+            self.reduced = max_over_ranks(flags)
+        return self.reduced
+
+    def close(self, iteration: int) -> list[Verdict]:
+        """End an iteration and return what can be read by now.
+
+        Args:
+            iteration: Number of the iteration that ends, from 0.
+        """
+        vector = self.reduce()
+        self.reduced = None
+        if self.device.type == "cuda":
+            host = torch.empty(2, pin_memory=True)
+            host.copy_(vector, non_blocking=True)
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record()
+            self._pending.append((iteration, host, event))
+        else:
+            self._pending.append((iteration, vector, None))
+        return self._read(self.lag)
+
+    def drain(self) -> list[Verdict]:
+        """Wait for all that has not been read yet; before something is saved."""
+        return self._read(0)
+
+    def _read(self, leave: int) -> list[Verdict]:
+        verdicts = []
+        while len(self._pending) > leave:
+            iteration, vector, event = self._pending.popleft()
+            if event is not None:
+                event.synchronize()
+            non_finite, stop = vector.tolist()
+            verdicts.append(Verdict(iteration, bool(non_finite), bool(stop)))
+        return verdicts

@@ -1,6 +1,5 @@
-"""Go on from a checkpoint: find it, restore the run's state, and list what has changed since."""
+"""Resume a run: choose a checkpoint, restore each part's state, list what has changed since."""
 
-import math
 import re
 import warnings
 import zipfile
@@ -10,58 +9,22 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-from mmengine.optim import _ParamScheduler
+from mmengine.optim import OptimWrapperDict
 
 from nlseg.errors import CheckpointError, ConfigError
 from nlseg.run import checkpoint, processes
 from nlseg.run.checkpoint import point_to, read_record
 from nlseg.run.folder import set_aside
 from nlseg.run.logs import restore_values
+from nlseg.run.loop import TrainLoop
 from nlseg.run.processes import restart_count
-from nlseg.run.save import CheckpointHook
-from nlseg.run.state import describe_settings
+from nlseg.run.protocol import RunnerProtocol
+from nlseg.run.state import describe_settings, hooks_with_state
 from nlseg.table import format_table
 from nlseg.weights.files import read_checkpoint
 from nlseg.weights.fitting import load_strictly, load_what_fits, weights_in
 
 SCHEDULE = ("max_iters", "max_epochs", "optimizer", "param_scheduler", "accumulation")
-
-
-def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the settings that differ: name to (before, now)."""
-    before, now = _flat(old), _flat(new)
-    names = [*now, *(name for name in before if name not in now)]
-    return {
-        name: (before.get(name), now.get(name))
-        for name in names
-        if before.get(name) != now.get(name)
-    }
-
-
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        items = list(value.items())
-    elif isinstance(value, (list, tuple)):
-        items = [(str(index), item) for index, item in enumerate(value)]
-    else:
-        return {name: value}
-    flat: dict[str, Any] = {}
-    for key, item in items:
-        flat.update(_flat(item, f"{name}.{key}" if name else str(key)))
-    return flat
-
-
-def schedule_changed(changes: Mapping[str, Any]) -> bool:
-    """Tell whether learning rates have to be computed anew."""
-    return any(name.split(".")[0] in SCHEDULE for name in changes)
-
-
-def table(changes: Mapping[str, tuple[Any, Any]]) -> str:
-    """Write the changed settings as a table."""
-    rows = [(name, str(before), str(now)) for name, (before, now) in changes.items()]
-    return indent(format_table(["setting", "in the checkpoint", "now"], rows, rule=False), "  ")
-
-
 _FRESH = ("fused", "foreach", "capturable", "differentiable")
 
 
@@ -72,16 +35,69 @@ class Resumed:
     Args:
         path: The checkpoint; None for a run from the beginning.
         content: What the file holds; emptied once it is restored.
-        best: Best scores up to that point, as ``BestScores.kept``.
         scores: Scores of this very checkpoint, where it has been validated.
-        progress: What checkpoints count, at that point.
     """
 
     path: Path | None = None
     content: dict[str, Any] = field(default_factory=dict)
-    best: dict[str, dict[str, Any]] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
-    progress: int = 0
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the run that wrote the checkpoint, until it is restored."""
+        seed = self.content.get("meta", {}).get("seed")
+        return None if seed is None else int(seed)
+
+
+def choose_start(
+    folder: Path, work_dir: Path, *, resume: bool, given: Path | None, warn: Callable[[str], None]
+) -> Resumed:
+    """Decide what training goes on from, before anything that depends on the seed is built.
+
+    A run that torchrun or Slurm has started again goes on by itself, from what it has saved since
+    rather than from the file that it was first told to go on from. Files of an earlier run are
+    moved aside where a new one begins.
+
+    Args:
+        folder: Where the run's checkpoints lie.
+        work_dir: The run folder.
+        resume: Whether the config asks to go on.
+        given: The checkpoint to go on from; None is the newest in ``folder``.
+        warn: Called with one line about what a user should know.
+    """
+    path = None
+    if restart_count() > 0 or (resume and given is None):
+        path = find(folder, warn)
+    if path is not None:
+        return read(path)
+    if given is not None:
+        return _branch_off(folder, work_dir, given, warn)
+    if resume:
+        warn(f"{folder}: no checkpoint to resume; training begins anew")
+    else:
+        _make_room(folder, work_dir, warn)
+    processes.barrier()
+    return Resumed()
+
+
+def _branch_off(folder: Path, work_dir: Path, given: Path, warn: Callable[[str], None]) -> Resumed:
+    """Read the file that a run was told to go on from, and let nothing else come before it."""
+    check(given)
+    resumed = read(given)
+    if given.parent.resolve() != folder.resolve():
+        _make_room(folder, work_dir, warn)
+    elif processes.is_main():
+        point_to(given)  # newer ones belong to a branch that is left
+    processes.barrier()
+    return resumed
+
+
+def _make_room(folder: Path, work_dir: Path, warn: Callable[[str], None]) -> None:
+    if processes.is_main():
+        for place in {folder, work_dir}:
+            if aside := set_aside(place):
+                warn(f"files of an earlier run were moved to {aside}")
+    processes.barrier()
 
 
 def find(folder: Path, warn: Callable[[str], None]) -> Path | None:
@@ -131,11 +147,11 @@ def read(path: Path) -> Resumed:
         )
     record = read_record(path)
     scores = record.scores if record is not None and record.iter == meta["iter"] else {}
-    return Resumed(path, content, dict(meta.get("best", {})), scores)
+    return Resumed(path, content, scores)
 
 
-def restore(runner: Any, resumed: Resumed) -> None:
-    """Put a run into the state of its checkpoint.
+def restore(runner: RunnerProtocol, resumed: Resumed) -> None:
+    """Hand each part of a run its state from a checkpoint.
 
     Settings that have changed since are listed; learning rates are computed anew from the new
     ones, and no sample is left out or seen twice when the batch size has changed.
@@ -143,68 +159,74 @@ def restore(runner: Any, resumed: Resumed) -> None:
     Raises:
         CheckpointError: The model, the optimizer or the length of training do not fit.
     """
-    content, meta = resumed.content, resumed.content["meta"]
-    now = describe_settings(runner)
+    content, source = resumed.content, str(resumed.path)
+    meta = content["meta"]
     before = meta.get("settings", {})
-    changes = changed(before, now) if before else {}
+    changes = changed(before, describe_settings(runner)) if before else {}
     if changes:
         runner.logger.warning(f"settings that have changed:\n{table(changes)}")
-    _restore_place(runner.train_loop, meta, before, str(resumed.path))
+    _restore_place(runner, meta, source, validated=bool(resumed.scores))
     runner.call_hook("after_load_checkpoint", checkpoint=content)
-    source = str(resumed.path)
     load_strictly(processes.unwrap(runner.model), weights_in(content, source), source)
     anew = schedule_changed(changes) or not before
     _restore_optimizer(runner.optim_wrapper, content["optimizer"], source, anew=anew)
     if runner.param_schedulers is not None:
         states = content.get("param_schedulers")
         if anew or states is None:
-            _replay(runner.param_schedulers, runner.train_loop)
+            _replay(runner)
         else:
             _load_schedulers(runner.param_schedulers, states)
+    for name, hook in hooks_with_state(runner).items():
+        if name in content.get("hooks", {}):
+            hook.load_state_dict(content["hooks"][name])
     for key, value in content.get("message_hub", {}).get("runtime_info", {}).items():
         if isinstance(value, (bool, int, float, str)):
             runner.message_hub.update_info(key, value)
     restore_values(runner.message_hub, meta.get("recent", {}))
-    runner.control.guard.happened = int(meta.get("non_finite", 0))
-    resumed.progress = runner.train_loop.progress()
-    runner.train_loop.validated = resumed.progress if resumed.scores else 0
     resumed.content = {}
 
 
 def _restore_place(
-    loop: Any, meta: Mapping[str, Any], before: Mapping[str, Any], source: str
+    runner: RunnerProtocol, meta: Mapping[str, Any], source: str, *, validated: bool
 ) -> None:
-    """Set the counters; the stream goes on at the first sample not trained on."""
-    iteration, epoch = int(meta["iter"]), int(meta.get("epoch", 0))
-    batch = loop.batch_total
-    batch_before = before.get("batch_size", batch) * before.get("processes", 1) if before else batch
-    if hasattr(loop, "epoch_length") and before.get("max_epochs"):
-        length = before["max_iters"] // before["max_epochs"]
-        samples = (iteration - epoch * length) * batch_before
-        iteration = epoch * loop.epoch_length + math.ceil(samples / batch)
-    loop._iter, loop._epoch = iteration, epoch
-    loop.jumped = int(meta.get("jumped", 0))
-    loop.first_sample = 0
-    if "samples" in meta and not hasattr(loop, "epoch_length"):
-        loop.first_sample = int(meta["samples"]) - (iteration + loop.jumped) * batch
-    if loop.progress() > loop.goal():
+    """Put the training loop, ours or a user's, to where a checkpoint was written."""
+    loop = runner.train_loop
+    if isinstance(loop, TrainLoop):
+        try:
+            loop.load_state_dict(meta, validated=validated)
+        except CheckpointError as error:
+            raise CheckpointError(f"{source}: {error}") from None
+        return
+    runner.state.load_state_dict(meta)
+    if hasattr(loop, "load_state_dict"):
+        loop.load_state_dict(meta)
+    elif hasattr(loop, "_iter") and hasattr(loop, "_epoch"):  # one derived from mmengine's
+        loop._iter, loop._epoch = runner.state.iteration, runner.state.epoch
+    else:
         raise CheckpointError(
-            f"{source}: has trained for {loop.progress()}, more than the {loop.goal()} of "
-            "train_cfg; raise max_iters (max_epochs), or test this checkpoint"
+            f"{source}: {type(loop).__name__} offers no load_state_dict(meta), so a run with this "
+            "loop cannot be resumed"
         )
 
 
 def _restore_optimizer(wrapper: Any, state: dict[str, Any], source: str, *, anew: bool) -> None:
+    """Restore the optimizer; settings of its groups stay the config's where they count anew."""
     fresh = [
         {key: value for key, value in group.items() if key != "params"}
-        for group in wrapper.optimizer.param_groups
+        for group in _groups(wrapper)
     ]
     try:
         wrapper.load_state_dict(dict(state))
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"{source}: its optimizer does not fit: {error}") from error
-    for group, values in zip(wrapper.optimizer.param_groups, fresh, strict=True):
+    for group, values in zip(_groups(wrapper), fresh, strict=True):
         group.update({key: v for key, v in values.items() if anew or key in _FRESH})
+
+
+def _groups(wrapper: Any) -> list[dict[str, Any]]:
+    """List the parameter groups of an optimizer wrapper, or of several by name."""
+    parts = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+    return [group for part in parts for group in part.param_groups]
 
 
 def _load_schedulers(schedulers: Any, states: Any) -> None:
@@ -216,21 +238,22 @@ def _load_schedulers(schedulers: Any, states: Any) -> None:
         scheduler.load_state_dict(state)
 
 
-def _replay(schedulers: Any, loop: Any) -> None:
+def _replay(runner: RunnerProtocol) -> None:
     """Step fresh schedulers to where training is, as if it had run with them from the start."""
-    items = [s for group in schedulers.values() for s in group] if isinstance(
-        schedulers, Mapping
-    ) else schedulers  # fmt: skip
-    length = getattr(loop, "epoch_length", 0)
+    given = runner.param_schedulers
+    groups = given.values() if isinstance(given, Mapping) else [given]
+    schedulers = [scheduler for group in groups for scheduler in group]
+    in_epochs = getattr(runner.train_loop, "by_epoch", runner.max_epochs > 1)
+    length = runner.max_iters // runner.max_epochs if in_epochs else 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "step before the optimizer's"
-        for iteration in range(1, loop.iter + 1):
-            _step(items, by_epoch=False)
+        for iteration in range(1, runner.iter + 1):
+            _step(schedulers, by_epoch=False)
             if length and iteration % length == 0:
-                _step(items, by_epoch=True)
+                _step(schedulers, by_epoch=True)
 
 
-def _step(schedulers: list[_ParamScheduler], *, by_epoch: bool) -> None:
+def _step(schedulers: Sequence[Any], *, by_epoch: bool) -> None:
     for scheduler in schedulers:
         if scheduler.by_epoch == by_epoch:
             if getattr(scheduler, "need_val_args", False):
@@ -241,69 +264,47 @@ def _step(schedulers: list[_ParamScheduler], *, by_epoch: bool) -> None:
             scheduler.step()
 
 
-def choose_start(runner: Any) -> None:
-    """Decide what training goes on from, before anything that depends on the seed is built.
-
-    A run that torchrun or Slurm has started again goes on by itself, from what it has saved since
-    rather than from the file that it was first told to go on from.
-    """
-    folder = checkpoint_place(runner)
-    given = Path(runner._load_from) if runner._resume and runner._load_from else None
-    path = None
-    if restart_count() > 0 or (runner._resume and given is None):
-        path = find(folder, runner.logger.warning)
-    if path is None and given is None:
-        _begin_anew(runner, folder)
-        return
-    runner._resume = True
-    if path is not None:
-        runner.resumed = read(path)
-    elif given is not None:
-        runner.resumed = _branch_off(runner, folder, given)
-    seed = runner.resumed.content["meta"].get("seed")
-    if runner._randomness_cfg.get("seed") is None and seed is not None:
-        runner.set_randomness(**{**runner._randomness_cfg, "seed": int(seed)})
+def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that differ: name to (before, now)."""
+    before, now = _flat(old), _flat(new)
+    names = [*now, *(name for name in before if name not in now)]
+    return {
+        name: (before.get(name), now.get(name))
+        for name in names
+        if before.get(name) != now.get(name)
+    }
 
 
-def checkpoint_place(runner: Any) -> Path:
-    """Return the folder that a run's checkpoints go to."""
-    for hook in runner.hooks:
-        if isinstance(hook, CheckpointHook):
-            return hook.place(runner)
-    return Path(runner.work_dir)
-
-
-def _branch_off(runner: Any, folder: Path, given: Path) -> Resumed:
-    """Read the file that a run was told to go on from, and let nothing else come before it."""
-    check(given)
-    resumed = read(given)
-    if given.parent.resolve() != folder.resolve():
-        _make_room(runner, folder)
-    elif processes.is_main():
-        point_to(given)  # newer ones belong to a branch that is left
-    processes.barrier()
-    return resumed
-
-
-def _make_room(runner: Any, folder: Path) -> None:
-    if processes.is_main():
-        for place in {folder, Path(runner.work_dir)}:
-            if aside := set_aside(place):
-                runner.logger.warning(f"files of an earlier run were moved to {aside}")
-    processes.barrier()
-
-
-def _begin_anew(runner: Any, folder: Path) -> None:
-    if runner._resume:
-        runner.logger.warning(f"{folder}: no checkpoint to resume; training begins anew")
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        items = list(value.items())
+    elif isinstance(value, (list, tuple)):
+        items = [(str(index), item) for index, item in enumerate(value)]
     else:
-        _make_room(runner, folder)
-    runner._resume = False
-    processes.barrier()
+        return {name: value}
+    flat: dict[str, Any] = {}
+    for key, item in items:
+        flat.update(_flat(item, f"{name}.{key}" if name else str(key)))
+    return flat
+
+
+def schedule_changed(changes: Mapping[str, Any]) -> bool:
+    """Return whether learning rates have to be computed anew."""
+    return any(name.split(".")[0] in SCHEDULE for name in changes)
+
+
+def table(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    """Write the changed settings as a table."""
+    rows = [(name, str(before), str(now)) for name, (before, now) in changes.items()]
+    return indent(format_table(["setting", "in the checkpoint", "now"], rows, rule=False), "  ")
 
 
 def load_weights(
-    runner: Any, source: str, *, strict: bool, revise_keys: Sequence[tuple[str, str]] = ()
+    runner: RunnerProtocol,
+    source: str,
+    *,
+    strict: bool,
+    revise_keys: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """Load weights into a runner's model and say what was used.
 

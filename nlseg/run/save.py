@@ -17,23 +17,14 @@ from nlseg.files import link_or_copy, sync_folder
 from nlseg.registry import HOOKS
 from nlseg.run import checkpoint, processes
 from nlseg.run.checkpoint import plain
+from nlseg.run.finite import NonFiniteError
+from nlseg.run.protocol import RunnerProtocol
 from nlseg.run.state import collect
-from nlseg.run.step import NonFiniteError
 from nlseg.weights.files import read_checkpoint
 
 _GREATER = (
-    "acc",
-    "top",
-    "ar@",
-    "auc",
-    "precision",
-    "map",
-    "mdice",
-    "miou",
-    "macc",
-    "aacc",
-    "fscore",
-)
+    "acc", "top", "ar@", "auc", "precision", "map", "mdice", "miou", "macc", "aacc", "fscore",
+)  # fmt: skip
 _LESS = ("loss",)
 
 
@@ -87,7 +78,7 @@ class BestScores:
 
 
 def guess_rule(key: str) -> str:
-    """Tell from a score's name whether more of it is better.
+    """Return, from a score's name, whether more of it is better.
 
     Raises:
         ConfigError: The name does not say.
@@ -224,17 +215,21 @@ class Keeper:
     template: str
     most: int
 
-    def add(self, frozen: Mapping[str, Any], path: Path, number: int | None) -> None:
-        """Write a checkpoint, point at it, and then drop old ones.
+    def add(self, frozen: Mapping[str, Any], path: Path) -> None:
+        """Write a checkpoint, point at it, and then drop the periodic ones that are too many.
 
         Args:
             frozen: Plain values that do not change any more.
             path: File.
-            number: What the template was filled with; None drops nothing.
+
+        Raises:
+            NonFiniteError: A weight is not finite.
+            SaveError: The file cannot be written.
         """
         write_finite(frozen, path)
         checkpoint.point_to(path)
-        if self.most > 0 and number is not None:
+        number = checkpoint.number_of(path, self.template)
+        if self.most > 0 and number is not None and path.parent == self.folder:
             checkpoint.prune(self.folder, self.template, keep=self.most, current=number)
             if self.template != STOPGAP:
                 checkpoint.prune(self.folder, STOPGAP, keep=0, current=1 << 62)
@@ -378,25 +373,29 @@ class CheckpointHook(Hook):
         self.put_off: int | None = None
         self.prepared = False
 
-    def place(self, runner: Any) -> Path:
+    def place(self, runner: RunnerProtocol) -> Path:
         """Return the folder that checkpoints go to."""
         folder = Path(runner.work_dir)
         return folder if self.out_dir is None else Path(self.out_dir) / folder.name
 
-    def before_train(self, runner: Any) -> None:
+    def before_train(self, runner: RunnerProtocol) -> None:
         """Find the folder, and take over the best scores of a run that is resumed."""
         self.keeper.folder = self.place(runner)
         self.keeper.folder.mkdir(parents=True, exist_ok=True)
-        self.best.kept = dict(runner.resumed.best)
-        if runner.resumed.path is not None:
-            self.saved = (runner.iter, runner.resumed.path)
+        self.best.kept = runner.state.best
+        resumed, progress = runner.resumed, self._progress(runner)
+        if resumed.path is not None:
+            self.saved = (runner.iter, resumed.path)
             if processes.is_main():
-                self.keeper.tidy_up(runner.resumed.path, runner.resumed.progress)
-        if runner.resumed.scores and self.best.keys:
-            self._note_best(runner.resumed.scores, runner.resumed.progress)
+                self.keeper.tidy_up(resumed.path, progress)
+        if resumed.scores and self.best.keys:
+            self._note_best(resumed.scores, progress)
+
+    def _progress(self, runner: RunnerProtocol) -> int:
+        return runner.epoch if self.by_epoch else runner.iter
 
     def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self, runner: RunnerProtocol, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Save after the iteration where that is due."""
         done = runner.iter + 1
@@ -410,7 +409,7 @@ class CheckpointHook(Hook):
         elif not self.by_epoch and (self._on_interval(done) or last):
             self._save_or_put_off(runner, done, done, runner.epoch)
 
-    def after_train_epoch(self, runner: Any) -> None:
+    def after_train_epoch(self, runner: RunnerProtocol) -> None:
         """Save after the epoch where that is due."""
         done = runner.epoch + 1
         last = self.save_last and done == runner.max_epochs
@@ -421,62 +420,112 @@ class CheckpointHook(Hook):
         since = done - self.save_begin
         return self.interval > 0 and since >= 0 and since % self.interval == 0
 
-    def _save_or_put_off(self, runner: Any, number: int, iteration: int, epoch: int) -> None:
+    def _save_or_put_off(
+        self, runner: RunnerProtocol, number: int, iteration: int, epoch: int
+    ) -> None:
         if runner.control.is_accumulating():
             self.put_off = number
             return
         self.put_off = None
         last = iteration == runner.max_iters
-        self.save(runner, self.keeper.template.format(number), number, iteration, epoch, must=last)
+        self.save(runner, self.keeper.template.format(number), iteration, epoch, must=last)
 
-    def save_now(self, runner: Any) -> Path | None:
+    def save_now(self, runner: RunnerProtocol, iteration: int | None = None) -> Path | None:
         """Save the state between two iterations, unless that has just been done.
+
+        Args:
+            runner: The runner.
+            iteration: Iterations trained, where the loop has not counted the present one yet.
 
         Returns:
             The checkpoint of this very state.
         """
-        iteration = runner.iter
+        iteration = runner.iter if iteration is None else iteration
         if self.saved is None or self.saved[0] != iteration:
             name = STOPGAP if self.by_epoch else self.keeper.template
-            self.save(runner, name.format(iteration), None, iteration, runner.epoch, must=True)
+            self.save(runner, name.format(iteration), iteration, runner.epoch, must=True)
         self.finish(runner, must=True)
         return self.saved[1] if self.saved else None
 
     def save(
-        self, runner: Any, name: str, number: int | None, iteration: int, epoch: int, *, must: bool
+        self, runner: RunnerProtocol, name: str, iteration: int, epoch: int, *, must: bool
     ) -> None:
-        """Write a checkpoint, point at it, drop old ones.
+        """Write a checkpoint into the hook's folder; called by all processes.
 
         Args:
             runner: The runner.
             name: File name.
-            number: What the template was filled with; None keeps the old ones.
             iteration: Iterations trained.
             epoch: Epochs trained.
             must: Whether a failure ends training.
         """
         runner.control.watch("saving")
-        runner.control.settle_all()
-        path = self.keeper.folder / name
         runner.logger.info(f"Saving checkpoint {name} at iteration {iteration}")
-        written = True
-        if processes.is_main():
-            frozen = self.saver.freeze(self._collect(runner, iteration, epoch))
-            written = self._submit(runner, partial(self.keeper.add, frozen, path, number), must)
+        path = self.keeper.folder / name
+        written = self.write(runner, path, iteration, epoch, must=must)
         if self._wait_for_writer(written, must):
             self.saved = (iteration, path)
 
-    def _collect(self, runner: Any, iteration: int, epoch: int) -> dict[str, Any]:
+    def write(
+        self,
+        runner: RunnerProtocol,
+        path: Path,
+        iteration: int,
+        epoch: int,
+        *,
+        optimizer: bool | None = None,
+        schedule: bool | None = None,
+        extra: Mapping[str, Any] | None = None,
+        must: bool = True,
+    ) -> bool:
+        """Write a checkpoint: the one way for hooks, requests to stop and ``save_checkpoint``.
+
+        Process 0 collects the state, refuses one that is not finite, writes the file and its
+        record, moves the pointer, and drops older files; the other processes write nothing.
+
+        Args:
+            runner: The runner.
+            path: The file; older ones are dropped where its folder and name are the hook's.
+            iteration: Iterations trained.
+            epoch: Epochs trained.
+            optimizer: Whether to save the optimizer; as the hook does when not given.
+            schedule: Whether to save the schedulers; as the hook does when not given.
+            extra: More entries of ``meta``.
+            must: Whether a failure is raised; else it is logged.
+
+        Returns:
+            Whether the file is written, or handed to the thread that writes.
+
+        Raises:
+            NonFiniteError: A weight is not finite.
+            SaveError: The file cannot be written.
+        """
+        runner.control.settle_all()
+        if not processes.is_main():
+            return True
+        state = self._collect(runner, iteration, epoch, optimizer, schedule, extra)
+        frozen = self.saver.freeze(state)
+        return self._submit(runner, partial(self.keeper.add, frozen, path), must)
+
+    def _collect(
+        self,
+        runner: RunnerProtocol,
+        iteration: int,
+        epoch: int,
+        optimizer: bool | None = None,
+        schedule: bool | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
         return collect(
             runner,
             iteration=iteration,
             epoch=epoch,
-            optimizer=self.save_optimizer,
-            schedule=self.save_param_scheduler,
-            extra={"best": self.best.kept},
+            optimizer=self.save_optimizer if optimizer is None else optimizer,
+            schedule=self.save_param_scheduler if schedule is None else schedule,
+            extra=extra,
         )
 
-    def _submit(self, runner: Any, job: Any, must: bool) -> bool:
+    def _submit(self, runner: RunnerProtocol, job: Job, must: bool) -> bool:
         try:
             self.saver.run(job)
         except OSError as error:
@@ -493,14 +542,15 @@ class CheckpointHook(Hook):
             return not processes.any_of(not written)
         return written
 
-    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+    def after_val_epoch(
+        self, runner: RunnerProtocol, metrics: dict[str, float] | None = None
+    ) -> None:
         """Keep the best, and note the scores beside the checkpoint that was validated."""
-        if not metrics or runner.train_loop is None:
+        if not metrics or not runner.control.training:
             return
         runner.control.watch("saving")
         scores = {k: float(v) for k, v in metrics.items() if isinstance(v, (int, float))}
-        progress = runner.epoch if self.by_epoch else runner.iter
-        better = self._note_best(scores, progress) if self.best.keys else []
+        better = self._note_best(scores, self._progress(runner)) if self.best.keys else []
         if processes.is_main():
             whole = self.saved[1] if self.saved and self.saved[0] == runner.iter else None
             frozen = None
@@ -519,20 +569,20 @@ class CheckpointHook(Hook):
             noted.append((name, self.best.keep(key, scores[key], name, progress)))
         return noted
 
-    def report(self, runner: Any, *, must: bool) -> None:
-        """Tell of saves in the background that failed."""
+    def report(self, runner: RunnerProtocol, *, must: bool) -> None:
+        """Log saves in the background that failed; where they must not, raise."""
         for error in self.saver.failures(wait=must):
             if must:
                 raise error
             runner.logger.error(f"{error}; training goes on")
 
-    def finish(self, runner: Any, *, must: bool) -> None:
+    def finish(self, runner: RunnerProtocol, *, must: bool) -> None:
         """Wait until everything is written."""
         runner.control.watch("saving")
         self.report(runner, must=must)
         self._wait_for_writer(True, True)
 
-    def after_train(self, runner: Any) -> None:
+    def after_train(self, runner: RunnerProtocol) -> None:
         """Finish writing; publish the last and the best checkpoints where that was asked for."""
         self.finish(runner, must=True)
         if self.published_keys and processes.is_main():

@@ -28,7 +28,7 @@ def test_frozen_rank_writes_stacks_and_is_started_again(tmp_path: Path, referenc
     stacks = (tmp_path / "work/faults/stacks_rank_0.txt").read_text()
     # rank 0 waited for the other where gradients or flags are reduced
     assert any(place in stacks for place in ("_engine_run_backward", "all_reduce"))
-    assert "nlseg/run/loops.py" in stacks
+    assert "nlseg/run/loop.py" in stacks
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])

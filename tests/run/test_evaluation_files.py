@@ -6,7 +6,7 @@ from typing import Any
 
 from nlseg.evaluation.iou import IoUMetric
 from nlseg.evaluation.prediction_files import root_of_shared_names
-from nlseg.run.loop import choose_files
+from nlseg.run.eval_loop import choose_files
 
 
 class Files:

@@ -7,8 +7,8 @@ import torch
 
 from nlseg.errors import CheckpointError, UserError
 from nlseg.run import checkpoint
+from nlseg.run.finite import NonFiniteError
 from nlseg.run.runner import Runner
-from nlseg.run.step import NonFiniteError
 from tests.run.rank_script import AMP, BEST, EMA, EPOCHS, accumulate
 from tests.run.runs import assert_same, curves, final, go_on, interrupt, train
 from tests.run.toy import toy_config

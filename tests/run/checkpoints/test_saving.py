@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from nlseg.run.finite import NonFiniteError
 from nlseg.run.save import Keeper, Saver
-from nlseg.run.step import NonFiniteError
 from tests.run.runs import train
 from tests.run.toy import toy_config
 
@@ -35,7 +35,7 @@ def test_training_stands_still_for_a_twentieth_of_a_save_at_most(
 
     def save(saver: Saver) -> None:
         frozen = saver.freeze(state)
-        saver.run(lambda: keeper.add(frozen, tmp_path / "iter_1.pth", 1))
+        saver.run(lambda: keeper.add(frozen, tmp_path / "iter_1.pth"))
 
     inline = seconds(lambda: save(Saver(background=False)))
     saver = Saver(background=True)
@@ -64,7 +64,7 @@ def test_weights_that_are_not_finite_are_never_written(tmp_path: Path, backgroun
     frozen = saver.freeze({"meta": {"iter": 5}, "state_dict": weights})
 
     def save() -> None:
-        saver.run(lambda: keeper.add(frozen, tmp_path / "iter_5.pth", 5))
+        saver.run(lambda: keeper.add(frozen, tmp_path / "iter_5.pth"))
         saver.failures(wait=True)
 
     with pytest.raises(NonFiniteError, match="iteration 5: weights are not finite; not saved"):

@@ -9,8 +9,8 @@ from mmengine.hooks import Hook
 from nlseg.errors import ConfigError
 from nlseg.registry import HOOKS
 from nlseg.run import checkpoint
+from nlseg.run.finite import NonFiniteError
 from nlseg.run.save import BestScores, Saver, guess_rule
-from nlseg.run.step import NonFiniteError
 from tests.run.runs import assert_same, final, train
 from tests.run.toy import toy_config
 

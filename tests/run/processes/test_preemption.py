@@ -3,7 +3,7 @@ import torch
 
 from nlseg.errors import ConfigError
 from nlseg.run.control import StopRequests, parse_duration
-from nlseg.run.step import Agreement
+from nlseg.run.processes import Agreement
 
 
 @pytest.mark.parametrize(

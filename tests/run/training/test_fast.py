@@ -8,7 +8,6 @@ from mmengine.runner.amp import autocast
 from nlseg.config.check import check_config
 from nlseg.config.load import load_config, trace_of
 from nlseg.errors import ConfigError
-from nlseg.run.device import check_half, half_precision
 from nlseg.run.fast import (
     Hardware,
     apply,
@@ -18,6 +17,7 @@ from nlseg.run.fast import (
     use_fast_training,
 )
 from nlseg.run.fast import testing_choices as choices_for_testing
+from nlseg.run.half import check_half, half_precision
 
 ROOT = Path(__file__).parents[3]
 CITYSCAPES = ROOT / "configs/nonlocal_net/nonlocal_r50-d8_4xb2-40k_cityscapes-512x1024.py"

@@ -18,7 +18,7 @@ READS = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::n
          "aten::equal", "aten::masked_select"}  # fmt: skip
 """Operators that on a GPU wait for a number or a size."""
 METHODS = ("tolist", "numpy", "cpu", "item", "__bool__", "__float__", "__int__", "__index__")
-ON_THE_HOST = {"step.py:_read"}
+ON_THE_HOST = {"processes.py:_read"}
 """Reads a vector that was copied to the host two iterations before."""
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nlseg.errors import ConfigError
-from nlseg.run.step import NonFiniteError
+from nlseg.run.finite import NonFiniteError
 from tests.run.runs import assert_same, curves, final, go_on, interrupt, train
 from tests.run.toy import toy_config
 

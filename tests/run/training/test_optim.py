@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from nlseg.errors import ConfigError
-from nlseg.run.step import Agreement, AmpOptimWrapper, OptimWrapper
+from nlseg.run.half import AmpOptimWrapper
+from nlseg.run.processes import Agreement
+from nlseg.run.step import OptimWrapper
 
 
 def make(kind: type[OptimWrapper] = OptimWrapper, **options: Any) -> tuple[nn.Linear, OptimWrapper]:

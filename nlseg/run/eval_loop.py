@@ -1,0 +1,202 @@
+"""The loops of validation and test: every image once, and the scores."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from mmengine.evaluator import Evaluator
+from mmengine.runner import BaseLoop
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from nlseg.evaluation.iou import IoUMetric
+from nlseg.evaluation.prediction_files import root_of_shared_names
+from nlseg.models import fuse_conv_bn
+from nlseg.registry import LOOPS
+from nlseg.run import processes
+from nlseg.run.half import HalfName, check_half, half_precision
+from nlseg.run.loaders import batch_size_of
+from nlseg.run.protocol import RunnerProtocol
+
+_CHECK_EVERY = 10
+
+
+class EvalLoop(BaseLoop):
+    """What validation and test share: predict every image, score the predictions.
+
+    Args:
+        runner: The runner.
+        dataloader: The loader or its config.
+        evaluator: The evaluator or its config.
+        fp16: Predict under autocast.
+        dtype: 'float16' or 'bfloat16' for it; PyTorch's choice for the device when not given.
+    """
+
+    mode: Literal["val", "test"]
+
+    def __init__(
+        self,
+        runner: RunnerProtocol,
+        dataloader: DataLoader | dict,
+        evaluator: Evaluator | dict | Sequence,
+        fp16: bool = False,
+        dtype: HalfName | None = None,
+    ) -> None:
+        super().__init__(runner, runner.build_dataloader(dataloader, seed=runner.seed))
+        self.evaluator = runner.build_evaluator(evaluator)
+        meta = getattr(self.dataloader.dataset, "metainfo", None)
+        self.evaluator.dataset_meta = runner.visualizer.dataset_meta = meta
+        self.fp16, self.dtype = fp16, check_half(dtype)
+        self._losses: dict[str, list[float]] = defaultdict(list)
+
+    def run(self) -> dict[str, float]:
+        """Predict all images and return the scores."""
+        runner, mode = self.runner, self.mode
+        runner.call_hook(f"before_{mode}")
+        runner.call_hook(f"before_{mode}_epoch")
+        self.prepare()
+        runner.model.eval()
+        self._losses.clear()
+        for idx, batch in enumerate(self.dataloader):
+            self.run_iter(idx, batch)
+        metrics: dict[str, float] = self.evaluator.evaluate(len(self.dataloader.dataset))
+        metrics.update(_mean_losses(self._losses, mode))
+        runner.call_hook(f"after_{mode}_epoch", metrics=metrics)
+        runner.call_hook(f"after_{mode}")
+        return metrics
+
+    def prepare(self) -> None:
+        """Do what a validation or a test needs before the first image."""
+
+    @torch.no_grad()
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """Predict and score one batch.
+
+        Args:
+            idx: Its number.
+            data_batch: What the loader yields.
+        """
+        runner, mode = self.runner, self.mode
+        runner.call_hook(f"before_{mode}_iter", batch_idx=idx, data_batch=data_batch)
+        step = runner.model.val_step if mode == "val" else runner.model.test_step
+        with half_precision(self.fp16, self.dtype):
+            outputs = step(data_batch)
+        outputs = self._without_losses(outputs)
+        self.evaluator.process(data_samples=outputs, data_batch=data_batch)
+        runner.call_hook(
+            f"after_{mode}_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs
+        )
+
+    def _without_losses(self, outputs: Any) -> Any:
+        """Take off, and note, the losses that a model may give as the last of its predictions."""
+        last = outputs[-1] if isinstance(outputs, Sequence) and outputs else None
+        if not isinstance(last, BaseDataElement) or last.keys() != ["loss"]:
+            return outputs
+        for name, value in last.loss.items():
+            parts = [value] if isinstance(value, Tensor) else value
+            self._losses[name] += [part.item() for part in parts]
+        return outputs[:-1]
+
+
+def _mean_losses(losses: Mapping[str, Sequence[float]], mode: str) -> dict[str, float]:
+    """Return the mean of each loss, and the sum of those as ``val_loss`` or ``test_loss``."""
+    means = {name: sum(values) / len(values) for name, values in losses.items()}
+    total = sum(value for name, value in means.items() if "loss" in name)
+    return {**means, f"{mode}_loss": total} if means else {}
+
+
+@LOOPS.register_module()
+class ValLoop(EvalLoop):
+    """Validate once over the images; a request to stop is heard between them.
+
+    Args:
+        runner: The runner.
+        dataloader: The validation loader or its config.
+        evaluator: The evaluator or its config.
+        fp16: Predict under autocast.
+        dtype: 'float16' or 'bfloat16' for it; PyTorch's choice for the device when not given.
+    """
+
+    mode = "val"
+
+    def __init__(
+        self,
+        runner: RunnerProtocol,
+        dataloader: DataLoader | dict,
+        evaluator: Evaluator | dict | Sequence,
+        fp16: bool = False,
+        dtype: HalfName | None = None,
+    ) -> None:
+        super().__init__(runner, dataloader, evaluator, fp16, dtype)
+        share = len(self.dataloader.dataset) // runner.world_size
+        self._common = share // batch_size_of(self.dataloader)  # batches that every process has
+
+    def prepare(self) -> None:
+        """Validate with the running statistics that are saved."""
+        processes.share_buffers(self.runner.model)
+
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """Predict and score one batch, and stop after it where that was asked for."""
+        control = self.runner.control
+        control.watch("validation")
+        super().run_iter(idx, data_batch)
+        alone = self.runner.world_size == 1
+        if alone or (idx < self._common and (idx + 1) % _CHECK_EVERY == 0):
+            control.leave_validation_if_asked()
+
+
+@LOOPS.register_module()
+class TestLoop(EvalLoop):
+    """Test once over the images.
+
+    Args:
+        runner: The runner.
+        dataloader: The test loader or its config.
+        evaluator: The evaluator or its config.
+        fp16: Predict under autocast.
+        dtype: 'float16' or 'bfloat16' for it; PyTorch's choice for the device when not given.
+        fold_norms: Fold batch norms into the convolutions in front of them before the test. The
+            model cannot train afterwards.
+    """
+
+    mode = "test"
+
+    def __init__(
+        self,
+        runner: RunnerProtocol,
+        dataloader: DataLoader | dict,
+        evaluator: Evaluator | dict | Sequence,
+        fp16: bool = False,
+        dtype: HalfName | None = None,
+        fold_norms: bool = False,
+    ) -> None:
+        super().__init__(runner, dataloader, evaluator, fp16, dtype)
+        self.fold_norms = fold_norms
+
+    def prepare(self) -> None:
+        """Fold norms where that was asked for."""
+        if self.fold_norms:
+            fuse_conv_bn(self.runner.model)
+
+
+def choose_files(metrics: Sequence[Any], dataset: Any, folder: Path) -> None:
+    """Tell the metrics where their files go, as far as the config has not told them.
+
+    Args:
+        metrics: Those of the test; each ``IoUMetric`` gets ``per_class.json`` in the folder, with
+            its prefix in the name where it has one, and, for data sets with images of one name in
+            several folders, the folder above them, so that predictions keep the sub-folders.
+        dataset: The data set that is tested on.
+        folder: Where the log and the scores of this test lie.
+    """
+    for metric in metrics:
+        if not isinstance(metric, IoUMetric):
+            continue
+        if metric.per_class_file is None:
+            name = "_".join(("per_class", *filter(None, (metric.prefix,))))
+            metric.per_class_file = str(folder / f"{name.replace('/', '_')}.json")
+        if metric.output_dir is not None and metric.img_root is None:
+            metric.img_root = root_of_shared_names(dataset)
