@@ -35,7 +35,7 @@ def migrate_config(old: Mapping[str, Any], where: str = "the config") -> Setting
         where: Its file, for the error.
 
     Returns:
-        The new config. What has no place in it stands under ``custom``.
+        The new config. Keys that it has no place for are under ``custom``.
 
     Raises:
         ConfigError: The config is not of the form of 0.x.
@@ -59,7 +59,7 @@ def _migrate_model(old: Mapping[str, Any]) -> Settings:
     model = dict(old["model"])
     train = old["data"]["train"]
     model["data_preprocessor"] = _preprocessor_of(_pipeline_of(train))
-    for key in ("train_cfg", "test_cfg"):  # stood beside the model in the oldest configs
+    for key in ("train_cfg", "test_cfg"):  # the oldest configs have them beside the model
         model.setdefault(key, dict(old.get(key) or {}))
     return model
 

@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--peer", action="store_true", help="run an installed mmsegmentation, too")
     parser.add_argument("--data-root", help="folder in the layout of Cityscapes, for data")
     parser.add_argument("--merge", nargs="+", type=Path, default=[], metavar="JSON",
-                        help="take over the results of other files")  # fmt: skip
+                        help="add the results of other files")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("work_dirs/benchmark"), metavar="DIR",
                         help="folder for what is written (work_dirs/benchmark)")  # fmt: skip
     return parser.parse_args()

@@ -56,7 +56,7 @@ def parse_grid(words: Sequence[str]) -> dict[str, list[str]]:
         Values, as text, by key.
 
     Raises:
-        ConfigError: A word has no values, or a key stands twice.
+        ConfigError: A word has no values, or a key is given twice.
     """
     grid: dict[str, list[str]] = {}
     for word in words:

@@ -1,4 +1,4 @@
-"""Samples of a data set as pictures: as they are stored, and as the pipeline hands them over."""
+"""Samples of a data set as pictures: as they are stored, and as the pipeline returns them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

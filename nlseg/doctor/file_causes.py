@@ -23,7 +23,7 @@ def _unreadable(split: Split, tally: Tally) -> Finding | None:
     detail = "\n".join(f"{path}: {why}" for path, why in listed[:_SHOWN])
     return Finding(
         "unreadable", "error", split.name, f"Files that cannot be read: {len(listed)}", detail,
-        "copy or download them again; or pass over them: "
+        "copy or download them again; or skip them: "
         f"{split.key}.bad_samples = dict(policy='skip', limit={len(listed)})",
         tuple(path for path, _ in listed[:_SHOWN]), len(listed),
     )  # fmt: skip

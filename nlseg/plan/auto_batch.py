@@ -24,7 +24,7 @@ from nlseg.run.device import revert_sync_batchnorm
 
 LOGGER = logging.getLogger("nlseg.auto_batch")
 SHARE = 0.9
-"""Share of the free memory that a step may take."""
+"""Share of the free memory that a step may use."""
 
 
 def fit_batch_size(config: Config, *, share: float = SHARE) -> int:
@@ -135,7 +135,7 @@ def _make_probe(config: Config) -> StepProbe:
 def _fits_on_cuda(
     probe: StepProbe, size: Size, num_classes: int, share: float
 ) -> Callable[[int], bool]:
-    """Make a test that takes a real step and leaves some memory over."""
+    """Make a test that takes a real step and keeps some memory free."""
     limit = share * (free_bytes(probe.device) + torch.cuda.memory_allocated(probe.device))
 
     def fits(images: int) -> bool:

@@ -36,7 +36,7 @@ class Complexity(NamedTuple):
 def measure_complexity(config: Config, shape: tuple[int, int]) -> Complexity:
     """Count what a config's network does for one image, up to the logits of its decode head.
 
-    Nothing is computed: tensors have shapes but no values, so it takes no memory worth mentioning.
+    Nothing is computed: tensors have shapes but no values, so it takes hardly any memory.
 
     Args:
         config: With a ``model``.
@@ -66,7 +66,7 @@ def measure_complexity(config: Config, shape: tuple[int, int]) -> Complexity:
 
 
 def _let_counter_find_own_operators() -> None:
-    """PyTorch 2.4 files a formula under an operator's overloads, where its counter never looks."""
+    """PyTorch 2.4 registers formulas by an operator's overload; its counter does not look there."""
     for operator, formula in list(flop_registry.items()):
         if isinstance(operator, torch._ops.OpOverload):
             flop_registry.setdefault(operator.overloadpacket, formula)

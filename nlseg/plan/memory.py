@@ -30,7 +30,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 class TensorMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the tensors that are made while it is on, and the most there were.
+    """Counts the bytes of the tensors that are made while it is active, and their peak.
 
     On CUDA it asks the allocator instead.
 
@@ -48,7 +48,7 @@ class TensorMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
             torch.cuda.reset_peak_memory_stats(self.cuda)
 
     def take_peak(self) -> int:
-        """Return the most bytes that were held since the last call, and begin anew."""
+        """Return the most bytes that were held since the last call, and reset the peak."""
         if self.cuda:
             peak = int(torch.cuda.max_memory_allocated(self.cuda))
             torch.cuda.reset_peak_memory_stats(self.cuda)
@@ -58,7 +58,7 @@ class TensorMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def without_gradients(self, model: nn.Module) -> Iterator[None]:
-        """Leave the parameters' gradients out of the count while the backward pass makes them."""
+        """Do not count the gradients of the parameters while the backward pass makes them."""
         made = [0]
 
         def leave_out(parameter: Tensor) -> None:

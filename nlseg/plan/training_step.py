@@ -32,7 +32,7 @@ class StepCost:
         images: Images in the batch.
         size: Height and width of each in px.
         held_bytes: Memory of weights, buffers and optimizer state.
-        work_bytes: Most memory that forward and backward held beside these and the gradients.
+        work_bytes: Most memory that forward and backward held without these and the gradients.
         update_bytes: Most memory in the optimizer's step, which does not depend on the images.
         seconds: Time of forward, backward and optimizer.
         flops: Floating point operations of forward and backward; a multiply-add counts as two.
@@ -83,7 +83,7 @@ class StepProbe:
         self.wrapper.zero_grad()
 
     def measure(self, inputs: Tensor, samples: Sequence[SegDataSample]) -> StepCost:
-        """Take a step to make the optimizer's state, one that is counted, and one that is timed.
+        """Take three steps: one makes the optimizer's state, one is counted, one is timed.
 
         Args:
             inputs: Preprocessed images (N, 3, H, W) on the model's device.

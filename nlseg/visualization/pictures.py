@@ -1,4 +1,4 @@
-"""Arrays as pictures: colours of classes, text, label maps laid over images, contact sheets."""
+"""Arrays as pictures: colours of classes, text, overlays of label maps, contact sheets."""
 
 import colorsys
 from collections.abc import Sequence
@@ -305,7 +305,7 @@ def _row(row: Sequence[Cell], columns: int, cell_size: tuple[int, int]) -> Image
 
 
 def fit(picture: Image, size: tuple[int, int]) -> Image:
-    """Scale a picture to fit into a box (height, width), grey beside it."""
+    """Scale a picture to fit into a box (height, width), with grey padding."""
     scale = min(size[0] / picture.shape[0], size[1] / picture.shape[1])
     height, width = (max(1, round(length * scale)) for length in picture.shape[:2])
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST

@@ -231,7 +231,7 @@ def draw_confusion(
     shares = 100 * row_shares(counts)
     figure = new_figure(num_classes * cell, num_classes * cell)
     figure.set_layout_engine("none")
-    axes = figure.add_axes((0, 0, 1, 1))  # so that a field has its size in px, and names lie beside
+    axes = figure.add_axes((0, 0, 1, 1))  # a field has its size in px, names are outside
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.6, 0, 100))
     axes.set_facecolor("#eeeeee")  # rows without pixels
     axes.grid(False)

@@ -1,4 +1,4 @@
-"""The visualizer that configs name: labels and predictions laid over images."""
+"""The visualizer that configs name: overlays of labels and predictions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -130,7 +130,7 @@ class SegLocalVisualizer(Visualizer):
             draw_gt: Draw the label.
             draw_pred: Draw the prediction.
             show: Open a window.
-            wait_time: Seconds until the window goes on, 0 for ever.
+            wait_time: Seconds for which the window stays open, 0 for ever.
             out_file: Write the picture here instead of handing it to the back ends.
             step: Iteration to log it under.
             with_labels: Draw as ``Painter`` does: contours, names of the classes on their regions,

@@ -7,13 +7,11 @@ import cv2
 import mmcv
 import mmcv.transforms
 import numpy as np
-from numpy.typing import NDArray
 
 from nlseg.datasets.stream import sample_rng
 from nlseg.datasets.transforms import PackSegInputs
 from nlseg.structures import Sample, SampleIndex
-
-Image = NDArray[np.uint8]
+from nlseg.visualization.pictures import Image
 
 
 class BaselineAnnotations(mmcv.transforms.BaseTransform):

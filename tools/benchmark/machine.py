@@ -21,7 +21,7 @@ _SIDE = {"cpu": 2048, "cuda": 8192}
 
 
 def describe_machine(device: str) -> dict[str, Any]:
-    """Return name, size and software of the machine, nothing that tells whose it is.
+    """Return name, size and software of the machine, nothing that identifies its owner.
 
     Args:
         device: 'cpu' or 'cuda'.

@@ -88,7 +88,7 @@ class Plan:
         threads: Threads of a CPU; PyTorch's choice where None.
         rounds: Most times that every way is run.
         seconds: After so long no further round begins; two are always run.
-        rate_side: Side of the matrices whose product tells the hardware's rate.
+        rate_side: Side of the matrices whose product measures the hardware's rate.
         long_s: Where every way takes longer than this, the run that counts operations is timed,
             too, as the first round.
     """

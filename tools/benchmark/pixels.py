@@ -1,4 +1,4 @@
-"""What is done with every pixel beside the network: loss, label map, counting."""
+"""What is done with every pixel outside the network: loss, label map, counting."""
 
 from functools import partial
 from typing import Any

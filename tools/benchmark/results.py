@@ -69,7 +69,7 @@ def merge(results: Results, machine: str, section: str, new: Section, *, partly:
         machine: Where it was measured.
         section: Its name.
         new: What was measured.
-        partly: Keep old rows that were not measured anew.
+        partly: Keep old rows that were not measured again.
     """
     old = results.setdefault(machine, {}).get(section)
     if partly and old is not None:
@@ -85,7 +85,7 @@ def _merge_rows(old: Iterable[dict[str, Any]], new: Iterable[dict[str, Any]]) ->
 
 
 def merge_files(results: Results, files: Iterable[Path]) -> None:
-    """Take over all sections of other files, such as another machine's."""
+    """Add all sections of other files, such as another machine's."""
     for file in files:
         for machine, sections in _load(file).items():
             results.setdefault(machine, {}).update(sections)
