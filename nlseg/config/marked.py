@@ -50,14 +50,9 @@ class Marked(dict[Any, Any]):
     innermost config file on the stack.
     """
 
-    @classmethod
-    def _hook(cls, item: Any) -> Any:
-        return item
-
     def __setitem__(self, key: Any, value: Any) -> None:
         """Set a key, and note the line that does it."""
-        super().__setitem__(key, value)
-        _note(self, key, _mark_of_running_line(key, value))
+        put(self, key, value, _mark_of_running_line(key, value))
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
         """Set a key that is missing, and return its value."""
@@ -91,7 +86,7 @@ class Marked(dict[Any, Any]):
         """Return a shallow copy that knows the same lines."""
         new = type(self)()
         for key, value in dict.items(self):
-            dict.__setitem__(new, key, self._hook(value))
+            dict.__setitem__(new, key, _inside(self, value))
         return _like(self, new)
 
     def copy(self) -> Any:
@@ -112,17 +107,6 @@ class Written(Marked):
 
 class MarkedConfigDict(Marked, ConfigDict):
     """What a base file hands on: keys are attributes too, and ``update`` merges dicts inside."""
-
-    @classmethod
-    def _hook(cls, item: Any) -> Any:
-        if type(item) in (dict, OrderedDict, Written):
-            new = cls()
-            for key, value in dict.items(item):
-                dict.__setitem__(new, key, cls._hook(value))
-            return _like(item, new)
-        if isinstance(item, (list, tuple)):
-            return each_item(cls._hook, item)
-        return item
 
     def __missing__(self, key: Any) -> Any:
         """Refuse a key that is not there."""
@@ -147,7 +131,7 @@ class MarkedConfigDict(Marked, ConfigDict):
 
     def merge(self, other: dict[Any, Any]) -> None:
         """Take over keys as a file does from its base, ``_delete_`` included."""
-        new = MarkedConfigDict._hook(deepcopy(other))
+        new = as_config_dict(deepcopy(other))
         old = MarkedConfigDict() if new.pop(DELETE, False) else self
         result = merged(old, new, strict=False)
         self.clear()
@@ -161,7 +145,7 @@ class MarkedConfigDict(Marked, ConfigDict):
         """Return a copy of another dict with these keys."""
         if not isinstance(other, dict):
             return NotImplemented
-        return _with(MarkedConfigDict._hook(deepcopy(other)), self)
+        return _with(as_config_dict(deepcopy(other)), self)
 
 
 class MarkedList(list[Any]):
@@ -253,15 +237,30 @@ def put(target: Marked, key: Any, value: Any, mark: Mark | None) -> None:
         value: Its value.
         mark: Where it was written; None where that is not known.
     """
-    dict.__setitem__(target, key, target._hook(value))
-    _note(target, key, mark)
-
-
-def _note(target: Marked, key: Any, mark: Mark | None) -> None:
+    dict.__setitem__(target, key, _inside(target, value))
     if mark is not None:
         marks_of(target)[key] = mark
     else:
         marks_of(target).pop(key, None)
+
+
+def _inside(holder: Marked, value: Any) -> Any:
+    """Return a value as a dict holds it."""
+    return as_config_dict(value) if isinstance(holder, MarkedConfigDict) else value
+
+
+def as_config_dict(value: Any) -> Any:
+    """Turn the dicts in a value into those that a base file hands on.
+
+    Args:
+        value: Any value. As in mmengine, dicts of other classes stay what they are.
+    """
+    if type(value) in (dict, OrderedDict, Written):
+        new = MarkedConfigDict()
+        for key, item in dict.items(value):
+            dict.__setitem__(new, key, as_config_dict(item))
+        return _like(value, new)
+    return each_item(as_config_dict, value) if isinstance(value, (list, tuple)) else value
 
 
 def _like(old: Any, new: Any) -> Any:
@@ -319,7 +318,7 @@ def merged(
     Raises:
         ConfigError: The base holds something else where the file has a dict.
     """
-    result: MarkedConfigDict = MarkedConfigDict._hook(dict(base))
+    result: MarkedConfigDict = as_config_dict(dict(base))
     _like(base, result)
     _move(result, new)
     for key, value in dict.items(new):

@@ -19,6 +19,7 @@ from nlseg.config.marked import (
     MarkedList,
     MarkedTuple,
     Written,
+    as_config_dict,
     mark_of_copy,
     marks_of,
     merged,
@@ -232,7 +233,7 @@ def _read_lazy(path: Path, text: str, tree: ast.Module, outer: tuple[Path, ...])
     read, imported = names_read(tree), imported_names(tree)
     own = ConfigFile(path, names=names).run(tree)
     return _Read(
-        MarkedConfigDict._hook(own),
+        as_config_dict(own),
         FileNode(path, [item.files for item in bases]),
         text,
         read.union(*(item.used for item in bases)),
