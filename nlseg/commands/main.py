@@ -19,6 +19,7 @@ COMMANDS = {
     "check-data": "look through data sets, and say what is wrong with them",
     "browse": "show samples as they are stored and as the network gets them",
     "config": "print a resolved config with the file and line of each value",
+    "describe": "print what a class takes: types, ranges, defaults, meanings",
     "sweep": "train with several values, several times each, and compare",
     "analyze-logs": "draw scores and losses of runs",
     "confusion": "draw which classes are taken for which",

@@ -143,7 +143,7 @@ class _Walker:
         elif kind is not None and family is not None and path[-1] not in PLAIN:
             found = find_class(kind, family)
             if found is None and is_foreign:
-                found, family = find_anywhere(kind, family)
+                found, family = find_anywhere(kind) or (None, family)
             if found is None:
                 yield from self._unknown(kind, (*path, "type"), family, is_foreign=is_foreign)
                 return

@@ -97,22 +97,30 @@ def find_class(kind: Any, registry: Registry) -> Callable[..., Any] | None:
     return found if callable(found) else None
 
 
-def find_anywhere(kind: Any, family: Registry) -> tuple[Callable[..., Any] | None, Registry]:
-    """Return what a ``type`` names in whichever registry holds it.
+def registries() -> list[Registry]:
+    """List all registries of ours and then those of mmengine, their modules imported."""
+    found = [
+        registry
+        for module in (ours, theirs)
+        for registry in vars(module).values()
+        if isinstance(registry, Registry)
+    ]
+    for registry in found:
+        registry.import_from_location()
+    return found
+
+
+def find_anywhere(kind: Any) -> tuple[Callable[..., Any], Registry] | None:
+    """Return what a ``type`` names in whichever registry holds it, and the registry.
 
     Args:
         kind: A registered name.
-        family: Returned where no registry holds it.
-
-    Returns:
-        A class or function, or None, and the registry.
     """
-    for module in (ours, theirs):
-        for registry in vars(module).values():
-            found = find_class(kind, registry) if isinstance(registry, Registry) else None
-            if found is not None:
-                return found, registry
-    return None, family
+    for registry in registries():
+        found = find_class(kind, registry)
+        if found is not None:
+            return found, registry
+    return None
 
 
 PARTS = {
