@@ -2,7 +2,18 @@
 
 from nlseg.models.fuse import fuse_conv_bn
 from nlseg.models.heads import BaseDecodeHead, FCNHead, GCHead, NLHead
-from nlseg.models.losses import CrossEntropyLoss, accuracy
+from nlseg.models.losses import (
+    BoundaryLoss,
+    CrossEntropyLoss,
+    DiceLoss,
+    FocalLoss,
+    HuasdorffDisstanceLoss,
+    KLDivLoss,
+    LovaszLoss,
+    OhemCrossEntropy,
+    TverskyLoss,
+    accuracy,
+)
 from nlseg.models.losses.samplers import (
     BasePixelSampler,
     OHEMPixelSampler,
@@ -21,20 +32,28 @@ __all__ = [
     "BasePixelSampler",
     "BasicBlock",
     "Bottleneck",
+    "BoundaryLoss",
     "ContextBlock",
     "CrossEntropyLoss",
+    "DiceLoss",
     "EncoderDecoder",
     "FCNHead",
+    "FocalLoss",
     "GCHead",
+    "HuasdorffDisstanceLoss",
+    "KLDivLoss",
+    "LovaszLoss",
     "NLHead",
     "NonLocal2d",
     "OHEMPixelSampler",
+    "OhemCrossEntropy",
     "ResLayer",
     "ResNet",
     "ResNetV1c",
     "ResNetV1d",
     "SegDataPreProcessor",
     "SegTTAModel",
+    "TverskyLoss",
     "accuracy",
     "build_pixel_sampler",
     "fuse_conv_bn",

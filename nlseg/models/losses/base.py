@@ -34,8 +34,10 @@ class SmallLogitsLoss(Protocol):
         *,
         ignore_index: int,
         align_corners: bool,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """Return the loss of the upsampled logits, and how many pixels have the right class.
+
+        The number is None where it takes a threshold to tell, or where the loss ignores more.
 
         Args:
             logits: Logits (N, K, h, w).
@@ -72,6 +74,26 @@ class LogitsForLoss:
         if self._large is None:
             self._large = resize(self.small, self.size, align_corners=self.align_corners)
         return self._large
+
+
+def reduced(loss: Tensor, reduction: Reduction, avg_factor: float | Tensor | None) -> Tensor:
+    """Return a loss as it is, its sum, or its mean.
+
+    Args:
+        loss: Any number of losses.
+        reduction: 'none', 'sum' or 'mean'.
+        avg_factor: What 'mean' divides by, instead of the number of losses.
+
+    Raises:
+        ValueError: For an ``avg_factor`` together with 'sum'.
+    """
+    if avg_factor is not None and reduction == "sum":
+        raise ValueError("loss: avg_factor goes with 'mean', not with 'sum'")
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        return loss.sum()
+    return loss.mean() if avg_factor is None else loss.sum() / (avg_factor + EPS)
 
 
 def accuracy(

@@ -6,9 +6,19 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import torch
 import yaml
+from torch import Tensor
 
 from nlseg.errors import ConfigError
+
+AUTO = "auto"
+"""Class weights that a run works out from its training data."""
+
+
+def class_weights(source: Sequence[float] | str | None) -> Tensor | None:
+    """Return class weights (K,) given as numbers or as a file, None for None."""
+    return None if source is None else torch.tensor(read_class_weight(source))
 
 
 def read_class_weight(source: Sequence[float] | str) -> list[float]:
@@ -19,6 +29,11 @@ def read_class_weight(source: Sequence[float] | str) -> list[float]:
     """
     if not isinstance(source, str):
         return [float(value) for value in source]
+    if source == AUTO:
+        raise ConfigError(
+            "class_weight: 'auto' is worked out from the training data when a run starts; a loss "
+            "built without a run needs the numbers"
+        )
     path = Path(source)
     if not path.is_file():
         raise ConfigError(f"class_weight: {source} is not a file")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from nlseg.bounds import NotNegative
 from nlseg.errors import ConfigError
 from nlseg.models.losses.base import EPS, Reduction
-from nlseg.models.losses.class_weight import read_class_weight
+from nlseg.models.losses.class_weight import class_weights
 from nlseg.ops.pixel_loss import upsampled_cross_entropy
 from nlseg.registry import MODELS
 
@@ -35,7 +35,8 @@ class CrossEntropyLoss(nn.Module):
         use_sigmoid: Take the sigmoid form.
         use_mask: Only False; a key of published configs.
         reduction: 'mean', 'sum' or 'none'.
-        class_weight: K factors, or a file (.npy, .json, .yaml) that holds them.
+        class_weight: K factors, a file (.npy, .json, .yaml) that holds them, or 'auto': the median
+            share of a class in the training data over the share of each, which a run works out.
         loss_weight: Factor of the result.
         loss_name: Key of the result in the log; losses with the same key are added.
         avg_non_ignore: Average over the pixels that are not ignored.
@@ -62,9 +63,8 @@ class CrossEntropyLoss(nn.Module):
         self.loss_weight = loss_weight
         self.loss_name = loss_name
         self.avg_non_ignore = avg_non_ignore
-        weight = None if class_weight is None else torch.tensor(read_class_weight(class_weight))
         self.class_weight: Tensor | None
-        self.register_buffer("class_weight", weight, persistent=False)
+        self.register_buffer("class_weight", class_weights(class_weight), persistent=False)
 
     def forward(
         self,
