@@ -4,7 +4,7 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from nlseg.evaluation.prediction_files import image_root, prediction_name
 from nlseg.ops.confusion import confusion_matrix
 from nlseg.registry import DATASETS
 from nlseg.structures import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from nlseg.run.runner import Runner
 
 
 def count_folder(config: Config, folder: Path, *, progress: Any = iter) -> NDArray[np.int64]:
@@ -90,7 +93,7 @@ def read_kept_counts(file: Path) -> NDArray[np.int64]:
         raise UserError(f"{file}: holds no confusion matrix of IoUMetric") from error
 
 
-def counts_of_test(runner: Any) -> NDArray[np.int64]:
+def counts_of_test(runner: "Runner") -> NDArray[np.int64]:
     """Test with a runner and return the counts (K, K) of its ``IoUMetric``.
 
     Raises:

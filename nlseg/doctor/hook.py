@@ -16,6 +16,7 @@ from nlseg.doctor.splits import Rules, Split, read_rules
 from nlseg.doctor.tally import Tally, make_tally
 from nlseg.errors import DataError
 from nlseg.registry import HOOKS
+from nlseg.run.protocol import RunnerProtocol
 
 # What a few labels prove for all of them. Other causes are only likely, so they warn.
 _CERTAIN = frozenset(
@@ -41,7 +42,7 @@ class DataCheckHook(Hook):
     def __init__(self, limit: Natural = 32) -> None:
         self.limit = limit
 
-    def before_train(self, runner: Any) -> None:
+    def before_train(self, runner: RunnerProtocol) -> None:
         """Check the training and the validation set.
 
         Raises:

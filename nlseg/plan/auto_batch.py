@@ -77,15 +77,15 @@ def accumulate(config: Config, parts: int) -> None:
     """
     if parts == 1:
         return
-    values = config._cfg_dict
-    values["train_dataloader"]["batch_size"] //= parts
-    before = values["optim_wrapper"].get("accumulative_counts", 1)
-    values["optim_wrapper"]["accumulative_counts"] = before * parts
-    if "base_batch_size" in (values.get("auto_scale_lr") or {}):
-        values["auto_scale_lr"]["base_batch_size"] /= parts  # it is compared with one part
-    if "max_iters" in values["train_cfg"]:
-        for path, value in max_iters_changes(values, values["train_cfg"]["max_iters"] * parts):
-            set_value(values, path, value)
+    config["train_dataloader"]["batch_size"] //= parts
+    before = config["optim_wrapper"].get("accumulative_counts", 1)
+    config["optim_wrapper"]["accumulative_counts"] = before * parts
+    if "base_batch_size" in (config.get("auto_scale_lr") or {}):
+        config["auto_scale_lr"]["base_batch_size"] /= parts  # it is compared with one part
+    if "max_iters" in config["train_cfg"]:
+        longer = config["train_cfg"]["max_iters"] * parts
+        for path, value in max_iters_changes(config.to_dict(), longer):
+            set_value(config, path, value)
 
 
 def enable_rate_scaling(config: Config) -> None:

@@ -51,7 +51,7 @@ class SegLocalVisualizer(Visualizer):
 
     fig_save: Any
     ax_save: Any
-    _dataset_meta: dict[str, Any] | None
+    _meta: dict[str, Any] | None
 
     def __init__(
         self,
@@ -66,6 +66,7 @@ class SegLocalVisualizer(Visualizer):
         alpha: Probability = 0.8,
     ) -> None:
         super().__init__(name, None, vis_backends, save_dir)
+        self._meta = None
         self.alpha = alpha
         if classes is not None:
             self.set_dataset_meta(classes, palette, dataset_name)
@@ -79,7 +80,7 @@ class SegLocalVisualizer(Visualizer):
         dataset_name: str | None = None,
     ) -> None:
         """Set names and RGB colours of the classes."""
-        self._dataset_meta = {"classes": classes, "palette": palette}
+        self._meta = {"classes": classes, "palette": palette}
 
     def _initialize_fig(self, fig_cfg: dict[str, Any]) -> tuple[Any, Any, Any]:
         """Put the making of matplotlib's figure off until an image is set to be drawn on."""
@@ -98,11 +99,11 @@ class SegLocalVisualizer(Visualizer):
     @property
     def dataset_meta(self) -> dict[str, Any] | None:
         """Names (``classes``) and RGB colours (``palette``) of the classes, on every process."""
-        return self._dataset_meta
+        return self._meta
 
     @dataset_meta.setter
     def dataset_meta(self, dataset_meta: dict[str, Any]) -> None:
-        self._dataset_meta = dataset_meta
+        self._meta = dataset_meta
 
     def add_datasample(
         self,
@@ -167,7 +168,7 @@ class SegLocalVisualizer(Visualizer):
         return side_by_side(pictures) if pictures else image
 
     def _overlay(self, image: Image, label: NDArray[np.integer], with_labels: bool) -> Image:
-        meta = self._dataset_meta or {}
+        meta = self._meta or {}
         classes = meta.get("classes")
         if classes is None:
             palette = make_palette(256)
