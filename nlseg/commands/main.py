@@ -20,6 +20,7 @@ COMMANDS = {
     "browse": "show samples as they are stored and as the network gets them",
     "config": "print a resolved config with the file and line of each value",
     "describe": "print what a class takes: types, ranges, defaults, meanings",
+    "report": "write the page that explains a test or a training",
     "sweep": "train with several values, several times each, and compare",
     "analyze-logs": "draw scores and losses of runs",
     "confusion": "draw which classes are taken for which",

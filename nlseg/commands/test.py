@@ -15,6 +15,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", help="weights: a file, https address or published name")
     parser.add_argument("--out", metavar="DIR", help="write the predicted label maps here")
     parser.add_argument("--show-dir", metavar="DIR", help="write a picture of every image here")
+    parser.add_argument(
+        "--report", action="store_true", help="write report.html: scores, and where the points went"
+    )
     parser.add_argument("--tta", action="store_true", help="average over several scales and flips")
     add_run_arguments(parser)
     add_config_options(parser, "such as load_strict=False, which accepts weights that fit in part")
@@ -49,6 +52,8 @@ def test(args: argparse.Namespace) -> None:
         launcher=args.launcher,
         allow_unknown=args.allow_unknown_keys,
     )
+    if args.report:
+        cfg.setdefault("default_hooks", {})["report"] = {"type": "ReportHook"}
     if args.fast:
         use_fast_testing(cfg)
     Runner.build(cfg).test()

@@ -259,6 +259,33 @@ def draw_confusion(
     return figure
 
 
+def plot_calibration(bins: NDArray[np.float64]) -> Image:
+    """Draw accuracy against confidence, with the share of pixels of each bin below.
+
+    Args:
+        bins: Pixels, accuracy and mean confidence of each bin (B, 3); NaN where a bin is empty.
+
+    Returns:
+        RGB picture (H, W, 3).
+    """
+    with style():
+        figure = new_figure(420, 460)
+        upper, lower = figure.subplots(2, sharex=True, height_ratios=[3, 1])
+        edges = np.linspace(0, 1, len(bins) + 1)
+        width = edges[1] - edges[0]
+        upper.plot([0, 1], [0, 1], color="#888888", linestyle="--", linewidth=1)
+        upper.bar(edges[:-1], np.nan_to_num(bins[:, 1]), width, align="edge", edgecolor="white")
+        upper.plot(bins[:, 2], bins[:, 1], "o", markersize=3, color="black")
+        upper.set_ylabel("accuracy")
+        upper.set_ylim(0, 1)
+        shares = np.nan_to_num(bins[:, 0]) / max(1.0, float(np.nansum(bins[:, 0])))
+        lower.bar(edges[:-1], shares, width, align="edge", edgecolor="white", color="#888888")
+        lower.set_ylabel("share")
+        lower.set_xlabel("confidence")
+        lower.set_xlim(0, 1)
+        return as_picture(figure)
+
+
 class ScoreGroup(NamedTuple):
     """Scores of one setting: the name, a number to place it by, and its repetitions."""
 

@@ -90,7 +90,7 @@ def test_resumed_training_goes_on(trained: Path) -> None:
 def test_test_with_views_predictions_and_pictures_together(trained: Path) -> None:
     output = run(
         "test.py", CONFIG, str(trained / "work/iter_2.pth"), "--work-dir", str(trained / "test"),
-        "--tta", "--out", str(trained / "out"), "--show-dir", str(trained / "show"),
+        "--tta", "--out", str(trained / "out"), "--show-dir", str(trained / "show"), "--report",
         "--cfg-options", *options(trained),
     )  # fmt: skip
     assert "mIoU" in output
@@ -102,6 +102,8 @@ def test_test_with_views_predictions_and_pictures_together(trained: Path) -> Non
         assert np.asarray(predicted).max() < 19
     assert not (trained / "test" / Path(CONFIG).name).exists()  # beside the log, as all of it
     assert len(list((trained / "test").glob(f"*/{Path(CONFIG).name}"))) == 1
+    (page,) = (trained / "test").glob("*/report.html")
+    assert "Where the points went" in page.read_text()
     (scores,) = (trained / "test").glob("*/per_class.json")
     assert f"scores of every class: {scores}" in output
     assert json.loads(scores.read_text())["classes"][0]["name"] == "road"

@@ -46,8 +46,9 @@ KIT = {  # what people use around a run: it may import every room of the core an
     "compare": ["doctor"],
     "migrate": [],
     "predict": [],
+    "report": ["compare"],
     "demo": ["predict"],
-    "commands": ["doctor", "plan", "compare", "migrate", "predict", "demo"],
+    "commands": ["doctor", "plan", "compare", "migrate", "predict", "report", "demo"],
     "__main__": ["commands"],
 }
 _NO_CODE = (

@@ -1,0 +1,176 @@
+"""The report as one HTML page with all pictures inside."""
+
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from nlseg.files import replace_file
+from nlseg.report.analysis import Analysis, analyse
+from nlseg.report.facts import ImageFacts
+from nlseg.visualization.pages import render
+from nlseg.visualization.painter import Painter
+from nlseg.visualization.pictures import Image
+from nlseg.visualization.plots import (
+    as_picture,
+    draw_curves,
+    plot_calibration,
+    plot_confusion,
+    style,
+)
+
+_MOST_CLASSES = 60
+_CURVES = ("mIoU", "loss")
+
+
+@dataclass
+class Example:
+    """One image of the page.
+
+    Args:
+        facts: Its counts.
+        image: RGB picture (h, w, 3).
+        label: Labelled classes (h, w).
+        pred: Predicted classes (h, w).
+    """
+
+    facts: ImageFacts
+    image: Image
+    label: NDArray[np.integer]
+    pred: NDArray[np.integer]
+
+
+def write_report(
+    file: Path,
+    facts: Sequence[ImageFacts],
+    meta: Mapping[str, Any],
+    *,
+    examples: Mapping[str, Sequence[Example]] | None = None,
+    config_text: str = "",
+    run_folder: Path | None = None,
+) -> Analysis:
+    """Write the page.
+
+    Args:
+        file: Where to.
+        facts: Of each image.
+        meta: ``classes``, ``palette`` and ``config``, the config's name.
+        examples: Images to show, by heading.
+        config_text: The resolved config.
+        run_folder: Its curves are drawn, where it has some.
+    """
+    analysis = analyse(facts, meta["classes"])
+    painter = Painter(meta["classes"], meta.get("palette"), 0.6)
+    pictures = {"Confusion, share of each labelled class": _confusion(analysis, painter)}
+    if np.isfinite(analysis.calibration).any():
+        caption = "Calibration: confidence against accuracy"
+        pictures[caption] = plot_calibration(analysis.calibration)
+    curves = _curves(run_folder)
+    if curves is not None:
+        pictures["Curves of the run"] = curves
+    text = render(
+        "report/report.html",
+        title=f"Report: {meta.get('config', 'test')}",
+        created=time.strftime("%Y-%m-%d %H:%M"),
+        images=len(facts),
+        pixels=int(analysis.counts.sum()),
+        analysis=analysis,
+        rows=class_rows(analysis, painter),
+        pictures=pictures,
+        examples={name: _cells(chosen, painter) for name, chosen in (examples or {}).items()},
+        config_text=config_text,
+        environment=environment(),
+        command=shlex.join(sys.argv),
+        of_images=analysis.image_scores,
+    )  # fmt: skip
+    file.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(file, lambda handle: handle.write(text.encode()))
+    return analysis
+
+
+def class_rows(analysis: Analysis, painter: Painter) -> list[dict[str, Any]]:
+    """Return one row a class for the table."""
+    return [
+        {
+            "name": name,
+            "colour": painter.palette[k].tolist(),
+            "interval": analysis.iou_intervals[k],
+            **{key: float(values[k]) for key, values in analysis.per_class.items()},
+        }
+        for k, name in enumerate(analysis.classes)
+    ]
+
+
+def _confusion(analysis: Analysis, painter: Painter) -> Image:
+    """Draw the confusion matrix of the classes that occur, the most frequent ones of many."""
+    counts = analysis.counts
+    frequent = np.argsort(-(counts.sum(0) + counts.sum(1)), kind="stable")[:_MOST_CLASSES]
+    chosen = np.sort(frequent)
+    names = [painter.classes[k] for k in chosen]
+    return plot_confusion(counts[np.ix_(chosen, chosen)], names, title="")
+
+
+def _curves(run_folder: Path | None) -> Image | None:
+    from nlseg.compare.run_log import find_scalars, read_runs
+    from nlseg.errors import UserError
+
+    if run_folder is None:
+        return None
+    try:
+        runs = read_runs([find_scalars(run_folder)], [run_folder.name])
+        with style():
+            return as_picture(draw_curves(runs, _CURVES, title="", smooth=None, size=(180, 760)))
+    except (UserError, OSError):
+        return None
+
+
+def _cells(examples: Sequence[Example], painter: Painter) -> list[dict[str, Any]]:
+    cells = []
+    for one in examples:
+        right = sum(n for true, predicted, n in one.facts.pairs if true == predicted)
+        total = max(1, sum(n for _, _, n in one.facts.pairs))
+        cells.append(
+            {
+                "name": one.facts.image,
+                "share": right / total,
+                "pictures": {
+                    "image": one.image,
+                    "label": painter.draw(one.image, one.label, captions=False),
+                    "prediction": painter.draw(one.image, one.pred),
+                    "errors": errors_of(one),
+                },
+            }
+        )
+    return cells
+
+
+def errors_of(example: Example) -> Image:
+    """Draw wrong pixels red over the image in grey; ignored ones are dark."""
+    grey = cv2.cvtColor(example.image, cv2.COLOR_RGB2GRAY)[..., None].repeat(3, 2)
+    picture: Image = (grey // 2 + 90).astype(np.uint8)
+    ignored = (example.label < 0) | (example.label >= 255)
+    picture[(example.label != example.pred) & ~ignored] = (215, 48, 39)
+    picture[ignored] = grey[ignored] // 3
+    return picture
+
+
+def environment() -> dict[str, str]:
+    """Return versions and machine, for the end of the page."""
+    import mmengine
+    import torch
+
+    import nlseg
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {
+        "nlseg": nlseg.__version__, "Python": platform.python_version(),
+        "PyTorch": torch.__version__, "mmengine": mmengine.__version__, "GPU": gpu,
+    }  # fmt: skip

@@ -1,0 +1,155 @@
+"""The report: facts of an image by hand, what follows from them, and the page that shows it."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nlseg.commands.main import main
+from nlseg.errors import UserError
+from nlseg.ops.confusion import confusion_matrix
+from nlseg.report.analysis import analyse, bootstrap, iou_of, put_right, where_points_went
+from nlseg.report.facts import (
+    ImageFacts,
+    as_matrix,
+    gather,
+    near_borders,
+    object_areas,
+    read_facts,
+    write_facts,
+)
+from nlseg.report.page import Example, errors_of, write_report
+
+CLASSES = ["sky", "<script>alert(1)</script>", "pole"]
+
+
+def facts_of(pairs: list[list[int]], image: str = "a.png", **more: object) -> ImageFacts:
+    return ImageFacts(image, [2, 2], pairs, **more)
+
+
+def maps(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.RandomState(seed)
+    label = np.kron(rng.randint(0, 3, (6, 8)), np.ones((10, 10), int))
+    label[:5, :5] = 255
+    pred = np.where(rng.rand(*label.shape) < 0.8, label, rng.randint(0, 3, label.shape))
+    return label, np.where(pred == 255, 0, pred)
+
+
+def test_near_borders_by_a_slow_loop() -> None:
+    label, _ = maps(1)
+    label = label[:20, :30]
+    near = near_borders(label, 3)
+    for y, x in np.ndindex(label.shape):
+        window = label[max(0, y - 3) : y + 4, max(0, x - 3) : x + 4]
+        assert near[y, x] == (window != label[y, x]).any(), (y, x)
+
+
+def test_object_areas_by_hand() -> None:
+    label = np.array([[0, 0, 1], [1, 0, 1], [1, 255, 0]])
+    area = object_areas(label, label != 255)
+    assert area.tolist() == [[3, 3, 2], [2, 3, 2], [2, 0, 1]] or area[2, 2] == 4
+
+
+def test_counts_of_an_image_add_up() -> None:
+    label, pred = maps(2)
+    confidence = np.full(label.shape, 0.95, np.float32)
+    facts = gather("a.png", label, pred, 3, 255, confidence)
+    import torch
+
+    expected = confusion_matrix(torch.from_numpy(pred), torch.from_numpy(label), 3).numpy()
+    whole = as_matrix(facts.pairs, 3)
+    assert (whole == expected).all()
+    by_size = sum(as_matrix(pairs, 3) for pairs in facts.objects.values())
+    assert (by_size == whole).all()
+    assert (as_matrix(facts.band, 3) <= whole).all()
+    pixels, right, sure = np.array(facts.calibration).sum(0)
+    assert pixels == whole.sum()
+    assert right == np.trace(whole)
+    assert sure == pytest.approx(0.95 * pixels, rel=1e-6)
+
+
+def test_regions_that_the_network_is_sure_of() -> None:
+    label = np.zeros((60, 60), int)
+    pred = label.copy()
+    pred[10:30, 10:30] = 1  # one region far from labelled borders
+    sure = np.full(label.shape, 0.99, np.float32)
+    unsure = np.full(label.shape, 0.5, np.float32)
+    assert gather("a", label, pred, 2, 255, sure).disagreement == [[0, 1, 400]]
+    assert gather("a", label, pred, 2, 255, unsure).disagreement == []
+    assert gather("a", label, pred, 2, 255).calibration == []
+
+
+def test_points_by_substitution_by_hand() -> None:
+    # class 0: 8 found, 2 taken for class 1; class 1: 10 found
+    counts = np.array([[8, 2], [0, 10]])
+    now = (8 / 10 + 10 / 12) / 2
+    (loss,) = where_points_went([facts_of([[0, 0, 8], [0, 1, 2], [1, 1, 10]])], ["a", "b"], counts)
+    assert loss.cause == "a taken for b, or the other way round"
+    assert loss.points == pytest.approx(100 * (1 - now))
+    assert loss.pixels == pytest.approx(2 / 20)
+    assert (put_right(counts, np.array([[0, 2], [0, 0]])) == [[10, 0], [0, 10]]).all()
+
+
+def test_interval_holds_the_score_and_narrows_with_images() -> None:
+    rng = np.random.RandomState(0)
+    found = rng.randint(50, 100, (40, 1))
+    areas = np.stack([found, np.full_like(found, 100), np.full_like(found, 100)], 1)
+    score = float(iou_of(areas.sum(0))[0])
+    (low, high), _ = bootstrap(areas)
+    assert low < score < high
+    (fewer_low, fewer_high), _ = bootstrap(areas[:5])
+    assert fewer_high - fewer_low > high - low
+    same = np.repeat(areas[:1], 10, 0)
+    assert bootstrap(same)[0][0] == pytest.approx(bootstrap(same)[0][1])
+
+
+def test_class_that_is_never_predicted_is_named() -> None:
+    found = analyse([facts_of([[0, 0, 5], [2, 0, 5]])], CLASSES)
+    assert found.missing == ["pole"]
+    assert math.isnan(found.per_class["IoU"][1])
+    assert found.scores["mIoU"] == pytest.approx((0.5 + 0) / 2)
+
+
+def test_page_escapes_names_and_holds_everything(tmp_path: Path) -> None:
+    facts = []
+    for seed in range(3):
+        label, pred = maps(seed)
+        facts.append(gather(f"<b>{seed}</b>.png", label, pred, 3, 255, np.full(label.shape, 0.8)))
+    image = np.zeros((60, 80, 3), np.uint8)
+    example = Example(facts[0], image, *maps(0))
+    meta = {"classes": CLASSES, "palette": None, "config": "tiny.py"}
+    write_report(tmp_path / "report.html", facts, meta, examples={"worst": [example]})
+    text = (tmp_path / "report.html").read_text()
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)" in text
+    assert "&lt;b&gt;0&lt;/b&gt;.png" in text
+    assert not re.findall(r"(?:src|href)=\"(?!data:)", text)
+    assert text.count("<figure>") == 6  # confusion, calibration, four of the image
+    assert "Where the points went" in text
+
+
+def test_errors_are_red_and_ignored_pixels_dark() -> None:
+    label, pred = np.array([[0, 1, 255]]), np.array([[0, 0, 0]])
+    picture = errors_of(Example(facts_of([]), np.full((1, 3, 3), 120, np.uint8), label, pred))
+    assert picture.tolist() == [[[150, 150, 150], [215, 48, 39], [40, 40, 40]]]
+
+
+def test_report_is_written_again_from_its_facts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = [facts_of([[0, 0, 6], [0, 1, 2], [1, 1, 8]], calibration=[])]
+    meta = {"classes": CLASSES, "palette": None, "config": "c.py"}
+    (tmp_path / "run/one").mkdir(parents=True)
+    write_facts(tmp_path / "run/one/images.jsonl", facts, meta)
+    assert read_facts(tmp_path / "run/one/images.jsonl") == (meta, facts)
+    assert main(["report", str(tmp_path / "run")]) == 0
+    assert "mIoU 77.50" in capsys.readouterr().out  # (6/8 + 8/10) / 2
+    assert (tmp_path / "run/one/report.html").is_file()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit, match="2"):
+        main(["report", str(tmp_path / "empty")])
+    (tmp_path / "bad.jsonl").write_text("[]\n")
+    with pytest.raises(UserError, match="holds no facts of a test"):
+        read_facts(tmp_path / "bad.jsonl")
