@@ -34,7 +34,7 @@ def check_config(
     """
     problems = distinct(check_names(config, trace, allow_unknown=allow_unknown))
     raise_errors(problems, refused)
-    problems += distinct(_cross_checks(config._cfg_dict, trace))
+    problems += distinct(_cross_checks(dict(config.items()), trace))
     raise_errors(problems)
     return problems
 

@@ -72,7 +72,7 @@ def check_names(config: Config, trace: Trace, *, allow_unknown: bool = False) ->
     Yields:
         One problem for each mistake.
     """
-    values = config._cfg_dict
+    values = dict(config.items())
     if not allow_unknown:
         yield from _check_top(values, trace)
     walker = _Walker(values, trace)

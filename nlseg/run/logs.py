@@ -6,6 +6,7 @@ continuous over restarts, and ``vis_data/scalars.json`` of each start, which Ope
 
 import importlib.util
 import json
+import logging
 import math
 import time
 from collections import deque
@@ -19,6 +20,9 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.registry import VISBACKENDS
 from numpy.typing import NDArray
 from torch import Tensor
+
+from nlseg.config.text import hide_secrets
+from nlseg.datasets.transforms.compose import describe_pipelines
 
 SCALARS_FILE = "scalars.jsonl"
 _EVENT = "resumed at"
@@ -291,3 +295,17 @@ def read_scalars(path: Path) -> list[dict[str, Any]]:
         elif "step" in entry:
             kept[entry.get("kind", "train"), entry["step"]] = entry
     return [kept[key] for key in sorted(kept, key=lambda key: (key[1], key[0] != "train"))]
+
+
+def tell_pipelines(logger: logging.Logger, **loops: Any) -> None:
+    """Log once what happens to the samples of each loop's data, see ``describe_pipelines``.
+
+    Args:
+        logger: The run's.
+        loops: Loops by their name in the log; one of a user's own may have no loader.
+    """
+    loaders = {name: getattr(loop, "dataloader", None) for name, loop in loops.items()}
+    datasets = {name: getattr(loader, "dataset", None) for name, loader in loaders.items()}
+    text = describe_pipelines({name: data for name, data in datasets.items() if data is not None})
+    if text:
+        logger.info("Data:\n" + hide_secrets(text))

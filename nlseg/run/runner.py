@@ -40,7 +40,7 @@ from nlseg.run.device import (
 from nlseg.run.eval_loop import choose_files
 from nlseg.run.folder import FolderLock, check_writable
 from nlseg.run.loaders import batch_size_of, every_image_once, log_bad_samples, shut_down
-from nlseg.run.logs import make_message_hub
+from nlseg.run.logs import make_message_hub, tell_pipelines
 from nlseg.run.protocol import RunnerProtocol
 from nlseg.run.resume import Resumed
 from nlseg.run.save import CheckpointHook
@@ -249,6 +249,7 @@ class Runner(RunnerProtocol):
                 self.load_or_resume()
                 self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
                 compile_network(self.model, self.cfg.get("compile"))
+                tell_pipelines(self.logger, train=self.train_loop, val=self.val_loop)
                 model: nn.Module = self.train_loop.run()
                 self.call_hook("after_run")
             return model
@@ -303,6 +304,7 @@ class Runner(RunnerProtocol):
                 raise ConfigError(f"{name.replace('loop', 'cfg')}: needed, with loader and metrics")
             self.call_hook("before_run")
             self.load_or_resume()
+            tell_pipelines(self.logger, **{name.removesuffix("_loop"): loop})
             scores: dict[str, float] = loop.run()
             self.call_hook("after_run")
             return scores

@@ -1,7 +1,7 @@
 """A pipeline: transforms in a row, or in several views of one image."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from types import FunctionType
 from typing import Any, Literal, get_args
 
@@ -132,7 +132,8 @@ def describe_pipelines(datasets: Mapping[str, Any]) -> str:
     lines = []
     for use, dataset in datasets.items():
         for part in _parts(dataset):
-            lines.append(f"{use}: {type(part).__name__}, {len(part)} images")
+            images = f", {len(part)} images" if isinstance(part, Sized) else ""
+            lines.append(f"{use}: {type(part).__name__}{images}")
             pipeline = getattr(part, "pipeline", None)
             given = getattr(pipeline, "transforms", ())
             fused = [step for step in getattr(pipeline, "steps", ()) if step not in given]
