@@ -97,7 +97,7 @@ def test_a_rule_over_several_arguments_is_asked_of_parents_too() -> None:
     assert told(content) == ""
 
 
-class TverskyLoss(nn.Module):
+class ShapedLoss(nn.Module):
     def __init__(self, alpha: float = 1.0, gamma: float = 1.0, std: float = None) -> None:  # noqa: RUF013 - as users write it
         super().__init__()
 
@@ -127,7 +127,7 @@ class MyHead(nn.Module):
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
     homes = [
-        (MODELS, TverskyLoss), (TRANSFORMS, Shake), (HOOKS, Alarm), (MODELS, MyHead),
+        (MODELS, ShapedLoss), (TRANSFORMS, Shake), (HOOKS, Alarm), (MODELS, MyHead),
         (OPTIM_WRAPPER_CONSTRUCTORS, TwoRates), (MODEL_WRAPPERS, Wrapper),
     ]  # fmt: skip
     for registry, built in homes:
@@ -148,8 +148,8 @@ OWN_RATES = {"optimizer": {"type": "SGD", "lr": 0.1}, "constructor": "TwoRates"}
 @pytest.mark.parametrize(
     "content",
     [
-        {"model": {"type": "TverskyLoss", "alpha": 2.0, "gamma": 0, "std": 0.0}},
-        {"model": {"type": "TverskyLoss", "gamma": -1, "std": None}},
+        {"model": {"type": "ShapedLoss", "alpha": 2.0, "gamma": 0, "std": 0.0}},
+        {"model": {"type": "ShapedLoss", "gamma": -1, "std": None}},
         transforms({"type": "Shake", "scale": 0.5, "ratio": 0, "crop_size": (0, 1, 2)}),
         hooks({"type": "Alarm", "threshold": 128}),
         hooks({"type": "Alarm", "metric": {"type": "IoUMetric", "iou_metrics": ["mDice"]}}),
@@ -168,8 +168,8 @@ def test_a_class_of_others_is_judged_by_its_own_signature(content: dict[str, Any
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ({"model": {"type": "TverskyLoss", "alhpa": 2.0}}, "no 'alhpa'; did you mean 'alpha'?"),
-        ({"model": {"type": "TverskyLoss", "alpha": "high"}}, "wants a number, given 'high'"),
+        ({"model": {"type": "ShapedLoss", "alhpa": 2.0}}, "no 'alhpa'; did you mean 'alpha'?"),
+        ({"model": {"type": "ShapedLoss", "alpha": "high"}}, "wants a number, given 'high'"),
         (hooks({"type": "Alarm", "treshold": 1}), "no 'treshold'; did you mean 'threshold'?"),
         (hooks({"type": "Alarm", "metric": {"type": "IoUMetric", "iou_metric": "mIoU"}}),
          "IoUMetric has no 'iou_metric'; did you mean 'iou_metrics'?"),
@@ -227,7 +227,7 @@ def test_an_unknown_loss_lists_losses_and_a_head_heads() -> None:
     [
         ({}, "decode_head.loss_decode.use_sigmoid: False, but out_channels=1 gives one logit"),
         ({"loss_decode": {"type": "CrossEntropyLoss", "use_sigmoid": True}}, ""),
-        ({"loss_decode": [{"type": "TverskyLoss"}]}, ""),
+        ({"loss_decode": [{"type": "ShapedLoss"}]}, ""),
     ],
 )
 def test_one_logit_needs_the_sigmoid_form(loss: dict[str, Any], expected: str) -> None:
