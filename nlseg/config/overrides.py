@@ -47,8 +47,8 @@ def apply_overrides(config: Config, overrides: Sequence[str], trace: Trace) -> l
 
 
 def _apply(config: Config, key: str, text: str, trace: Trace) -> None:
-    for path, value in _changes(config._cfg_dict, key, text, trace):
-        set_value(config._cfg_dict, path, value)
+    for path, value in _changes(ConfigDict(config.items()), key, text, trace):
+        set_value(config, path, value)
         trace.root.put(path, value, f"{FLAG} {key}={text}")
 
 
@@ -104,7 +104,7 @@ def _position(holder: Sequence[Any], part: Any, path: Sequence[Key]) -> int:
     return position % len(holder)
 
 
-def set_value(config: ConfigDict, path: KeyPath, value: Any) -> None:
+def set_value(config: Config, path: KeyPath, value: Any) -> None:
     """Put a value at a path. Dicts are made on the way, a dict is merged into a dict.
 
     Args:
