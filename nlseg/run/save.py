@@ -12,6 +12,7 @@ import torch
 from mmengine.hooks import Hook
 from torch import Tensor
 
+from nlseg.datasets.transforms.decode import file_backend
 from nlseg.errors import ConfigError
 from nlseg.files import link_or_copy, sync_folder
 from nlseg.registry import HOOKS
@@ -34,15 +35,24 @@ class BestScores:
     Args:
         keys: Names of the scores; 'auto' is the first of the first validation.
         rules: 'greater' or 'less' for each, or one for all; None guesses from the name.
+        greater: Words in names of scores of which more is better, beside those that are known.
+        less: Words in names of scores of which less is better.
     """
 
-    def __init__(self, keys: Sequence[str], rules: Sequence[str | None]) -> None:
+    def __init__(
+        self,
+        keys: Sequence[str],
+        rules: Sequence[str | None],
+        greater: Sequence[str] = (),
+        less: Sequence[str] = (),
+    ) -> None:
         if len(rules) not in (1, len(keys)):
             raise ConfigError(
                 f"checkpoint.rule: {len(rules)} rules for {len(keys)} scores in save_best"
             )
         self.keys = list(keys)
         self.rules = list(rules) * len(keys) if len(rules) == 1 else list(rules)
+        self.greater, self.less = tuple(greater), tuple(less)
         self.kept: dict[str, dict[str, Any]] = {}
 
     def improved(self, scores: Mapping[str, float]) -> list[str]:
@@ -68,7 +78,8 @@ class BestScores:
         if key not in self.kept:
             return True
         best = float(self.kept[key]["score"])
-        return value > best if (rule or guess_rule(key)) == "greater" else value < best
+        rule = rule or guess_rule(key, self.greater, self.less)
+        return value > best if rule == "greater" else value < best
 
     def keep(self, key: str, score: float, file: str, iteration: int) -> str | None:
         """Note a new best; return the name of the file that it replaces."""
@@ -77,17 +88,22 @@ class BestScores:
         return before if before != file else None
 
 
-def guess_rule(key: str) -> str:
+def guess_rule(key: str, greater: Sequence[str] = (), less: Sequence[str] = ()) -> str:
     """Return, from a score's name, whether more of it is better.
+
+    Args:
+        key: The name.
+        greater: Words of scores of which more is better; they count before the known ones.
+        less: Words of scores of which less is better.
 
     Raises:
         ConfigError: The name does not say.
     """
     name = key.lower()
-    if any(part in name for part in _GREATER):
-        return "greater"
-    if any(part in name for part in _LESS):
-        return "less"
+    for words_of in ((greater, less), (_GREATER, _LESS)):
+        for rule, words in zip(("greater", "less"), words_of, strict=True):
+            if any(word.lower() in name for word in words):
+                return rule
     raise ConfigError(f"checkpoint.rule: say 'greater' or 'less' for '{key}'; its name does not")
 
 
@@ -333,10 +349,18 @@ class CheckpointHook(Hook):
         save_last: Whether to save at the end whatever the interval.
         save_best: Score or scores whose best checkpoint is kept; 'auto' takes the first.
         rule: 'greater' or 'less' is better, for each score or for all; None guesses by name.
+        greater_keys: Words in names of scores of which more is better, where ``rule`` is None.
+        less_keys: Words in names of scores of which less is better.
+        backend_args: Only ``dict(backend='local')``: files are held to be whole on the disk, which
+            no remote store promises. Copy them from ``out_dir`` on a mounted one.
+        file_client_args: ``backend_args`` in older configs; only ``dict(backend='disk')``.
         filename_tmpl: Name with {} for the number; None for epoch_{}.pth or iter_{}.pth.
         published_keys: Entries that a copy for others, written at the end, holds.
         save_begin: First epoch or iteration to save at.
         background: Write files while training goes on.
+
+    Raises:
+        ConfigError: Files would go elsewhere than to a local folder.
     """
 
     priority = "VERY_LOW"
@@ -353,11 +377,21 @@ class CheckpointHook(Hook):
         save_last: bool = True,
         save_best: str | Sequence[str] | None = None,
         rule: Rule | Sequence[Rule] | None = None,
+        greater_keys: Sequence[str] | None = None,
+        less_keys: Sequence[str] | None = None,
+        backend_args: Mapping[str, Any] | None = None,
+        file_client_args: Mapping[str, Any] | None = None,
         filename_tmpl: str | None = None,
         published_keys: str | Sequence[str] | None = None,
         save_begin: int = 0,
         background: bool = False,
     ) -> None:
+        where = file_backend("CheckpointHook", backend_args, file_client_args)
+        if where is not None and where.get("backend") != "local":
+            raise ConfigError(
+                f"CheckpointHook.backend_args: {dict(where)} is not local; give out_dir a mounted "
+                "folder and leave this out"
+            )
         self.interval, self.by_epoch, self.save_begin = interval, by_epoch, save_begin
         self.save_optimizer, self.save_param_scheduler = save_optimizer, save_param_scheduler
         self.out_dir, self.save_last = out_dir, save_last
@@ -365,7 +399,7 @@ class CheckpointHook(Hook):
         self.keeper = Keeper(Path(), template, max_keep_ckpts)
         keys = [save_best] if isinstance(save_best, str) else list(save_best or [])
         rules = [rule] if rule is None or isinstance(rule, str) else list(rule)
-        self.best = BestScores(keys, rules)
+        self.best = BestScores(keys, rules, greater_keys or (), less_keys or ())
         published = [published_keys] if isinstance(published_keys, str) else published_keys
         self.published_keys = list(published or [])
         self.saver = Saver(background)

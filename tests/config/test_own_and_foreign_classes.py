@@ -199,8 +199,12 @@ def test_what_is_misspelt_in_a_class_of_others_is_told(
         transforms({"type": "LoadImageFromFile", "file_client_args": {"backend": "disk"}}),
         transforms({"type": "LoadAnnotations", "file_client_args": {"backend": "disk"}}),
         {"optim_wrapper": {"optimizer": {"type": "SGD"}, "clip_grad": {"type": "value"}}},
+        {"default_hooks": {"logger": {"type": "LoggerHook", "out_suffix": [".log"],
+                                      "keep_local": False, "out_dir": "/elsewhere"}}},
+        {"default_hooks": {"checkpoint": {"type": "CheckpointHook", "greater_keys": ["PQ"],
+                                          "file_client_args": {"backend": "disk"}}}},
     ],
-)
+)  # fmt: skip
 def test_what_mmsegmentation_accepts_in_our_classes_is_accepted(content: dict[str, Any]) -> None:
     assert told(content) == ""
 

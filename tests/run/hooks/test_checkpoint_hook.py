@@ -10,7 +10,7 @@ from nlseg.errors import ConfigError
 from nlseg.registry import HOOKS
 from nlseg.run import checkpoint
 from nlseg.run.finite import NonFiniteError
-from nlseg.run.save import BestScores, Saver, guess_rule
+from nlseg.run.save import BestScores, CheckpointHook, Saver, guess_rule
 from tests.run.runs import assert_same, final, train
 from tests.run.toy import toy_config
 
@@ -161,3 +161,20 @@ def test_best_scores_rules() -> None:
         BestScores(["mIoU"], [None]).improved({"aAcc": 1.0})
     with pytest.raises(ConfigError, match="say 'greater' or 'less' for 'x'"):
         guess_rule("x")
+
+
+def test_words_of_the_users_own_say_which_scores_are_better() -> None:
+    hook = CheckpointHook(save_best=["PQ", "mAcc"], greater_keys=["pq"], less_keys=["mAcc"])
+    assert hook.best.improved({"PQ": 3.0, "mAcc": 3.0}) == ["PQ", "mAcc"]
+    for key in ("PQ", "mAcc"):
+        hook.best.keep(key, 3.0, f"{key}.pth", 1)
+    assert hook.best.improved({"PQ": 4.0, "mAcc": 4.0}) == ["PQ"]
+    assert hook.best.improved({"PQ": 2.0, "mAcc": 2.0}) == ["mAcc"]
+    assert guess_rule("mAcc") == "greater"
+
+
+def test_a_store_that_is_not_local_is_refused() -> None:
+    CheckpointHook(backend_args={"backend": "local"})
+    CheckpointHook(file_client_args={"backend": "disk"})
+    with pytest.raises(ConfigError, match=r"'petrel'} is not local; give out_dir a mounted"):
+        CheckpointHook(file_client_args={"backend": "petrel"})
