@@ -136,6 +136,7 @@ class _Walker:
         self, value: dict[str, Any], path: KeyPath, family: Registry | None, is_foreign: bool
     ) -> Iterator[Problem]:
         kind = value.get("type", default_type(path, value))
+        others: tuple[str, ...] = ()  # arguments whose types another library knows
         if path in FIXED:
             if path != PARAMETERS or not _has_own_constructor(self.values[path[0]]):
                 group = Signature(hints_of_group(FIXED[path]))
@@ -149,8 +150,9 @@ class _Walker:
                 return
             yield from self._check_built(value, path, found, family)
             is_foreign = not is_ours(found)
+            others = getattr(found, "of_another_library", ())
         if path[-1] != "metainfo":
-            for key in list(value):
+            for key in [key for key in value if key not in others]:
                 yield from self.check((*path, key), family, is_foreign=is_foreign)
 
     def _check_built(

@@ -34,7 +34,7 @@ from nlseg.datasets.stream import (
     sample_rng,
     stack_collate,
 )
-from nlseg.datasets.wrappers import ConcatDataset, RepeatDataset
+from nlseg.datasets.wrappers import ConcatDataset, MultiImageMixDataset, RepeatDataset
 
 __all__ = [
     "ADE20KDataset",
@@ -54,6 +54,7 @@ __all__ = [
     "LoveDADataset",
     "MapillaryDataset_v1",
     "MapillaryDataset_v2",
+    "MultiImageMixDataset",
     "NightDrivingDataset",
     "PascalContextDataset",
     "PascalContextDataset59",

@@ -11,8 +11,9 @@ from nlseg.datasets.bad_samples import BadSamplePolicy, BadSamples
 from nlseg.datasets.cache import FrameCache, attach_frames, cache_files
 from nlseg.datasets.metainfo import class_map, fit_palette, join_label_maps, read_metainfo
 from nlseg.datasets.pairs import Folders, Source, find_pairs
-from nlseg.datasets.stream import sample_rng, seeded_globals
+from nlseg.datasets.stream import global_seeds, sample_rng
 from nlseg.datasets.transforms.compose import Compose, FuseMode
+from nlseg.datasets.transforms.draws import seeded_globals
 from nlseg.datasets.transforms.labels import check_range
 from nlseg.datasets.transforms.pack import final_label
 from nlseg.errors import ConfigError, DataError
@@ -250,10 +251,10 @@ class BaseSegDataset(BaseDataset):
             self.full_init()
         image, number = index if isinstance(index, SampleIndex) else (int(index), int(index))
         if self.test_mode:
-            with seeded_globals(self.seed, image, training=False):
+            with seeded_globals(global_seeds(self.seed, image, "evaluate")):
                 return self.bad_samples.load(self._required, image)
         for attempt in range(1, self.max_refetch + 2):
-            with seeded_globals(self.seed, number):
+            with seeded_globals(global_seeds(self.seed, number)):
                 item = self.bad_samples.load(self.prepare_data, image, number)
             if item is not None or (self.bad_samples.skips and self.bad_samples.last_was_bad):
                 return item

@@ -6,11 +6,9 @@ iteration t with a global batch of B takes n in [t B, (t + 1) B), and rank r of 
 equal slices of that. Evaluation walks through the images once: rank r takes r, r + R, ...
 """
 
-import random
 from collections.abc import Iterator, Sequence, Sized
-from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,13 +16,16 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.registry import FUNCTIONS
 from numpy.random import MT19937, RandomState, SeedSequence
 from numpy.typing import NDArray
-from torch.utils.data import Sampler, default_collate, get_worker_info
+from torch.utils.data import Sampler, default_collate
 
 from nlseg.errors import DataError
 from nlseg.registry import DATA_SAMPLERS
 from nlseg.structures import SampleIndex
 
-_ORDER, _SAMPLE, _GLOBAL, _EVALUATION = 0, 1, 2, 3
+_ORDER, _SAMPLE = 0, 1
+_LANES = {"train": 2, "evaluate": 3, "mix": 4}
+Lane = Literal["train", "evaluate", "mix"]
+_BEYOND = 1 << 48  # more samples than any run sees
 
 
 def _generator(seed: int, *key: int) -> RandomState:
@@ -60,32 +61,26 @@ def permutation(seed: int, epoch: int, size: int, lane: int = 0) -> NDArray[np.i
     return order
 
 
-@contextmanager
-def seeded_globals(seed: int, number: int, *, training: bool = True) -> Iterator[None]:
-    """Seed the generators of numpy, Python and torch for what knows no ``sample["rng"]``.
-
-    Outside of worker processes their states are put back afterwards, so that a network's draws do
-    not depend on where samples are loaded.
+def global_seeds(seed: int, number: int, lane: Lane = "train") -> list[int]:
+    """Return three seeds for the global generators while one sample is loaded.
 
     Args:
         seed: Seed of the run.
         number: Number of the sample in the training stream, or of the image in an evaluation.
-        training: Which of the two.
+        lane: What happens to the sample: it is loaded for training or for an evaluation, or mixed.
     """
-    key = (_GLOBAL if training else _EVALUATION, number)
-    words = SeedSequence(seed, spawn_key=key).generate_state(3)
-    shared = get_worker_info() is None
-    kept = (np.random.get_state(), random.getstate(), torch.get_rng_state()) if shared else None
-    np.random.seed(int(words[0]))
-    random.seed(int(words[1]))
-    torch.default_generator.manual_seed(int(words[2]))
-    try:
-        yield
-    finally:
-        if kept is not None:
-            np.random.set_state(kept[0])
-            random.setstate(kept[1])
-            torch.set_rng_state(kept[2])
+    words = SeedSequence(seed, spawn_key=(_LANES[lane], number)).generate_state(3)
+    return [int(word) for word in words]
+
+
+def partner_number(number: int, place: int) -> int:
+    """Return the number of a sample that is mixed into sample ``number``: none of the stream's.
+
+    Args:
+        number: Number in the training stream.
+        place: Which of its partners, from 0.
+    """
+    return number + (place + 1) * _BEYOND
 
 
 class _Shard(Sampler[Any]):

@@ -1,7 +1,7 @@
 """Data sets made of data sets: joined, mixed by ratio, repeated."""
 
 import bisect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from itertools import accumulate
 from math import lcm
@@ -11,7 +11,9 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from nlseg.bounds import Count, NotNegative
-from nlseg.datasets.stream import permutation
+from nlseg.datasets.stream import global_seeds, partner_number, permutation
+from nlseg.datasets.transforms.compose import Compose
+from nlseg.datasets.transforms.draws import rng_of, seeded_globals
 from nlseg.errors import ConfigError
 from nlseg.registry import DATASETS
 from nlseg.structures import SampleIndex
@@ -222,3 +224,122 @@ class RepeatDataset(Dataset[Any]):
         """Return the sample of an image, with its number's draws where one is given."""
         image = index.index if isinstance(index, SampleIndex) else int(index)
         return self.dataset[_move(index, image % len(self.dataset))]
+
+
+@DATASETS.register_module()
+class MultiImageMixDataset(Dataset[Any]):
+    """A data set whose samples are mixed with others of it, such as by ``RandomMosaic``.
+
+    A transform that mixes has ``draw_indices(rng, dataset)``, or OpenMMLab's
+    ``get_indices(dataset)``; the samples of these images are handed to it as ``mix_results``.
+
+    Args:
+        dataset: Data set or its config; its pipeline ends before the samples are packed.
+        pipeline: Transforms of the loaded sample.
+        skip_type_keys: Names of transforms in ``pipeline`` to leave out.
+        lazy_init: Let the data set look for its files at first use only.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        pipeline: Sequence[Mapping[str, Any] | Callable[[Any], Any]],
+        skip_type_keys: Sequence[str] | None = None,
+        lazy_init: bool = False,
+    ) -> None:
+        self.dataset = _build(dataset, lazy_init)
+        self.seed = 0
+        self.pipeline = Compose(pipeline)
+        self._names = [
+            str(item["type"]) if isinstance(item, Mapping) else type(item).__name__
+            for item in pipeline
+        ]
+        self._skipped = frozenset(skip_type_keys or ())
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        """Classes and palette of the data set."""
+        return dict(self.dataset.metainfo)
+
+    @property
+    def draws_index(self) -> bool:
+        """Return whether the data set has its own rule for the image of a sample number."""
+        return bool(getattr(self.dataset, "draws_index", False))
+
+    def draw_index(self, seed: int, number: int) -> int:
+        """Return the image of sample ``number``, by the data set's rule."""
+        return int(self.dataset.draw_index(seed, number))
+
+    def full_init(self) -> None:
+        """Let the data set look for its files."""
+        self.dataset.full_init()
+
+    def set_seed(self, seed: int) -> None:
+        """Set the seed that random draws depend on."""
+        self.seed = seed
+        if hasattr(self.dataset, "set_seed"):
+            self.dataset.set_seed(seed)
+
+    def update_skip_type_keys(self, skip_type_keys: Sequence[str]) -> None:
+        """Set the names of the transforms to leave out; a hook may do so in the run."""
+        self._skipped = frozenset(skip_type_keys)
+
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """Return the entry of image ``idx``."""
+        entry: dict[str, Any] = self.dataset.get_data_info(idx)
+        return entry
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.dataset)
+
+    def __getitem__(self, index: int | SampleIndex) -> Any:
+        """Return the mixed sample of an image: a function of seed, image and number.
+
+        Raises:
+            ConfigError: The data set packs its samples.
+        """
+        image, number = index if isinstance(index, SampleIndex) else (int(index), int(index))
+        sample = self._load(image, number)
+        if isinstance(sample, Mapping) and "inputs" in sample:
+            raise ConfigError(
+                "MultiImageMixDataset.dataset: its pipeline packs the samples; PackSegInputs goes "
+                "to the end of MultiImageMixDataset.pipeline"
+            )
+        with seeded_globals(global_seeds(self.seed, number, "mix")):
+            return self._mix(sample, number)
+
+    def _load(self, image: int, number: int) -> Any:
+        takes_numbers = hasattr(self.dataset, "set_seed")
+        return self.dataset[SampleIndex(image, number) if takes_numbers else image]
+
+    def _mix(self, sample: Any, number: int) -> Any:
+        partners = 0
+        for name, step in zip(self._names, self.pipeline.transforms, strict=True):
+            if sample is None or name in self._skipped:
+                continue
+            images = self._partners(step, sample)
+            if images is not None:
+                numbers = range(partners, partners + len(images))
+                partners += len(images)
+                others = [
+                    self._load(other, partner_number(number, place))
+                    for other, place in zip(images, numbers, strict=True)
+                ]
+                if any(other is None for other in others):  # a bad file that is to be skipped
+                    return None
+                sample["mix_results"] = others
+            sample = step(sample)
+            if sample is not None:
+                sample.pop("mix_results", None)
+        return sample
+
+    def _partners(self, step: Any, sample: dict[str, Any]) -> list[int] | None:
+        """Return the images that a transform mixes in, None for one that mixes nothing."""
+        if hasattr(step, "draw_indices"):
+            return list(step.draw_indices(rng_of(sample), self.dataset))
+        if not hasattr(step, "get_indices"):
+            return None
+        drawn = np.atleast_1d(step.get_indices(self.dataset))
+        # OpenMMLab's own example may draw one beyond the last image
+        return [int(image) % len(self.dataset) for image in drawn]

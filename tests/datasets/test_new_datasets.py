@@ -173,8 +173,19 @@ def test_bad_files() -> None:
     assert "b.png" in Path("work_dirs/bad_samples.jsonl").read_text()
 
 
+def test_mosaics() -> None:
+    for name in ("a", "b"):
+        save(f"data/orchard/images/{name}.jpg", picture())
+        save(f"data/orchard/labels/{name}.png", labels(0, 1))
+    dataset = from_docs("mosaics")
+    dataset.pipeline.transforms[0].prob = 1.0
+    maps = [dataset[SampleIndex(0, n)]["data_samples"].gt_sem_seg.data for n in range(4)]
+    assert {label.shape for label in maps} == {(1, 64, 64)}
+    assert {int(value) for label in maps for value in label.unique()} == {0, 1, 255}
+
+
 def test_every_snippet_has_a_test() -> None:
     code = Path(__file__).read_text()
     missing = [name for name in BLOCKS if f'from_docs("{name}"' not in code]
-    assert len(BLOCKS) == 9
+    assert len(BLOCKS) == 10
     assert not missing

@@ -7,6 +7,8 @@ from typing import Any, Literal, get_args
 
 from mmcv.transforms import BaseTransform
 
+from nlseg.bounds import Probability
+from nlseg.datasets.transforms.draws import rng_of
 from nlseg.datasets.transforms.fused import Step
 from nlseg.datasets.transforms.fused import fuse as fuse_steps
 from nlseg.errors import ConfigError
@@ -153,3 +155,61 @@ def _told(step: Step) -> str:
     text = repr(step)
     name = getattr(step, "__name__", type(step).__name__)
     return f"{name}()" if text.startswith("<") else text
+
+
+Nested = Mapping[str, Any] | Step | Sequence[Mapping[str, Any] | Step]
+
+
+def _compose(steps: Nested) -> Compose:
+    alone = isinstance(steps, Mapping) or not isinstance(steps, Sequence)
+    return Compose([steps] if alone else steps)  # type: ignore[list-item,arg-type]
+
+
+@TRANSFORMS.register_module()
+class RandomChoice(BaseTransform):
+    """Apply one of several pipelines, drawn for each sample.
+
+    Args:
+        transforms: The pipelines: transforms or lists of them.
+        prob: Probability of each; None for the same.
+
+    Raises:
+        ConfigError: There are no pipelines, or not one probability for each with a sum of 1.
+    """
+
+    def __init__(
+        self, transforms: Sequence[Nested], prob: Sequence[Probability] | None = None
+    ) -> None:
+        if len(transforms) == 0:
+            raise ConfigError("RandomChoice.transforms: no pipeline to choose from")
+        if prob is not None and (len(prob) != len(transforms) or abs(sum(prob) - 1) > 1e-6):
+            raise ConfigError(
+                f"RandomChoice.prob: {list(prob)}; give one probability for each of the "
+                f"{len(transforms)} pipelines, with a sum of 1"
+            )
+        self.prob = prob
+        self.transforms = [_compose(steps) for steps in transforms]
+
+    def transform(self, sample: Sample) -> Any:
+        """Draw a pipeline and return what it gives."""
+        return self.transforms[int(rng_of(sample).choice(len(self.transforms), p=self.prob))](
+            sample
+        )
+
+
+@TRANSFORMS.register_module()
+class RandomApply(BaseTransform):
+    """Apply a pipeline to some of the samples.
+
+    Args:
+        transforms: The pipeline: a transform or a list of them.
+        prob: Probability that it is applied.
+    """
+
+    def __init__(self, transforms: Nested, prob: Probability = 0.5) -> None:
+        self.prob = prob
+        self.transforms = _compose(transforms)
+
+    def transform(self, sample: Sample) -> Any:
+        """Draw whether to apply the pipeline; return what it gives, or the sample as it is."""
+        return self.transforms(sample) if rng_of(sample).rand() < self.prob else sample

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import Unpack
 
-from nlseg.bounds import ABOVE_0, AT_LEAST_1, LOW_HIGH, WIDTH_HEIGHT, Count, Natural
+from nlseg.bounds import ABOVE_0, AT_LEAST_1, LOW_HIGH, WIDTH_HEIGHT, Count, Natural, Positive
 from nlseg.datasets.transforms.draws import rng_of
 from nlseg.errors import ConfigError
 from nlseg.registry import TRANSFORMS
@@ -236,6 +236,26 @@ class ResizeShortestEdge(BaseTransform):
         edge = min(as_size(self.scale, "ResizeShortestEdge.scale"))
         factor = min(edge / min(height, width), self.max_size / max(height, width))
         return int(width * factor + 0.5), int(height * factor + 0.5)
+
+
+@TRANSFORMS.register_module()
+class SegRescale(BaseTransform):
+    """Resize the label maps alone, to the size of a network's output.
+
+    Args:
+        scale_factor: Factor of width and height.
+    """
+
+    def __init__(self, scale_factor: Positive = 1) -> None:
+        self.scale_factor = scale_factor
+
+    def transform(self, sample: Sample) -> Sample:
+        """Resize all ``seg_fields`` by ``nearest``."""
+        for key in sample.get("seg_fields", ()):
+            height, width = sample[key].shape[:2]
+            size = scale_size((width, height), (self.scale_factor, self.scale_factor))
+            sample[key] = resize_array(sample[key], size, "nearest")
+        return sample
 
 
 class ResizeArgs(TypedDict, total=False):
