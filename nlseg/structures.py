@@ -114,6 +114,10 @@ class SegDataSample(BaseDataElement):
         """Return a copy with arrays in place of tensors."""
         return self._carry(super().numpy(), "numpy")
 
+    def pin_memory(self) -> "SegDataSample":
+        """Return a copy in pinned memory, from where a copy to the GPU need not be waited for."""
+        return self._carry(_pinned(self))
+
     def to_dict(self) -> dict[str, Any]:
         """Return metainfo and fields as a dict; ``seg_logits`` are made when its data are read."""
         fields: dict[str, Any] = super().to_dict()
@@ -128,6 +132,17 @@ class SegDataSample(BaseDataElement):
             made = _Converted(make, conversion, args, kwargs) if conversion else make
             copy.__dict__["_make_logits"] = made
         return copy  # type: ignore[no-any-return]
+
+
+def _pinned(element: Any) -> Any:
+    """Return a data element, of whichever kind, with all its tensors in pinned memory."""
+    copy = element.new()
+    for name, value in element.items():
+        if isinstance(value, BaseDataElement):
+            copy.set_data({name: _pinned(value)})
+        elif isinstance(value, torch.Tensor):
+            copy.set_data({name: value.pin_memory()})
+    return copy
 
 
 class _Converted(NamedTuple):

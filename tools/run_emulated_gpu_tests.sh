@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Run tests/emulated_gpu on a GPU that is not there, once for each kind of card: see its conftest.py.
-# Usage: bash tools/run_emulated_gpu_tests.sh [TORCH_VERSION] [pytest arguments]
+# Usage: bash tools/run_emulated_gpu_tests.sh [TORCH_VERSION] [--launches | pytest arguments]
+# --launches prints instead how many launches a step and a prediction take at full size.
 # Needs a C compiler and, for each version of PyTorch, about 6 GB in .venv_emulated_gpu.
 # CARDS="9.0" runs for one kind alone; EMULATED_GPU_VENV names an environment that is there already.
 set -euo pipefail
@@ -25,9 +26,11 @@ gcc -O1 -shared -fPIC -D_GNU_SOURCE -I"$card/include" -I"$(dirname "$header")" \
     "$source/cudart.c" "$source/libraries.c" "$source/succeeds.c" -o "$card/cudart.so"
 gcc -shared -fPIC "$source/libcuda.c" -o "$card/libcuda.so.1"
 
-export PYTHONPATH="$PWD" OMP_NUM_THREADS=1
+export PYTHONPATH="$PWD:$PWD/tools" OMP_NUM_THREADS=1
+run=(pytest -q --show-capture=no --timeout 600 tests/emulated_gpu "$@")
+if [ "${1:-}" = --launches ]; then run=(tests.emulated_gpu.full_size); fi
 for capability in ${CARDS:-7.0 8.0 8.6 9.0}; do
     echo "=== sm_${capability/./} with PyTorch $version"
     EMULATED_GPU=$capability LD_PRELOAD="$card/cudart.so" LD_LIBRARY_PATH="$card" \
-        "$venv/bin/python" -m pytest -q --show-capture=no --timeout 600 tests/emulated_gpu "$@"
+        "$venv/bin/python" -m "${run[@]}"
 done

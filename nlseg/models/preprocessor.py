@@ -1,12 +1,13 @@
 """From a batch of uint8 images to one normalised float tensor on the model's device."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseDataPreprocessor
-from mmengine.structures import PixelData
+from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor
 from typing_extensions import TypedDict
 
@@ -50,7 +51,8 @@ class SegDataPreProcessor(BaseDataPreprocessor):
         test_cfg: ``size`` or ``size_divisor`` for evaluation.
         pad_mode: 'bottom_right' pads below and to the right, 'center' on all sides.
         channels_last: Give the batch the channels-last memory format.
-        non_blocking: Let the copy to the device run beside the host's work.
+        non_blocking: Let the copy to a GPU run beside the host's work and beside what the GPU
+            computes.
 
     Raises:
         ConfigError: For two swaps, only one of mean and std, or two sizes to pad to.
@@ -73,7 +75,7 @@ class SegDataPreProcessor(BaseDataPreprocessor):
         test_cfg: EvaluationPadding | None = None,
         pad_mode: PadMode = "bottom_right",
         channels_last: bool = False,
-        non_blocking: bool = False,
+        non_blocking: bool = True,
     ) -> None:
         super().__init__(non_blocking)
         _check(size, size_divisor, test_cfg, mean, std)
@@ -106,7 +108,7 @@ class SegDataPreProcessor(BaseDataPreprocessor):
         Raises:
             ValueError: For evaluation images of different sizes, or training without samples.
         """
-        data = self.cast_data(data)
+        data = self._send(data)
         images: Sequence[Tensor] = data["inputs"]
         samples: list[SegDataSample] | None = data.get("data_samples")
         if training and samples is None:
@@ -129,6 +131,22 @@ class SegDataPreProcessor(BaseDataPreprocessor):
             for sample, padding in zip(samples, paddings, strict=True):
                 sample.set_metainfo({"img_padding_size": padding, "pad_shape": target})
         return {"inputs": inputs, "data_samples": samples}
+
+    def _send(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Copy a batch to the device.
+
+        A GPU copies on a stream of its own: as the host runs ahead, a batch arrives while the
+        iteration before is still computed.
+        """
+        if self.device.type != "cuda" or not self._non_blocking:
+            return self.cast_data(data)  # type: ignore[no-any-return]
+        computing, copying = torch.cuda.current_stream(self.device), _copy_stream(self.device)
+        with torch.cuda.stream(copying):
+            data = self.cast_data(data)
+        computing.wait_stream(copying)
+        for tensor in _tensors(data):
+            tensor.record_stream(computing)
+        return data
 
     def _target(self, sizes: Sequence[Size], training: bool) -> Size:
         """Return the common size, at least that of the largest image."""
@@ -155,9 +173,12 @@ class SegDataPreProcessor(BaseDataPreprocessor):
         else:
             out = first.new_empty(shape, dtype=torch.float32)
         out = out.to(memory_format=self.memory_format)
-        for image, (left, right, top, bottom), place in zip(images, paddings, out, strict=True):
-            inside = place[:, top : target[0] - bottom, left : target[1] - right]
-            inside.copy_(image.flip(0) if self.swap_channels and image.shape[0] == 3 else image)
+        parts: Iterable[tuple[Tensor, Padding, Tensor]] = zip(images, paddings, out, strict=True)
+        if isinstance(images, Tensor) and images.is_cuda:  # of one size: a few launches for all
+            parts = [(images, paddings[0], out)]
+        for image, (left, right, top, bottom), place in parts:
+            inside = place[..., top : target[0] - bottom, left : target[1] - right]
+            inside.copy_(image.flip(-3) if self.swap_channels and image.shape[-3] == 3 else image)
             if self.normalises:
                 inside.sub_(self.mean).div_(self.std)
         return out
@@ -168,14 +189,32 @@ class SegDataPreProcessor(BaseDataPreprocessor):
         for sample, size, padding in zip(samples, sizes, paddings, strict=True):
             shape = size
             if "gt_sem_seg" in sample:
-                label = sample.gt_sem_seg.data
+                label = sample.gt_sem_seg.data.long()
                 if any(padding):
                     label = F.pad(label, padding, value=int(self.seg_pad_val))
+                if label is not sample.gt_sem_seg.data:
                     sample.gt_sem_seg = PixelData(data=label)
                 shape = (label.shape[-2], label.shape[-1])
             sample.set_metainfo(
                 {"img_shape": torch.Size(size), "pad_shape": shape, "padding_size": padding}
             )
+
+
+@cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def _tensors(data: Any) -> Iterator[Tensor]:
+    """Walk over the tensors of a batch."""
+    if isinstance(data, Tensor):
+        yield data
+    elif isinstance(data, Mapping | BaseDataElement):
+        for _, value in data.items():
+            yield from _tensors(value)
+    elif isinstance(data, Sequence) and not isinstance(data, str | bytes):
+        for value in data:
+            yield from _tensors(value)
 
 
 def _check(

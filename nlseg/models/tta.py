@@ -67,6 +67,10 @@ class SegTTAModel(BaseTTAModel):
             {"inputs": list(inputs), "data_samples": list(samples)}
             for inputs, samples in zip(data["inputs"], data["data_samples"], strict=True)
         ]
+        for view in views[1:]:  # their labels are the first one's, and need not be copied
+            view["data_samples"] = [
+                SegDataSample(metainfo=s.metainfo) for s in view["data_samples"]
+            ]
         first, number = views[0]["data_samples"], len(views[0]["data_samples"])
         batches = self._joined(views)
         sources: list[list[RowSource]] = [[] for _ in batches]

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlseg.ops.resize import Size, axis_matrix
+from nlseg.ops.resize import AxisTaps, Size, axis_matrix, axis_taps
 
 BLOCK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
 
@@ -66,10 +66,7 @@ class Resized:
         self.align_corners = align_corners
         axis = axis_matrix(source.size[0], size[0], align_corners, torch.device("cpu"))
         self._first, self._last = axis.first, axis.last
-        every = torch.arange(size[0])
-        first, last = torch.tensor(axis.first), torch.tensor(axis.last)
-        self._weight_first = axis.weight[every, first]
-        self._weight_last = axis.weight[every, last] * (last > first)
+        self._taps = axis_taps(source.size[0], size[0], align_corners, source.device)
         self._wide: Tensor | None = None
         self._wide_top = 0
         self._wide_has_graph = False
@@ -77,11 +74,9 @@ class Resized:
     def rows(self, top: int, bottom: int) -> Tensor:
         """Return rows [top, bottom), (bottom - top, W, K)."""
         wide = self._widen(self._first[top], self._last[bottom - 1] + 1)
-        first = [i - self._wide_top for i in self._first[top:bottom]]
-        last = [i - self._wide_top for i in self._last[top:bottom]]
-        weights = self._weight_first[top:bottom], self._weight_last[top:bottom]
+        taps = AxisTaps(*(tap[top:bottom] for tap in self._taps))
         one_by_one = wide.is_cpu and not wide.requires_grad
-        return (blend_rows if one_by_one else blend_block)(wide, (first, last), weights)
+        return (blend_rows if one_by_one else blend_block)(wide, self._wide_top, taps)
 
     def _widen(self, top: int, bottom: int) -> Tensor:
         """Hold the source's rows [top, bottom) at the new width, and no others."""
@@ -104,36 +99,32 @@ class Resized:
         return kept
 
 
-def blend_rows(
-    wide: Tensor, places: tuple[list[int], list[int]], weights: tuple[Tensor, Tensor]
-) -> Tensor:
+def blend_rows(wide: Tensor, wide_top: int, taps: AxisTaps) -> Tensor:
     """Blend rows one after the other, which caches like, in the order of ``interpolate`` on CPUs.
 
     Writes in place, so that no gradient flows.
 
     Args:
         wide: Rows (h, W, K).
-        places: For each of H new rows, the first and the last row it is made of.
-        weights: Their weights, each (H,) on the CPU; the last one's is 0 where they are the same.
+        wide_top: Which row of the source the first of them is.
+        taps: What each of H new rows is made of, on the CPU.
     """
-    firsts, lasts = (weight.tolist() for weight in weights)
-    out = wide.new_empty(len(firsts), *wide.shape[1:])
-    for row, first, last, of_first, of_last in zip(out, *places, firsts, lasts, strict=True):
+    out = wide.new_empty(len(taps.first), *wide.shape[1:])
+    numbers = (tap.tolist() for tap in taps)
+    for row, first, last, of_first, of_last in zip(out, *numbers, strict=True):
         if first == last:
-            row.copy_(wide[first])
+            row.copy_(wide[first - wide_top])
         else:
-            torch.mul(wide[last], of_last, out=row)
-            row.add_(wide[first], alpha=of_first)
+            torch.mul(wide[last - wide_top], of_last, out=row)
+            row.add_(wide[first - wide_top], alpha=of_first)
     return out
 
 
-def blend_block(
-    wide: Tensor, places: tuple[list[int], list[int]], weights: tuple[Tensor, Tensor]
-) -> Tensor:
+def blend_block(wide: Tensor, wide_top: int, taps: AxisTaps) -> Tensor:
     """Blend all rows at once, in few operations; see ``blend_rows``."""
-    first, last = (torch.tensor(place).to(wide.device) for place in places)
-    of_first, of_last = (weight.to(wide.device)[:, None, None] for weight in weights)
-    return (wide[last] * of_last).addcmul_(wide[first], of_first)
+    of_first, of_last = (weight[:, None, None] for weight in (taps.of_first, taps.of_last))
+    first, last = (wide[place - wide_top] for place in (taps.first, taps.last))
+    return (last * of_last).addcmul_(first, of_first)
 
 
 class Restored:

@@ -148,7 +148,10 @@ def seed_iteration(seed: int, iteration: int, rank: int) -> None:
     With it no generator's state needs saving: iteration t draws the same after any restart.
     """
     words = np.random.SeedSequence(seed, spawn_key=(iteration, rank)).generate_state(2)
-    torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+    number = int(words[0]) << 32 | int(words[1])
+    torch.default_generator.manual_seed(number)  # torch.manual_seed also asks devices we have not
+    if torch.cuda.is_available():
+        torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(number)
 
 
 def be_deterministic() -> None:

@@ -83,14 +83,21 @@ class FiniteGuard:
         self.policy, self.limit = policy, limit
         self.folder, self.rank = folder, rank
         self.names = [name for name, p in model.named_parameters() if p.requires_grad]
+        self._places = [
+            (module, name, buffer.is_floating_point())
+            for module in model.modules()
+            for name, buffer in module.named_buffers(recurse=False)
+            if buffer.numel()
+        ]
+        self._places.sort(key=lambda place: not place[2])
+        self._floats = sum(floating for _, _, floating in self._places)
         self._traces: deque[_Trace] = deque(maxlen=lag + 1)
         self._kept: deque[list[Tensor]] = deque(maxlen=lag + 1)
         self._before: list[Tensor] = []
 
     def statistics(self) -> list[Tensor]:
         """Return the buffers that a forward pass in training changes, floats first."""
-        buffers = [buffer for buffer in self.model.buffers() if buffer.numel()]
-        return sorted(buffers, key=lambda buffer: not buffer.is_floating_point())
+        return [module._buffers[name] for module, name, _ in self._places]  # type: ignore[misc]
 
     def before_iteration(self) -> None:
         """Keep the running statistics, so that a bad iteration cannot leave its mark on them."""
@@ -99,8 +106,7 @@ class FiniteGuard:
             self._kept.extend([b.clone() for b in buffers] for _ in range(self._kept.maxlen or 1))
         self._kept.rotate()
         self._before = self._kept[0]
-        floats = sum(buffer.is_floating_point() for buffer in buffers)
-        for part in (slice(floats), slice(floats, None)):
+        for part in (slice(self._floats), slice(self._floats, None)):
             if buffers[part]:
                 torch._foreach_copy_(self._before[part], buffers[part])
 

@@ -367,9 +367,9 @@ class Agreement:
             The agreed vector (2,), float32 on the device: non-finite, stop.
         """
         if self.reduced is None:
-            flags = torch.tensor([0.0, float(self.stop_asked)])
-            if self.device.type == "cuda":
-                flags = flags.pin_memory().to(self.device, non_blocking=True)
+            flags = torch.zeros(2, device=self.device)
+            if self.stop_asked:
+                flags[STOP].fill_(1.0)
             if non_finite is not None:
                 flags[NON_FINITE] = non_finite.to(flags.dtype)
             self.reduced = max_over_ranks(flags)
@@ -401,7 +401,7 @@ class Agreement:
         verdicts = []
         while len(self._pending) > leave:
             iteration, vector, event = self._pending.popleft()
-            if event is not None:
+            if event is not None and not event.query():  # type: ignore[no-untyped-call]
                 event.synchronize()
             non_finite, stop = vector.tolist()
             verdicts.append(Verdict(iteration, bool(non_finite), bool(stop)))

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 
 from nlseg.ops import logit_rows
 from nlseg.ops.logit_rows import Averaged, Held, Resized, Restored, label_map, whole_map
+from nlseg.ops.resize import AxisTaps
 
 torch.set_num_threads(1)
 SIZES = [
@@ -55,14 +56,18 @@ def test_padding_flip_and_second_resize_are_undone_in_this_order(flip):
 
 
 def test_rows_at_once_are_the_rows_one_by_one():
-    wide = torch.randn(4, 5, 3)
-    places = [0, 0, 1, 3], [0, 1, 2, 3]
-    weights = torch.tensor([1.0, 0.25, 0.75, 1.0]), torch.tensor([0.0, 0.75, 0.25, 0.0])
+    wide, top = torch.randn(4, 5, 3), 7
+    taps = AxisTaps(
+        torch.tensor([0, 0, 1, 3]) + top,
+        torch.tensor([0, 1, 2, 3]) + top,
+        torch.tensor([1.0, 0.25, 0.75, 1.0]),
+        torch.tensor([0.0, 0.75, 0.25, 0.0]),
+    )
     want = torch.stack(
         [wide[0], wide[0] / 4 + wide[1] * 3 / 4, wide[1] * 3 / 4 + wide[2] / 4, wide[3]]
     )
     for blend in (logit_rows.blend_rows, logit_rows.blend_block):
-        torch.testing.assert_close(blend(wide, places, weights), want, rtol=0, atol=1e-6)
+        torch.testing.assert_close(blend(wide, top, taps), want, rtol=0, atol=1e-6)
 
 
 def test_rows_may_be_read_in_any_order():

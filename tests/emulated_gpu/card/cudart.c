@@ -123,19 +123,21 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr which, int de
 static size_t in_use;
 cudaError_t cudaMalloc(void **block, size_t size) {
     size_t *start;
-    if (in_use + size > total_memory() || posix_memalign((void **)&start, 512, size + 512))
-        return cudaErrorMemoryAllocation;
-    memset((char *)start + 512, 0, size < 1 << 16 ? size : 1 << 16);
-    *start = size;
+    if (in_use + size > total_memory()) return cudaErrorMemoryAllocation;
+    char *whole = calloc(1, size + 2 * 512); /* zero, and only taken where it is written to */
+    if (!whole) return cudaErrorMemoryAllocation;
     in_use += size;
-    *block = (char *)start + 512;
+    *block = whole + 1024 - (size_t)whole % 512;
+    start = (size_t *)*block - 2;
+    start[0] = size;
+    start[1] = (size_t)whole;
     return cudaSuccess;
 }
 cudaError_t cudaFree(void *block) {
     if (block) {
-        size_t *start = (size_t *)((char *)block - 512);
-        in_use -= *start;
-        free(start);
+        size_t *start = (size_t *)block - 2;
+        in_use -= start[0];
+        free((void *)start[1]);
     }
     return cudaSuccess;
 }
