@@ -9,7 +9,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
-EXTRAS = ("optional", "completion", "geo", "demo", "tests", "docs")
+EXTRAS = ("optional", "hub", "completion", "geo", "demo", "tests", "docs")
 
 
 class BuildWithConfigs(build_py):

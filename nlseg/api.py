@@ -21,7 +21,8 @@ from nlseg.run.device import revert_sync_batchnorm
 from nlseg.structures import SegDataSample
 from nlseg.weights.fields import meta_in
 from nlseg.weights.files import read_checkpoint
-from nlseg.weights.fitting import load_strictly, weights_in
+from nlseg.weights.fitting import check_fit, load_strictly, weights_in
+from nlseg.weights.hub import is_on_the_hub
 
 Picture = NDArray[np.uint8]
 _LABEL_STEPS = ("LoadAnnotations",)
@@ -36,9 +37,10 @@ def init_model(
     """Build a segmentor for inference.
 
     Args:
-        config: Config file, or a loaded config.
-        checkpoint: Weights: file, https address or published name; every one must fit. None leaves
-            random weights.
+        config: Config file, the name of a published config, ``hf://OWNER/NAME[@REVISION]`` for a
+            model of the Hugging Face Hub, or a loaded config.
+        checkpoint: Weights: file, https address, published name or ``hf://OWNER/NAME``; every one
+            must fit. None takes those of a model of the Hub, and else leaves random weights.
         device: Where to compute; a GPU where there is one, when not given.
         cfg_options: Settings to override, by dotted name.
 
@@ -56,10 +58,17 @@ def init_model(
     settings = cfg.model.to_dict()
     settings.update(train_cfg=None, pretrained=None)
     settings.get("backbone", {}).pop("init_cfg", None)
-    model: nn.Module = revert_sync_batchnorm(MODELS.build(settings))
     meta = dataset_meta_of(cfg)
-    if checkpoint is not None:
+    content: dict[str, Any] = {}
+    if not isinstance(config, Config) and is_on_the_hub(config):
+        checkpoint = checkpoint or str(config)
         content = read_checkpoint(checkpoint)
+        with torch.device("meta"):  # shapes first: a config may ask for more than a machine has
+            check_fit(MODELS.build(settings), weights_in(content, str(checkpoint)), str(config))
+        meta.update(meta_in({"meta": {"dataset_meta": cfg.to_dict()}}, str(config)))
+    model: nn.Module = revert_sync_batchnorm(MODELS.build(settings))
+    if checkpoint is not None:
+        content = content or read_checkpoint(checkpoint)
         load_strictly(model, weights_in(content, str(checkpoint)), str(checkpoint))
         meta = {**meta, **meta_in(content, str(checkpoint))}
     if device is None:

@@ -17,6 +17,7 @@ from nlseg.config.read import read_files
 from nlseg.config.scope import rename_scope
 from nlseg.config.text import ReadableConfig
 from nlseg.errors import ConfigError
+from nlseg.weights.hub import fetch_config, is_on_the_hub
 
 LOGGER = logging.getLogger("nlseg.config")
 TRACE = "_nlseg_trace"
@@ -35,7 +36,8 @@ def load_config(
     config written for mmsegmentation is renamed on the way. ``custom_imports`` are imported.
 
     Args:
-        path: The config file, or the bare name of a published config.
+        path: The config file, the bare name of a published config, or ``hf://OWNER/NAME`` for the
+            ``config.json`` of a repository on the Hugging Face Hub.
         overrides: ``key=value`` strings as ``--cfg-options`` takes them.
         check: Compare every name and value with the classes that the config names, and the parts
             with each other. Warnings are logged. Without it nothing of the toolkit is imported.
@@ -48,7 +50,10 @@ def load_config(
         ConfigError: The file cannot be read, an override does not fit, or the check finds errors,
             all of which are told at once.
     """
-    path = find_config(path)
+    if is_on_the_hub(path):
+        path, allow_unknown = fetch_config(str(path)), True  # it describes itself beside the config
+    else:
+        path = find_config(path)
     config, trace = _read(path)
     object.__setattr__(config, TRACE, trace)
     refused = apply_overrides(config, overrides, trace)

@@ -4,10 +4,12 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import BinaryIO, NoReturn, TextIO
@@ -18,6 +20,8 @@ import torch
 
 from nlseg.errors import CheckpointError
 from nlseg.files import replace_file, sha256_of
+from nlseg.weights.hub import fetch_weights, is_on_the_hub
+from nlseg.weights.published import ADDRESSES, NAMES
 from nlseg.weights.recognize import what_instead
 
 _TIMEOUT_S = 60
@@ -29,12 +33,33 @@ _TABLES = {
     "open-mmlab": ("openmmlab.json", "mmcls.json"),
     "openmmlab": ("openmmlab.json", "mmcls.json"),
     "mmcls": ("mmcls.json",),
+    "mmseg": (),
 }
+_NOT_FOR_MODELS = ("torchvision", "modelzoo", "mmcls")
 
 
 def is_remote(source: str) -> bool:
     """Return whether a source is an address or a published name rather than a file."""
-    return "://" in source
+    return "://" in source or source in NAMES
+
+
+def locate(source: str | Path) -> Path:
+    """Return the local file of a source, fetched where it is none.
+
+    Args:
+        source: A file, an https address, ``hf://OWNER/NAME[@REVISION]``, or a published name such
+            as ``open-mmlab://resnet50_v1c`` or the name of a published config. A file goes before
+            a name.
+
+    Raises:
+        CheckpointError: It cannot be fetched.
+    """
+    name = str(source)
+    if is_on_the_hub(name):
+        return fetch_weights(name)
+    if is_remote(name) and not Path(name).exists():
+        return fetch(name)
+    return Path(source)
 
 
 def address_of(source: str) -> str:
@@ -43,17 +68,29 @@ def address_of(source: str) -> str:
     Raises:
         CheckpointError: The name is not known, or the address is not https.
     """
-    scheme, _, name = source.partition("://")
-    if scheme in _TABLES:
-        folder = resources.files(mmengine) / "hub"
-        for table in _TABLES[scheme]:
-            known = json.loads((folder / table).read_text())
-            if name in known:
-                return str(known[name]).replace("http://", "https://")
-        raise CheckpointError(f"{source}: {scheme} has published no weights of this name")
+    scheme, separator, name = source.partition("://")
+    if source in NAMES or scheme in _TABLES:
+        known = _known(scheme)
+        found = known.get(name if separator else source)
+        if found is not None:
+            return found.replace("http://", "https://")
+        near = get_close_matches(name, known, n=1)
+        hint = f"; did you mean {scheme}://{near[0]}?" if near else ""
+        raise CheckpointError(f"{source}: {scheme} has published no weights of this name{hint}")
     if scheme != "https":
         raise CheckpointError(f"{source}: only https:// is fetched; or give a local file")
     return source
+
+
+def _known(scheme: str) -> dict[str, str]:
+    """Return the addresses of what is published under a scheme, by name."""
+    known = {}
+    if scheme not in _NOT_FOR_MODELS:
+        known = {name: ADDRESSES[config] for name, config in NAMES.items()}
+    folder = resources.files(mmengine) / "hub"
+    for table in reversed(_TABLES.get(scheme, ())):
+        known.update(json.loads((folder / table).read_text()))
+    return known
 
 
 def fetch(source: str) -> Path:
@@ -73,6 +110,8 @@ def fetch(source: str) -> Path:
         raise CheckpointError(f"{source}: names no file")
     expected = fragment.removeprefix("sha256=") or hash_in_name(name)
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if path.is_file() and not os.access(path.parent, os.W_OK):
+        return path  # somebody else's cache, which needs no lock
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(path.with_name(f"{name}.lock")) as lock:

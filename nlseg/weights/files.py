@@ -1,7 +1,8 @@
 """The one door for weight files: where they come from, and what is refused before a byte is used.
 
-A source is a file, an https address, or a published name (``open-mmlab://resnet50_v1c``,
-``torchvision://resnet50``). PyTorch's files go through the inert reader, safetensors have their
+A source is a file, an https address, a published name (``open-mmlab://resnet50_v1c``,
+``torchvision://resnet50``, the name of a published config), or a repository of the Hugging Face Hub
+(``hf://OWNER/NAME``). PyTorch's files go through the inert reader, safetensors have their
 own. What is read is whole: compared with the checksums of the archive, the digits in the file's
 name, and the JSON that nlseg writes beside its checkpoints.
 """
@@ -10,6 +11,7 @@ import datetime
 import json
 import re
 import stat
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from nlseg.errors import CheckpointError
 from nlseg.files import sha256_of
 from nlseg.memory import free_memory, shown_bytes
 from nlseg.weights.archive import read_pytorch
-from nlseg.weights.downloads import fetch, hash_in_name, is_remote
+from nlseg.weights.downloads import hash_in_name, locate
+from nlseg.weights.published import NAMES
 from nlseg.weights.recognize import what_instead
 from nlseg.weights.safetensors_file import read_safetensors
 
@@ -29,13 +32,13 @@ def read_checkpoint(source: str | Path) -> dict[str, Any]:
     """Read a checkpoint to the host.
 
     Args:
-        source: File, https address, or published name.
+        source: File, https address, published name, or ``hf://OWNER/NAME[@REVISION]``.
 
     Raises:
         CheckpointError: It is not there, damaged, no checkpoint, larger than memory, or asks for
             more than data.
     """
-    path = fetch(str(source)) if is_remote(str(source)) else Path(source)
+    path = locate(source)
     _check_file(path)
     _check_digest(path)
     if path.suffix == ".safetensors" or _looks_like_safetensors(path):
@@ -87,6 +90,9 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def _neighbours(path: Path) -> str:
+    near = get_close_matches(str(path), NAMES, n=1)
+    if near:
+        return f"; did you mean the published {near[0]}?"
     files = sorted(file.name for file in path.parent.glob("*.pth")) if path.parent.is_dir() else []
     return f"; in that folder: {', '.join(files[-5:])}" if files else ""
 

@@ -35,12 +35,27 @@ def load_strictly(
         CheckpointError: Keys are missing, unexpected, wrongly shaped or of another kind, or hold
             numbers that are not finite; the error lists them.
     """
-    report = compare(model, weights)
-    if any(report.values()):
-        raise CheckpointError(f"{source}: does not fit the model\n{_explained(model, report)}")
+    check_fit(model, weights, source)
     if finite:
         _check_finite(model, weights, source)
     model.load_state_dict(dict(weights))
+
+
+def check_fit(model: nn.Module, weights: Mapping[str, Any], source: str) -> None:
+    """Refuse weights of which one does not fit, or that leave one of the model's out.
+
+    Args:
+        model: Looked at only; it may be on the device ``meta``.
+        weights: By name.
+        source: Name of the file, for errors.
+
+    Raises:
+        CheckpointError: Keys are missing, unexpected, wrongly shaped or of another kind; the error
+            lists them.
+    """
+    report = compare(model, weights)
+    if any(report.values()):
+        raise CheckpointError(f"{source}: does not fit the model\n{_explained(model, report)}")
 
 
 def load_what_fits(
@@ -150,7 +165,7 @@ def describe_report(report: Mapping[str, Sequence[str]]) -> str:
 
 def _explained(model: nn.Module, report: Report) -> str:
     """Describe what does not fit and, where the keys show it, why and what to do."""
-    causes = (_sssegmentation, _class_count, _part_of_a_whole, _whole_of_a_part)
+    causes = (_sssegmentation, _class_count, _stem, _part_of_a_whole, _whole_of_a_part)
     advice = [text for cause in causes if (text := cause(model, report))]
     return "\n".join([describe_report(report), *[f"  {text}" for text in advice[:1]]]).rstrip()
 
@@ -175,6 +190,23 @@ def _class_count(model: nn.Module, report: Report) -> str | None:
                 f"{len(own[key])}: set num_classes of the heads to the file's, or train on from it "
                 "with load_from, which leaves these layers as they are"
             )
+    return None
+
+
+def _stem(_: nn.Module, report: Report) -> str | None:
+    """A plain ResNet's file for one with a deep stem, or the other way round."""
+    plain, deep = "conv1.weight", "stem.0.weight"
+    if deep in report["missing"] and plain in report["unexpected"]:
+        return (
+            "the stem was not loaded: the file's network has the plain one of ResNet, the model "
+            "the deep one of ResNetV1c and ResNetV1d; take backbone.type='ResNet', or weights "
+            "such as open-mmlab://resnet50_v1c"
+        )
+    if plain in report["missing"] and {deep, "conv1.0.weight"} & {*report["unexpected"]}:
+        return (
+            "the stem was not loaded: the file's network has the deep one of ResNetV1c and "
+            "ResNetV1d, the model the plain one; take one of these as backbone.type"
+        )
     return None
 
 

@@ -11,6 +11,7 @@ from nlseg.errors import CheckpointError
 from nlseg.registry import WEIGHT_INITIALIZERS
 from nlseg.weights.files import read_checkpoint
 from nlseg.weights.fitting import load_what_fits, weights_in
+from nlseg.weights.renames import as_own_names
 
 
 @WEIGHT_INITIALIZERS.register_module(name="Pretrained")
@@ -18,7 +19,7 @@ class PretrainedInit(mmengine.model.PretrainedInit):
     """Start a module from the weights of a file that fit, and log which did.
 
     Args:
-        checkpoint: File, https address or published name.
+        checkpoint: File, https address, published name, or ``hf://OWNER/NAME[@REVISION]``.
         prefix: Only keys that begin with it are used, without it: ``'backbone.'`` takes the
             backbone out of a whole segmentor's file.
         map_location: Kept for configs that give it; weights are read to the host.
@@ -38,6 +39,7 @@ class PretrainedInit(mmengine.model.PretrainedInit):
         weights = weights_in(read_checkpoint(self.checkpoint), self.checkpoint)
         if self.prefix is not None:
             weights = _below(self.prefix, weights, self.checkpoint)
+        weights = as_own_names(weights, module)
         print_log(load_what_fits(module, weights, self.checkpoint), logger="current")
         if hasattr(module, "_params_init_info"):  # mmengine's record of who filled which parameter
             mmengine.model.update_init_info(module, init_info=self._get_init_info())
