@@ -1,10 +1,14 @@
 """A data set of images and label maps, described by folders, suffixes and class names."""
 
 import copy
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from mmengine.dataset import BaseDataset
+import numpy as np
+from mmengine.fileio import join_path
+from mmengine.utils import is_abs
+from torch.utils.data import Dataset
 
 from nlseg.bounds import Natural
 from nlseg.datasets.bad_samples import BadSamplePolicy, BadSamples
@@ -21,10 +25,37 @@ from nlseg.registry import DATASETS
 from nlseg.structures import IGNORE_INDEX, SampleIndex
 
 Pipeline = Sequence[dict[str, Any] | Callable[[Any], Any]]
+Entry = dict[str, Any]
+"""What is known of a sample before it is loaded: its files and the rules for its labels."""
+
+
+class SharedList(Sequence[Entry]):
+    """Entries pickled into one array: worker processes share its memory, as of a list they do not.
+
+    Args:
+        entries: In their order.
+    """
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        pickled = [pickle.dumps(entry, protocol=4) for entry in entries]
+        self.ends = np.cumsum([len(one) for one in pickled], dtype=np.int64)
+        self.bytes = np.frombuffer(b"".join(pickled), np.uint8)
+
+    def __len__(self) -> int:
+        """Count the entries."""
+        return len(self.ends)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a fresh copy of an entry, or of several for a slice."""
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        start = int(self.ends[place - 1]) if place else 0
+        return pickle.loads(self.bytes[start : int(self.ends[place])].data)
 
 
 @DATASETS.register_module()
-class BaseSegDataset(BaseDataset):
+class BaseSegDataset(Dataset[Any]):
     """Images with label maps of the same relative name in another folder.
 
     Item n of the training stream is ``dataset[SampleIndex(index, n)]``: its random draws depend on
@@ -124,7 +155,7 @@ class BaseSegDataset(BaseDataset):
         self.check_labels = check_labels
         self.bad_samples = BadSamplePolicy(**(bad_samples or {}))
         self.seed = seed
-        self.data_list: list[dict[str, Any]] = []
+        self.data_list: Sequence[Entry] = []
         self._join_prefix()
         self._describe_classes(metainfo, label_map)
         self.palette_to_index = palette_to_index
@@ -186,7 +217,7 @@ class BaseSegDataset(BaseDataset):
         self.data_list = self.load_data_list()
         self.data_list = self.filter_data()
         if self._indices is not None:
-            self.data_list = self._get_unserialized_subset(self._indices)
+            self.data_list = choose(self.data_list, self._indices)
         if not self.data_list:
             raise DataError(
                 f"{type(self).__name__}: 0 images left in {self.data_prefix.get('img_path')} after "
@@ -195,8 +226,56 @@ class BaseSegDataset(BaseDataset):
         if self.cache is not None:
             self.frames = cache_files(self)
         if self.serialize_data:
-            self.data_bytes, self.data_address = self._serialize_data()
+            self.data_list = SharedList(self.data_list)
         self._fully_initialized = True
+
+    def _join_prefix(self) -> None:
+        """Let relative paths start from ``data_root``."""
+        root = self.data_root
+        if self.ann_file and root and not is_abs(self.ann_file):
+            self.ann_file = join_path(root, self.ann_file)
+        for key, folder in self.data_prefix.items():
+            if folder is not None and root and not is_abs(folder):
+                self.data_prefix[key] = join_path(root, folder)
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        """Classes, palette, and what becomes of the labels."""
+        return copy.deepcopy(self._metainfo)
+
+    def filter_data(self) -> Sequence[Entry]:
+        """Return the samples to use, those of ``data_list``; for subclasses to override."""
+        return self.data_list
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Return the classes of an image, for mmengine's ``ClassBalancedDataset``.
+
+        Raises:
+            NotImplementedError: A subclass has to say it.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.get_cat_ids is not written")
+
+    def get_subset_(self, indices: int | Sequence[int]) -> None:
+        """Keep the first n (last, if negative) images, or those of these numbers."""
+        self._find_files()
+        chosen = choose(self.data_list, indices)
+        self.data_list = SharedList(chosen) if self.serialize_data else chosen
+
+    def get_subset(self, indices: int | Sequence[int]) -> "BaseSegDataset":
+        """Return a data set of the first n (last, if negative) images, or of these numbers."""
+        self._find_files()
+        subset = copy.copy(self)
+        subset.get_subset_(indices)
+        return subset
+
+    def _find_files(self) -> None:
+        if not self._fully_initialized:
+            self.full_init()
+
+    def __len__(self) -> int:
+        """Count the images."""
+        self._find_files()
+        return len(self.data_list)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """List the samples: files and the rules for their labels.
@@ -226,7 +305,11 @@ class BaseSegDataset(BaseDataset):
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
         """Return a fresh copy of the entry of image ``idx``, with the rules to check its labels."""
-        entry: dict[str, Any] = super().get_data_info(idx)
+        self._find_files()
+        entry: Entry = self.data_list[idx]
+        if not self.serialize_data:
+            entry = copy.deepcopy(entry)
+        entry["sample_idx"] = idx % len(self)
         if self.palette_to_index is not None:
             entry.setdefault("palette_to_index", self.palette_to_index)
         if self.check_labels and self._metainfo.get("classes") is not None:
@@ -247,8 +330,7 @@ class BaseSegDataset(BaseDataset):
         Raises:
             DataError: The sample cannot be used and the policy is to say so.
         """
-        if not self._fully_initialized:
-            self.full_init()
+        self._find_files()
         image, number = index if isinstance(index, SampleIndex) else (int(index), int(index))
         if self.test_mode:
             with seeded_globals(global_seeds(self.seed, image, "evaluate")):
@@ -302,3 +384,10 @@ class BaseSegDataset(BaseDataset):
             check_range(label, path, entry["num_classes"], entry.get("ignore_index"))
         except DataError as error:
             raise (strays[0] if strays else error) from None
+
+
+def choose(entries: Sequence[Entry], indices: int | Sequence[int]) -> Sequence[Entry]:
+    """Return the first n (last, if negative) entries, or those of these numbers."""
+    if isinstance(indices, int):
+        return entries[:indices] if indices >= 0 else entries[indices:]
+    return [entries[index] for index in indices]

@@ -31,7 +31,6 @@ AVERAGES = (
 )
 
 _OFFICIAL = "cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling"
-_REMOVED = "in1d"
 
 
 def to_label_ids(train_ids: NDArray[np.integer]) -> NDArray[np.uint8]:
@@ -165,7 +164,7 @@ def _official_scores(predictions: list[str], truths: list[str]) -> dict[str, flo
         raise DataError("CityscapesMetric: there are no predictions to score")
     official.args.quiet = True
     try:
-        with _removed_numpy_names():
+        with _older_numpy(official):
             scores: dict[str, float] = official.evaluateImgLists(predictions, truths, official.args)
     except SystemExit as error:  # how it reports a file that it cannot use
         raise DataError(
@@ -174,14 +173,21 @@ def _official_scores(predictions: list[str], truths: list[str]) -> dict[str, flo
     return scores
 
 
+class _OlderNumpy:
+    """numpy with the name ``in1d``, which the official scripts call and numpy 2.4 dropped."""
+
+    in1d = staticmethod(np.isin)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+
 @contextlib.contextmanager
-def _removed_numpy_names() -> Iterator[None]:
-    """Lend numpy the name ``in1d``, which the official scripts call and numpy 2.4 dropped."""
-    missing = not hasattr(np, _REMOVED)
-    if missing:
-        setattr(np, _REMOVED, np.isin)
+def _older_numpy(scripts: Any) -> Iterator[None]:
+    """Hand a module an older numpy while it runs; numpy itself stays as it is."""
+    own = scripts.np
+    scripts.np = own if hasattr(own, "in1d") else _OlderNumpy()
     try:
         yield
     finally:
-        if missing:
-            delattr(np, _REMOVED)
+        scripts.np = own
