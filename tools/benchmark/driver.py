@@ -3,6 +3,7 @@
 import datetime
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from benchmark import loading, results, starting, tables
+from benchmark.chart import draw
 from benchmark.growth import measure_growth
 from benchmark.machine import describe_machine, device_name
 from benchmark.measure import Plan, measure, prepare
@@ -123,21 +125,13 @@ def write_files(folder: Path, found: Results) -> list[Path]:
     charts: dict[str, str] = {}
     for machine, sections in found.items():
         path = folder / f"benchmarks_{slug(machine)}.png"
-        if _draw(sections, machine, path):
+        with suppress(ImportError):
+            draw(sections, machine, path)
             charts[machine] = path.name
             written.append(path)
     page = folder / "benchmarks.md"
     page.write_text(tables.page(found, charts), encoding="utf-8")
     return [*written, page]
-
-
-def _draw(sections: dict[str, Section], machine: str, path: Path) -> bool:
-    try:
-        from benchmark.chart import draw
-    except ImportError:
-        return False
-    draw(sections, machine, path)
-    return True
 
 
 def slug(name: str) -> str:
