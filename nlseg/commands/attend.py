@@ -2,8 +2,8 @@
 
     nlseg attend CONFIG CHECKPOINT IMAGE --at 120,340 --out attention.png
 
-Writes the heat map beside the labelled image and prints the ten regions that weigh most. A global
-context block has one map for all points.
+Writes image, labelled image and heat map side by side, and prints the ten regions that weigh most.
+A global context block has one map for all points.
 """
 
 import argparse
@@ -59,7 +59,8 @@ def attend(args: argparse.Namespace) -> None:
     place = (height // 2, width // 2) if args.at is None else read_point(args.at)
     weights = looked.weights(place)
     heat = looked.draw(weights, None if looked.is_global else place)
-    write_picture(args.out, side_by_side([painter.draw(looked.image, looked.label), heat], gap=8))
+    pictures = [looked.image, painter.draw(looked.image, looked.label), heat]
+    write_picture(args.out, side_by_side(pictures, gap=8))
     asks = (
         "all points look alike" if looked.is_global else f"from row {place[0]}, column {place[1]}"
     )

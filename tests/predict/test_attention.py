@@ -42,7 +42,7 @@ def test_global_map_pools_to_the_context(pooling: str) -> None:
     block = ContextBlock(8, 0.5, pooling)
     x = torch.randn(1, 8, 5, 7)
     pooled = (x.flatten(2) * global_weights(block, x)).sum(2)
-    assert torch.allclose(pooled, block.pool(x).flatten(1), atol=1e-6)
+    assert torch.allclose(pooled, block.spatial_pool(x).flatten(1), atol=1e-6)
 
 
 def looked_at(label: np.ndarray) -> Looked:
@@ -81,7 +81,7 @@ def test_command_writes_the_picture_and_names_regions(
     said = capsys.readouterr().out
     assert "from row 10, column 20" in said
     assert "weight in %" in said
-    assert cv2.imread(str(tmp_path / "x/heat.png")).shape == (64, 200, 3)
+    assert cv2.imread(str(tmp_path / "x/heat.png")).shape == (64, 304, 3)
     for point, message in (("1", "give row and column"), ("64,0", "outside the image of 64 x 96")):
         with pytest.raises(SystemExit, match="2"):
             main([*command, "--at", point])
