@@ -45,7 +45,7 @@ class ExponentialMovingAverage(MMExponentialMovingAverage):
     def __init__(
         self,
         model: nn.Module,
-        momentum: float = 0.0002,
+        momentum: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.0002,
         interval: int = 1,
         device: torch.device | None = None,
         update_buffers: bool = False,

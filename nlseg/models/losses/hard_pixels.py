@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlseg.bounds import NotNegative, Probability
+from nlseg.bounds import Natural, NotNegative, Probability
 from nlseg.models.losses.class_weight import class_weights
 from nlseg.ops.pixel_loss import upsampled_cross_entropy
 from nlseg.registry import MODELS
@@ -37,7 +37,7 @@ class OhemCrossEntropy(nn.Module):
         self,
         ignore_label: int = 255,
         thres: Probability = 0.7,
-        min_kept: int = 100000,
+        min_kept: Natural = 100000,
         loss_weight: NotNegative = 1.0,
         class_weight: Sequence[NotNegative] | str | None = None,
         loss_name: str = "loss_ohem",
