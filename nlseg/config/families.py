@@ -17,17 +17,22 @@ from nlseg import registry as ours
 from nlseg.config.origin import KeyPath
 
 FAMILIES: dict[str, Registry] = {
+    "auxiliary_head": ours.MODELS,
+    "backbone": ours.MODELS,
     "batch_sampler": ours.DATA_SAMPLERS,
     "collate_fn": FUNCTIONS,
     "custom_hooks": ours.HOOKS,
     "dataset": ours.DATASETS,
     "datasets": ours.DATASETS,
+    "decode_head": ours.MODELS,
     "default_hooks": ours.HOOKS,
     "init_cfg": WEIGHT_INITIALIZERS,
     "log_processor": ours.LOG_PROCESSORS,
+    "loss_decode": ours.MODELS,
     "metrics": ours.METRICS,
     "model": ours.MODELS,
     "model_wrapper_cfg": MODEL_WRAPPERS,
+    "neck": ours.MODELS,
     "optim_wrapper": ours.OPTIM_WRAPPERS,
     "optimizer": OPTIMIZERS,
     "param_scheduler": ours.PARAM_SCHEDULERS,
@@ -133,8 +138,11 @@ PARTS = {
 
 def is_family_key(path: KeyPath) -> bool:
     """Return whether the key at a path, or of the list there, says which registry is meant."""
-    names = [key for key in path if isinstance(key, str) and key != "type"]
-    return names[-1] in FAMILIES or names[-1] in PARTS
+    return _last_name(path) in FAMILIES
+
+
+def _last_name(path: KeyPath) -> str:
+    return [key for key in path if isinstance(key, str) and key != "type"][-1]
 
 
 def names_for(path: KeyPath, registry: Registry) -> tuple[str, list[str], list[str]]:
@@ -156,7 +164,6 @@ def names_for(path: KeyPath, registry: Registry) -> tuple[str, list[str], list[s
         parent.import_from_location()
         every.update(parent.module_dict)
         parent = parent.parent
-    names = [key for key in path if isinstance(key, str) and key != "type"]
-    kind, package = PARTS.get(names[-1], (registry.name, ""))
+    kind, package = PARTS.get(_last_name(path), (registry.name, ""))
     listed = [name for name, found in own.items() if found.__module__.startswith(package)]
     return kind, sorted(listed or every), sorted(every)

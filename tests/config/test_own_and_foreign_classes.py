@@ -13,7 +13,7 @@ from torch import nn
 
 from nlseg.config.check import check_config
 from nlseg.config.load import load_config, trace_of
-from nlseg.errors import ConfigError
+from nlseg.errors import ConfigError, nearest
 from nlseg.registry import (
     DATA_SAMPLERS,
     DATASETS,
@@ -103,7 +103,13 @@ class ShapedLoss(nn.Module):
 
 
 class Shake:
-    def __init__(self, scale: float = 1.0, ratio: int = 1, crop_size: tuple[int, ...] = (1,)): ...
+    def __init__(
+        self,
+        scale: float = 1.0,
+        ratio: int = 1,
+        crop_size: tuple[int, ...] = (1,),
+        transforms: Any = (),
+    ) -> None: ...
 
 
 class Alarm(Hook):
@@ -188,6 +194,45 @@ def test_what_is_misspelt_in_a_class_of_others_is_told(
     content: dict[str, Any], expected: str
 ) -> None:
     assert expected in told(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "is_error"),
+    [
+        ({"model": {"type": "MyHead", "num_classes": 3, "backbone": {"type": "ResNetV1e"}}}, True),
+        ({"model": {"type": "MyHead", "num_classes": 3, "part": {"type": "ResNetV1e"}}}, False),
+        (transforms({"type": "Shake", "transforms": [{"type": "Rezise"}]}), True),
+        ({"optim_wrapper": {"optimizer": {"type": "SGD"}, "accumulative_count": 2}}, True),
+    ],
+)
+def test_only_what_a_class_of_others_may_mean_otherwise_is_a_warning(
+    content: dict[str, Any], is_error: bool
+) -> None:
+    config = Config(content)
+    if is_error:
+        with pytest.raises(ConfigError, match="did you mean"):
+            check_config(config, trace_of(config), allow_unknown=True)
+    else:
+        (found,) = check_config(config, trace_of(config), allow_unknown=True)
+        assert "did you mean 'ResNetV1" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("given", "choices", "hint"),
+    [
+        ("PSPHead", ["NLHead", "FCNHead"], ""),
+        ("nlhaed", ["NLHead"], "; did you mean 'NLHead'?"),
+        ("miou", ["mDice", "mIoU"], "; did you mean 'mIoU'?"),
+        ("max", ["att", "avg"], ""),
+        (51, ["auto", 18, 50, True], "; did you mean 50?"),
+        (51, ["auto"], ""),
+        (True, [18, 50], ""),
+    ],
+)
+def test_only_a_misspelling_is_taken_for_another_word(
+    given: object, choices: list[object], hint: str
+) -> None:
+    assert nearest(given, choices) == hint
 
 
 @pytest.mark.parametrize(
