@@ -32,6 +32,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="use the largest batch that fits, and accumulate up to the batch of the config",
     )  # fmt: skip
     parser.add_argument(
+        "--graphs", action="store_true",
+        help="--fast, and compile and replay CUDA graphs; for crops of one size",
+    )  # fmt: skip
+    parser.add_argument(
         "--auto-scale-lr", action="store_true",
         help="scale the learning rate for another number of GPUs than the config is written for",
     )  # fmt: skip
@@ -65,8 +69,8 @@ def train(args: argparse.Namespace) -> None:
         launcher=args.launcher,
         allow_unknown=args.allow_unknown_keys,
     )
-    if args.fast:
-        use_fast_training(cfg)
+    if args.fast or args.graphs:
+        use_fast_training(cfg, graphs=args.graphs)
     if args.auto_scale_lr:
         enable_rate_scaling(cfg)
     if args.auto_batch:

@@ -156,7 +156,9 @@ class NonLocal2d(nn.Module):
         x_NCHW = x_NCHW.contiguous(memory_format=torch.channels_last)
         key_NSD, value_NSE = to_rows(self.phi(x_NCHW)), to_rows(self.g(x_NCHW))
         zero, share = key_NSD.new_zeros(1, 1, 1), 1 / key_NSD.shape[1]
-        # the division is part of the product, so that float16 stays in range
+        if key_NSD.dtype == torch.float16:  # so that no partial sum, kept in float16, overflows
+            key_NSD, value_NSE = key_NSD * share**0.5, value_NSE * share**0.5
+            share = 1.0
         weight_NED = torch.baddbmm(zero, value_NSE.mT, key_NSD, beta=0, alpha=share)
         del key_NSD, value_NSE
         query_NLD = to_rows(self.theta(x_NCHW))

@@ -22,6 +22,8 @@ from nlseg.ops.product import product
 
 LONG_SIDE, SHORT_SIDE = 1024, 512
 """Positions along the sides of a tile: its scores are 2 MiB of float32, which caches hold."""
+CUDA_SIDE = 4096
+"""Both sides on a GPU: 64 MiB, which keep it busy with few launches."""
 
 
 @torch.library.custom_op("nlseg::tiled_attention", mutates_args=())
@@ -41,7 +43,7 @@ def tiled_attention(
     with torch.autocast(query_NLD.device.type, enabled=False):
         for n in range(len(query_NLD)):
             query_LD, key_SD, value_SE = (_wide(x[n]) for x in (query_NLD, key_NSD, value_NSE))
-            for rows in _cut(len(query_LD), LONG_SIDE):
+            for rows in _cut(len(query_LD), _sides(query_LD)[0]):
                 tile = _attend(query_LD[rows] * (scale / log(2)), key_SD, value_SE)
                 for result, part in zip(results, tile, strict=True):
                     result[n, rows] = part
@@ -53,7 +55,7 @@ def _attend(query_BD: Tensor, key_SD: Tensor, value_SE: Tensor) -> tuple[Tensor,
     top_B1 = query_BD.new_full((len(query_BD), 1), -torch.inf)
     total_B1 = torch.zeros_like(top_B1)
     context_BE = query_BD.new_zeros(len(query_BD), value_SE.shape[1])
-    for cols in _cut(len(key_SD), SHORT_SIDE):
+    for cols in _cut(len(key_SD), _sides(key_SD)[1]):
         score_BT = product(query_BD, key_SD[cols])
         new_top_B1 = torch.maximum(top_B1, score_BT.amax(1, keepdim=True))
         shrink_B1 = (top_B1 - new_top_B1).exp2()
@@ -102,14 +104,19 @@ def _attend_backward(
     query_DL, key_DS, grad_EL = (x.t().contiguous() for x in (query_LD, key_SD, grad_LE))
     grad_query_LD, grad_key_SD = torch.zeros_like(query_LD), torch.zeros_like(key_SD)
     grad_value_SE = torch.zeros_like(value_SE)
-    for cols in _cut(len(key_SD), LONG_SIDE):
-        for rows in _cut(len(query_LD), SHORT_SIDE):
+    long_side, short_side = _sides(key_SD)
+    for cols in _cut(len(key_SD), long_side):
+        for rows in _cut(len(query_LD), short_side):
             weight_TB = product(key_SD[cols], query_LD[rows], -log2_total_L[rows]).exp2_()
             grad_value_SE[cols] += product(weight_TB, grad_EL[:, rows])
             grad_score_TB = product(value_SE[cols], grad_LE[rows], -delta_L[rows]).mul_(weight_TB)
             grad_key_SD[cols] += product(grad_score_TB, query_DL[:, rows])
             grad_query_LD[rows] += product(grad_score_TB.t(), key_DS[:, cols])
     return grad_query_LD * scale, grad_key_SD * log(2), grad_value_SE
+
+
+def _sides(x: Tensor) -> tuple[int, int]:
+    return (CUDA_SIDE, CUDA_SIDE) if x.is_cuda else (LONG_SIDE, SHORT_SIDE)
 
 
 def _cut(length: int, size: int) -> Iterator[slice]:

@@ -141,7 +141,7 @@ def _fits_on_cuda(
     def fits(images: int) -> bool:
         try:
             step = probe.measure(*drawn_batch(images, size, num_classes, probe.device))
-        except torch.OutOfMemoryError:
+        except torch.cuda.OutOfMemoryError:
             return False
         finally:
             probe.wrapper.zero_grad()

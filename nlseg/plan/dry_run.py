@@ -168,7 +168,7 @@ def _full_step(
     """Take the full step, None where it does not fit after all."""
     try:
         return probe.measure(inputs, samples)
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:
         return None
 
 

@@ -60,8 +60,13 @@ class EvalLoop(BaseLoop):
         self.prepare()
         runner.model.eval()
         self._losses.clear()
-        for idx, batch in enumerate(self.dataloader):
-            self.run_iter(idx, batch)
+        searches = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = False  # images of many sizes: each would be searched for
+        try:
+            for idx, batch in enumerate(self.dataloader):
+                self.run_iter(idx, batch)
+        finally:
+            torch.backends.cudnn.benchmark = searches
         metrics: dict[str, float] = self.evaluator.evaluate(len(self.dataloader.dataset))
         metrics.update(_mean_losses(self._losses, mode))
         runner.call_hook(f"after_{mode}_epoch", metrics=metrics)

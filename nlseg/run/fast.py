@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from mmengine.config import Config, ConfigDict
 
+from nlseg.errors import ConfigError
 from nlseg.run.processes import read_environment
 
 HALF_FLAGS = ("avx512_bf16", "amx_bf16")
@@ -77,17 +78,26 @@ def find_hardware(cpuinfo: Path = Path("/proc/cpuinfo")) -> Hardware:
     return Hardware("cpu", "CPU", half_flags=tuple(f for f in HALF_FLAGS if f in flags))
 
 
-def training_choices(hardware: Hardware) -> list[Choice]:
-    """Return what training should use on this hardware."""
+def training_choices(
+    hardware: Hardware, *, fixed_crops: bool = True, graphs: bool = False
+) -> list[Choice]:
+    """Return what training should use on this hardware.
+
+    Args:
+        hardware: Where it runs.
+        fixed_crops: Whether all crops have one size.
+        graphs: Whether compiled parts are replayed as CUDA graphs.
+    """
     choices = _precision_of_training(hardware)
     if hardware.kind == "cpu":
         return choices + _formats(hardware)
-    gpu = [
-        Choice("env_cfg.cudnn_benchmark", True, "crops have one size, so the search pays"),
-        Choice("optim_wrapper.optimizer.fused", True, "one kernel; NaN checks never wait"),
-        Choice("train_dataloader.pin_memory", True, "batches are copied while the GPU works"),
-        Choice("model.data_preprocessor.non_blocking", True, "batches are copied without waiting"),
-    ]
+    gpu = [Choice("optim_wrapper.optimizer.fused", True, "one kernel; NaN checks never wait")]
+    if fixed_crops:
+        reason = "crops have one size, so the search pays"
+        gpu.append(Choice("env_cfg.cudnn_benchmark", True, reason))
+    if graphs:
+        reason = "one launch replays a part's kernels"
+        gpu.append(Choice("compile", {"mode": "reduce-overhead"}, reason, replaces=False))
     return choices + gpu + _formats(hardware)
 
 
@@ -180,15 +190,57 @@ def describe(hardware: Hardware, lines: Sequence[str]) -> str:
     return "\n    ".join([f"--fast on {kind}:", *(lines or ["nothing to change"])])
 
 
-def use_fast_training(cfg: Config) -> None:
-    """Turn on for training what is safe on this hardware, and say so on standard output."""
+def use_fast_training(cfg: Config, *, graphs: bool = False) -> None:
+    """Turn on for training what is safe on this hardware, and say so on standard output.
+
+    Args:
+        cfg: Changed in place.
+        graphs: Whether to compile, too, and to replay CUDA graphs.
+
+    Raises:
+        ConfigError: For graphs without a GPU or without a fixed size of crops, or for bfloat16 on
+            a GPU that has no kernels for it.
+    """
     hardware = find_hardware()
-    _say(cfg, describe(hardware, apply(cfg, training_choices(hardware))))
+    check_bfloat16(hardware, "optim_wrapper", cfg.get("optim_wrapper"))
+    fixed = (_holder(cfg, ("model", "data_preprocessor")) or {}).get("size") is not None
+    if graphs and hardware.kind != "cuda":
+        raise ConfigError("--graphs: CUDA graphs need a GPU, and none is visible")
+    if graphs and not fixed:
+        raise ConfigError(
+            "--graphs: crops need one size; set model.data_preprocessor.size to that of crop_size"
+        )
+    choices = training_choices(hardware, fixed_crops=fixed, graphs=graphs)
+    _say(cfg, describe(hardware, apply(cfg, choices)))
+
+
+def check_bfloat16(hardware: Hardware, place: str, settings: Any) -> None:
+    """Refuse a config's bfloat16 on a GPU before Ampere, for which PyTorch has no kernels.
+
+    Args:
+        hardware: Where it would run.
+        place: Where in the config the settings stand.
+        settings: A dict that may hold ``dtype``.
+
+    Raises:
+        ConfigError: It asks for that.
+    """
+    dtype = settings.get("dtype") if isinstance(settings, dict) else None
+    if dtype == "bfloat16" and hardware.kind == "cuda" and hardware.capability < AMPERE:
+        raise ConfigError(
+            f"{place}.dtype: 'bfloat16', but {hardware.name} (sm_{hardware.capability[0]}"
+            f"{hardware.capability[1]}) has no kernels for it; use 'float16'"
+        )
 
 
 def use_fast_testing(cfg: Config) -> None:
-    """Turn on for evaluation what is safe on this hardware, and say so on standard output."""
+    """Turn on for evaluation what is safe on this hardware, and say so on standard output.
+
+    Raises:
+        ConfigError: For bfloat16 on a GPU that has no kernels for it.
+    """
     hardware = find_hardware()
+    check_bfloat16(hardware, "test_cfg", cfg.get("test_cfg"))
     _say(cfg, describe(hardware, apply(cfg, testing_choices(hardware))))
 
 

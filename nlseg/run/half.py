@@ -22,11 +22,21 @@ def check_half(name: HalfName | None) -> HalfName | None:
     """Return the name if there is such a type.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is none, or the GPU has no kernels for it.
     """
     if name is not None and name not in get_args(HalfName):
         raise ConfigError(f"dtype: {name!r} is not one of {', '.join(get_args(HalfName))}")
+    if name == "bfloat16" and not computes_in_bfloat16(processes.device()):
+        raise ConfigError(
+            f"dtype: 'bfloat16', but {torch.cuda.get_device_name()} has no kernels for it, as no "
+            "GPU before Ampere has; use 'float16'"
+        )
     return name
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Return whether PyTorch has kernels in bfloat16 for a device: a CPU, or a GPU from Ampere."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] >= 8
 
 
 def half_precision(enabled: bool, name: HalfName | None) -> AbstractContextManager[object]:
@@ -77,8 +87,10 @@ class AmpOptimWrapper(OptimWrapper):
 
     def _choose(self, dtype: HalfName | None) -> torch.dtype:
         if dtype is None:
-            ampere = self.device_type == "cpu" or torch.cuda.get_device_capability()[0] >= 8
-            return torch.bfloat16 if ampere else torch.float16
+            device = torch.device(self.device_type)
+            return torch.bfloat16 if computes_in_bfloat16(device) else torch.float16
+        if self.device_type == "cuda":
+            check_half(dtype)
         chosen: torch.dtype = getattr(torch, dtype)
         return chosen
 

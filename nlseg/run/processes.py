@@ -166,7 +166,12 @@ def start(launcher: str, *, backend: str | None = None, timeout_s: float | None 
     )
     store.set_timeout(timeout)
     store = group.PrefixStore(attempt(process), store)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    if torch.cuda.is_available():
+        _refuse_a_shared_gpu(process, store)
+    dist.init_process_group(
+        backend, store=store, rank=rank, world_size=size, timeout=timeout,
+        device_id=device() if backend == "nccl" else None,
+    )  # fmt: skip
     return process
 
 
@@ -188,12 +193,32 @@ def stop() -> None:
 
 def _take_device(process: Process) -> None:
     count = torch.cuda.device_count()
-    if process.local_rank >= count:
+    index = 0 if count == 1 else process.local_rank  # a launcher may show each process its own
+    if index >= count:
         raise UserError(
             f"process {process.local_rank} of this node has no GPU: {count} visible; start at most "
             f"{count} processes per node or check CUDA_VISIBLE_DEVICES"
         )
-    torch.cuda.set_device(process.local_rank)
+    torch.cuda.set_device(index)
+
+
+def _refuse_a_shared_gpu(process: Process, store: Any) -> None:
+    """Stop when two processes were given one GPU, where NCCL would hang or fail.
+
+    Raises:
+        UserError: It names both.
+    """
+    facts = torch.cuda.get_device_properties(device())
+    own = f"{socket.gethostname()} {getattr(facts, 'uuid', '')}"
+    if not hasattr(facts, "uuid"):  # before PyTorch 2.5
+        own += f" {os.environ.get('CUDA_VISIBLE_DEVICES', '')} {torch.cuda.current_device()}"
+    store.set(f"gpu_{process.rank}", own)
+    for other in range(process.world_size):
+        if other != process.rank and store.get(f"gpu_{other}").decode() == own:
+            raise UserError(
+                f"processes {process.rank} and {other} were given the same GPU; start one process "
+                "for each GPU, or let each see its own by CUDA_VISIBLE_DEVICES"
+            )
 
 
 def device() -> torch.device:

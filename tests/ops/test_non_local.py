@@ -254,3 +254,15 @@ def test_unknown_mode_is_refused_with_the_nearest_name():
     message = "NonLocal2d.mode: 'gausian' is not one of .*; did you mean 'gaussian'"
     with pytest.raises(ConfigError, match=message):
         NonLocal2d(8, mode="gausian")
+
+
+def test_dot_product_stays_in_range_where_its_sum_in_float16_would_not():
+    block = NonLocal2d(4, mode="dot_product", reduction=1, zeros_init=False).half()
+    for conv, bias in ((block.theta, 1e-3), (block.phi, 190.0), (block.g, 190.0)):
+        torch.nn.init.zeros_(conv.conv.weight)
+        torch.nn.init.constant_(conv.conv.bias, bias)
+    context = block.attend_by_association(torch.zeros(1, 4, 64, 128, dtype=torch.float16))
+    expected = 4 * 1e-3 * 190.0 * 190.0  # the mean of key times value: its sum is 8192 times that
+    torch.testing.assert_close(
+        context.float(), torch.full_like(context, expected).float(), rtol=4e-3, atol=0
+    )

@@ -11,6 +11,7 @@ from nlseg.errors import ConfigError
 from nlseg.run.fast import (
     Hardware,
     apply,
+    check_bfloat16,
     describe,
     find_hardware,
     training_choices,
@@ -55,6 +56,35 @@ def test_tf32_from_ampere_on_and_channels_last_where_it_pays() -> None:
     assert chosen(training_choices(OLD_CPU)) == {
         "channels_last": True, "model.data_preprocessor.channels_last": True,
     }  # fmt: skip
+
+
+def test_bfloat16_before_ampere_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nlseg.run.fast.find_hardware", lambda: V100)
+    wrapper = {"type": "AmpOptimWrapper", "dtype": "bfloat16"}
+    with pytest.raises(ConfigError, match=r"optim_wrapper.dtype: 'bfloat16', but V100 \(sm_70\)"):
+        use_fast_training(Config({"optim_wrapper": wrapper}))
+    check_bfloat16(A100, "optim_wrapper", wrapper)
+    check_bfloat16(V100, "optim_wrapper", {"dtype": "float16"})
+
+
+def test_cuda_graphs_are_for_crops_of_one_size_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    config = load_config(str(CITYSCAPES))
+    with pytest.raises(ConfigError, match="--graphs: CUDA graphs need a GPU"):
+        use_fast_training(config, graphs=True)
+    monkeypatch.setattr("nlseg.run.fast.find_hardware", lambda: H200)
+    with pytest.raises(ConfigError, match="--graphs: crops need one size"):
+        use_fast_training(Config({"model": {"data_preprocessor": {}}}), graphs=True)
+    use_fast_training(config, graphs=True)
+    assert config.compile == {"mode": "reduce-overhead"}
+    assert "compile={'mode': 'reduce-overhead'}" in capsys.readouterr().out
+    assert check_config(config, trace_of(config)) == []
+
+
+def test_cudnn_searches_only_where_crops_have_one_size() -> None:
+    assert "env_cfg.cudnn_benchmark" in chosen(training_choices(A100))
+    assert "env_cfg.cudnn_benchmark" not in chosen(training_choices(A100, fixed_crops=False))
 
 
 def test_a_real_config_gets_the_keys_and_is_still_valid() -> None:
