@@ -63,7 +63,8 @@ def quick_check(
     """Look at up to ``limit`` labels, evenly spaced over a data set, and at their images' sizes.
 
     Every process looks at the same files, so all of them reach the same result. A data set whose
-    labels are not loaded from local files by ``LoadAnnotations`` is skipped.
+    labels are not loaded from local files by ``LoadAnnotations`` is skipped. Where a user's
+    transforms may change labels, the samples are loaded by the whole pipeline instead.
 
     Args:
         dataset: Built; concatenated and repeated ones are searched for the sets inside.
@@ -118,6 +119,9 @@ def rules_of_built(dataset: Any) -> Rules | None:
 def _look(dataset: Any, split: Split, num_classes: int | None, limit: int) -> list[Finding]:
     size = len(dataset)
     indices = sorted({i * size // min(limit, size) for i in range(min(limit, size))})
+    if getattr(dataset.pipeline, "has_foreign_steps", False):
+        found = [f for i in indices if (f := _run_pipeline(dataset, split, i)) is not None]
+        return [*found[:1], *_class_causes(split, make_tally(split, {}), num_classes)]
     entries = [dataset.get_data_info(i) for i in indices]
     split.pairs = [
         (entry["img_path"], entry["seg_map_path"]) for entry in entries if "seg_map_path" in entry
@@ -130,6 +134,17 @@ def _look(dataset: Any, split: Split, num_classes: int | None, limit: int) -> li
     values = label_causes(split, tally)
     classes = unexplained(_class_causes(split, tally, num_classes), values)
     return [*file_causes(split, tally), *values, *classes]
+
+
+def _run_pipeline(dataset: Any, split: Split, index: int) -> Finding | None:
+    """Load a sample as training will: the end shows what a user's transforms make of labels."""
+    try:
+        dataset[index]
+    except DataError as error:
+        file = str(dataset.get_data_info(index).get("seg_map_path", ""))
+        title = "The pipeline, with transforms of your own, refuses a sample"
+        return Finding("stray-labels", "error", split.name, title, str(error), "", (file,), 1)
+    return None
 
 
 def _class_causes(split: Split, tally: Tally, num_classes: int | None) -> list[Finding]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
+from nlseg.datasets.transforms import Compose
 from nlseg.doctor import survey as surveying
 from nlseg.doctor.class_causes import class_weights
 from nlseg.doctor.examination import examine
@@ -176,6 +177,29 @@ def test_quick_check_only_warns_of_what_a_few_labels_do_not_prove(tmp_path):
 def test_quick_check_leaves_unusual_data_sets_alone(data):
     assert quick_check([1, 2, 3], 5) == []
     assert quick_check(built(data, check_labels=False), 19) == []
+
+
+def test_quick_check_runs_a_pipeline_that_remaps_labels(tmp_path):
+    make_data(tmp_path, lambda label: (label + 30).astype(np.uint8))  # ids 30..32
+    dataset = built(tmp_path)
+    with pytest.raises(DataError):
+        quick_check(dataset, 3)
+
+    def coarser(sample):
+        sample["gt_seg_map"] = sample["gt_seg_map"] - 30
+        return sample
+
+    pipeline = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}, coarser,
+                {"type": "PackSegInputs"}]  # fmt: skip
+    remapped = built(tmp_path)
+    remapped.pipeline = Compose(pipeline)
+    assert quick_check(remapped, 3) == []
+    with pytest.raises(DataError, match="network has 19 classes, the data set 3"):
+        quick_check(remapped, 19)
+    first = Path(remapped.get_data_info(0)["seg_map_path"])
+    save(np.full_like(make_label(0), 99), first)
+    with pytest.raises(DataError, match=r"(?s)refuses a sample.*label 99 .*outside 0\.\.2"):
+        quick_check(remapped, 3)
 
 
 @pytest.mark.slow
