@@ -50,7 +50,7 @@ class DataCheckHook(Hook):
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         num_classes = getattr(getattr(model, "decode_head", None), "num_classes", None)
-        names = ["train"] if getattr(runner, "val_loop", None) is None else ["train", "val"]
+        names = ["train"] if runner.val_loop is None else ["train", "val"]
         for name in names:
             dataset = getattr(runner, f"{name}_dataloader").dataset
             for finding in quick_check(dataset, num_classes, limit=self.limit, name=name):

@@ -1,3 +1,4 @@
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,30 @@ def test_seed_that_was_drawn_is_taken_over(tmp_path: Path) -> None:
     seed = final(tmp_path / "run", "iter_6.pth")["meta"]["seed"]
     runner = go_on(config)
     assert runner.seed == seed == runner.train_dataloader.sampler.seed
+
+
+def test_run_whose_seed_was_drawn_ends_as_one_that_was_given_it(tmp_path: Path) -> None:
+    drawn = toy_config(tmp_path / "drawn", randomness={"_delete_": True, "seed": None})
+    interrupt(drawn, 5)
+    seed = final(tmp_path / "drawn", "iter_6.pth")["meta"]["seed"]
+    torch.manual_seed(seed + 1)  # what this process has drawn before must not matter
+    go_on(drawn)
+    train(toy_config(tmp_path / "given", randomness={"seed": seed}))
+    assert_same(final(tmp_path / "given"), final(tmp_path / "drawn"))
+
+
+def test_seed_of_the_config_goes_before_that_of_the_checkpoint_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(toy_config(tmp_path, randomness={"seed": 7}), 5)
+    warnings: list[str] = []
+    monkeypatch.setattr(
+        logging.Logger, "warning", lambda self, text, *_: warnings.append(str(text))
+    )
+    runner = go_on(toy_config(tmp_path, randomness={"seed": 8}))
+    assert runner.seed == runner.train_dataloader.sampler.seed == 8
+    (table,) = [text for text in warnings if "settings that have changed" in text]
+    assert [line.split() for line in table.splitlines()[2:]] == [["seed", "7", "8"]]
 
 
 def test_longer_schedule_gives_the_rates_it_would_have_had(tmp_path: Path) -> None:

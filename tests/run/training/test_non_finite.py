@@ -67,6 +67,41 @@ def test_rollback_goes_on_with_the_samples_after_the_bad_ones(tmp_path: Path) ->
     ]  # fmt: skip
 
 
+def samples_read(log: Path) -> list[int]:
+    return [int(line.split()[0]) for line in log.read_text().splitlines()]
+
+
+def test_second_rollback_leaves_out_the_samples_of_both(tmp_path: Path) -> None:
+    log = tmp_path / "samples.txt"
+    poison = {"train_dataloader.dataset.poison": (21, 33), "train_dataloader.dataset.log": str(log)}
+    train(toy_config(tmp_path / "run", **poison, **policy("rollback")))
+    # Iteration 6 (samples 20..23) fails, and after it, back at 4, iteration 7 (samples 32..35).
+    assert samples_read(log) == [*range(36), *range(36, 36 + 8 * 4)]
+    assert final(tmp_path / "run")["meta"]["jumped"] == 5
+    assert final(tmp_path / "run")["meta"]["samples"] == 36 + 8 * 4
+
+
+@pytest.mark.parametrize("saved_since", [True, False])
+def test_first_sample_after_a_rollback_with_another_batch_size(
+    tmp_path: Path, saved_since: bool
+) -> None:
+    log = tmp_path / "samples.txt"
+    train(toy_config(tmp_path / "run", iters=4))  # samples 0..15
+    changes = {
+        "train_dataloader.batch_size": 2,
+        "train_dataloader.dataset.log": str(log),
+        "train_dataloader.dataset.poison": (25,),  # in iteration 9: 16 + 2 * 4 + 1
+        "default_hooks.checkpoint.interval": 4 if saved_since else 100,
+    }
+    runner = go_on(toy_config(tmp_path / "run", **changes, **policy("rollback")))
+    assert runner.iter == 12
+    begun_at = 8 if saved_since else 4
+    assert samples_read(log) == [*range(16, 26), *range(26, 26 + 2 * (12 - begun_at))]
+    meta = final(tmp_path / "run")["meta"]
+    assert meta["jumped"] == 9 - begun_at
+    assert meta["samples"] == 26 + 2 * (12 - begun_at)
+
+
 def test_resume_after_a_rollback_is_exact(tmp_path: Path) -> None:
     changes = {**POISON, **policy("rollback")}
     train(toy_config(tmp_path / "whole", **changes))
