@@ -81,3 +81,16 @@ def test_run_takes_the_memory_before_the_first_checkpoint(
     background = {"default_hooks.checkpoint.background": True}
     train(toy_config(tmp_path, iters=4, **background))
     assert [set(state) >= {"state_dict", "optimizer"} for state in prepared] == [True]
+
+
+def test_checkpoint_in_another_folder_drops_nothing_in_the_runs_own(tmp_path: Path) -> None:
+    own, other = tmp_path / "own", tmp_path / "other"
+    state = {"meta": {"iter": 3}, "state_dict": {"w": torch.ones(1)}, "optimizer": {}}
+    keeper = Keeper(own, "epoch_{}.pth", 1)
+    for folder in (own, other):
+        folder.mkdir()
+    keeper.add(state, own / "iter_3.pth")  # on request, within the first epoch
+    keeper.add(state, other / "epoch_1.pth")
+    assert (own / "iter_3.pth").is_file()
+    keeper.add(state, own / "epoch_1.pth")
+    assert not (own / "iter_3.pth").exists()
