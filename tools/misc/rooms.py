@@ -37,7 +37,8 @@ TABLE = {
         "datasets", "evaluation", "visualization", "weights", "config",
     ],
     "api": [
-        "errors", "structures", "registry", "models", "datasets", "weights", "config", "run",
+        "errors", "structures", "registry", "files", "models", "datasets", "evaluation",
+        "visualization", "weights", "config", "run",
     ],
 }  # fmt: skip
 KIT = {  # what people use around a run: it may import every room of the core and this of the kit
