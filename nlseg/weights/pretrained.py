@@ -1,6 +1,7 @@
 """The weight initializer ``Pretrained``, which reads through this room's one guarded reader."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import mmengine.model
@@ -15,7 +16,7 @@ from nlseg.weights.renames import as_own_names
 
 
 @WEIGHT_INITIALIZERS.register_module(name="Pretrained")
-class PretrainedInit(mmengine.model.PretrainedInit):
+class PretrainedInit:
     """Start a module from the weights of a file that fit, and log which did.
 
     Args:
@@ -28,7 +29,7 @@ class PretrainedInit(mmengine.model.PretrainedInit):
     def __init__(
         self, checkpoint: str, prefix: str | None = None, map_location: str = "cpu"
     ) -> None:
-        super().__init__(checkpoint, prefix, map_location)
+        self.checkpoint, self.prefix, self.map_location = checkpoint, prefix, map_location
 
     def __call__(self, module: nn.Module) -> None:
         """Load the weights.
@@ -41,8 +42,8 @@ class PretrainedInit(mmengine.model.PretrainedInit):
             weights = _below(self.prefix, weights, self.checkpoint)
         weights = as_own_names(weights, module)
         print_log(load_what_fits(module, weights, self.checkpoint), logger="current")
-        if hasattr(module, "_params_init_info"):  # mmengine's record of who filled which parameter
-            mmengine.model.update_init_info(module, init_info=self._get_init_info())
+        with suppress(AssertionError):  # there is no record of who filled what outside init_weights
+            mmengine.model.update_init_info(module, f"PretrainedInit: load from {self.checkpoint}")
 
 
 def _below(prefix: str, weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
