@@ -1,12 +1,14 @@
 """Decoded images and label maps in one file on disk, read through memory mapping.
 
-The file holds the frames after each other, uint8, then a JSON index, then the index's length. It is
-built once, under a lock, beside its final name, and renamed when it is complete: another process
-sees all of it or nothing. A crop reads only the pages that its rows lie on.
+The file holds the frames after each other, uint8, then a JSON index with a checksum of each frame,
+then the index's length and checksum. It is built once, under a lock, beside its final name, and
+renamed when it is complete: another process sees all of it or nothing. A crop reads only the pages
+that its rows lie on.
 """
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +18,7 @@ from functools import partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 from mmengine.logging import print_log
@@ -27,7 +30,8 @@ from nlseg.datasets.transforms.labels import LoadAnnotations
 from nlseg.datasets.transforms.loading import LoadImageFromFile
 from nlseg.errors import ConfigError, DataError
 
-_MAGIC = b"nlseg frames v1\n"
+_MAGIC = b"nlseg frames v2\n"
+_WORD = 8  # bytes; frames start at multiples of it
 _GIB = 1 << 30
 
 
@@ -47,10 +51,38 @@ class Frame(NamedTuple):
     mtime_ns: int
     shape: list[int]
     offset: int
+    checksum: int = 0
+
+    def fits(self, size: int) -> bool:
+        """Return whether this can be the entry of a file with ``size`` bytes of frames."""
+        numbers = [self.num_bytes, self.mtime_ns, self.offset, self.checksum, *self.shape]
+        if not isinstance(self.file, str) or not all(type(number) is int for number in numbers):
+            return False
+        if self.offset < 0:
+            return True
+        return (
+            len(self.shape) in (2, 3)
+            and min(self.shape) > 0
+            and (self.offset % _WORD == 0 and self.offset + prod(self.shape) <= size)
+        )
+
+
+def checksum_of(pixels: NDArray[np.uint8]) -> int:
+    """Sum the 64-bit words of a frame: as fast as they are read, and any changed bit changes it.
+
+    Args:
+        pixels: Shape (bytes,), starting at a multiple of 8 bytes.
+    """
+    whole = pixels.size - pixels.size % _WORD
+    total = int(np.add.reduce(pixels[:whole].view(np.uint64), dtype=np.uint64))
+    return (total + int(pixels[whole:].sum())) % (1 << 64)
 
 
 class FrameCache:
     """Decoded frames by the path of the file that they came from.
+
+    A process compares a frame with its checksum when it uses it for the first time. A damaged one
+    is not used, and the cache is built again at the next start.
 
     Args:
         path: Cache file, complete and valid; see ``open_cache``.
@@ -61,16 +93,32 @@ class FrameCache:
         self.path = path
         self.frames = {frame.file: frame for frame in frames if frame.offset >= 0}
         self._bytes: NDArray[np.uint8] | None = None
+        self._checked: set[str] = set()
 
     def get(self, file: str) -> NDArray[np.uint8] | None:
-        """Return a frame as a read-only view, or None for a file that could not be decoded."""
+        """Return a frame as a read-only view, or None for a file that has to be decoded."""
         frame = self.frames.get(file)
         if frame is None:
             return None
         if self._bytes is None:
             self._bytes = np.asarray(np.memmap(self.path, np.uint8, "r"))
-        end = frame.offset + prod(frame.shape)
-        return self._bytes[frame.offset : end].reshape(frame.shape)
+        pixels = self._bytes[frame.offset : frame.offset + prod(frame.shape)]
+        if file not in self._checked:
+            if checksum_of(pixels) != frame.checksum:
+                self._drop(file)
+                return None
+            self._checked.add(file)
+        return pixels.reshape(frame.shape)
+
+    def _drop(self, file: str) -> None:
+        del self.frames[file]
+        self.path.unlink(missing_ok=True)  # who has it open goes on reading
+        print_log(
+            f"{self.path}: the frame of {file} is damaged; it is decoded anew, and the cache is "
+            "built again at the next start",
+            "current",
+            logging.WARNING,
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the mapping out, so that another process opens its own."""
@@ -112,7 +160,7 @@ def _read_valid(path: Path, files: Sequence[str]) -> list[Frame] | None:
     try:
         frames = _read_index(path)
         stamps = [os.stat(file) for file in files]
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     known = [(frame.file, frame.num_bytes, frame.mtime_ns) for frame in frames]
     now = [(f, s.st_size, s.st_mtime_ns) for f, s in zip(files, stamps, strict=True)]
@@ -120,14 +168,24 @@ def _read_valid(path: Path, files: Sequence[str]) -> list[Frame] | None:
 
 
 def _read_index(path: Path) -> list[Frame]:
+    """Read the index at the end of a cache file.
+
+    Raises:
+        ValueError: The index is damaged, or does not fit the file.
+    """
     with open(path, "rb") as file:
-        tail = 8 + len(_MAGIC)
-        file.seek(-tail, os.SEEK_END)
+        tail = 8 + 4 + len(_MAGIC)
+        size = file.seek(-tail, os.SEEK_END)
         length = int.from_bytes(file.read(8), "little")
-        if file.read() != _MAGIC:
+        checksum = int.from_bytes(file.read(4), "little")
+        if file.read() != _MAGIC or length > size:
             raise ValueError(f"{path} is no cache of frames")
-        file.seek(-tail - length, os.SEEK_END)
-        return [Frame(*entry) for entry in json.loads(file.read(length))]
+        file.seek(size - length)
+        text = file.read(length)
+    frames = [Frame(*entry) for entry in json.loads(text)] if crc32(text) == checksum else []
+    if not frames or not all(frame.fits(size - length) for frame in frames):
+        raise ValueError(f"{path}: its index is damaged")
+    return frames
 
 
 @contextmanager
@@ -156,7 +214,7 @@ def _lay_out(sources: Sequence[Source]) -> tuple[list[Frame], int]:
         shape = [] if size is None else [*size, *([source.channels] if source.channels else [])]
         place = offset if shape else -1
         frames.append(Frame(source.file, status.st_size, status.st_mtime_ns, shape, place))
-        offset += prod(shape) if shape else 0
+        offset += -(-prod(shape) // _WORD) * _WORD if shape else 0
     return frames, offset
 
 
@@ -174,7 +232,8 @@ def _build(path: Path, sources: Sequence[Source]) -> list[Frame]:
         written = _write_frames(temporary, sources, frames, total)
         index = json.dumps(written).encode()
         with open(temporary, "ab") as file:
-            file.write(index + len(index).to_bytes(8, "little") + _MAGIC)
+            lengths = len(index).to_bytes(8, "little") + crc32(index).to_bytes(4, "little")
+            file.write(index + lengths + _MAGIC)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -207,8 +266,9 @@ def _write_frames(
             return frame._replace(offset=-1)  # told when the sample is used
         if list(array.shape) != frame.shape or array.dtype != np.uint8:
             return frame._replace(offset=-1)
-        target[frame.offset : frame.offset + array.size] = array.reshape(-1)
-        return frame
+        pixels = target[frame.offset : frame.offset + array.size]
+        pixels[:] = array.reshape(-1)
+        return frame._replace(checksum=checksum_of(pixels))
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         done = pool.map(write, sources, frames)

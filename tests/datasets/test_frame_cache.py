@@ -84,6 +84,58 @@ def test_a_broken_cache_file_is_built_again(root: Path) -> None:
     assert dataset[0]["img"].shape == (24, 32, 3)
 
 
+def frames_file(root: Path) -> Path:
+    (name,) = (name for name in cache_files(root) if name.endswith(".frames"))
+    return root / ".nlseg_cache" / name
+
+
+@pytest.mark.parametrize("place", [0, 1000, 24 * 32 * 3 - 1])
+def test_a_flipped_bit_is_noticed_and_the_file_decoded(
+    root: Path, place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warned: list[str] = []
+    monkeypatch.setattr(cache, "print_log", lambda text, *_: warned.append(text))
+    plain = DATASETS.build(config(root, pipeline=LOAD))[0]
+    cached(root)
+    path = frames_file(root)
+    data = bytearray(path.read_bytes())
+    data[place] ^= 8
+    path.write_bytes(data)
+    dataset = cached(root, pipeline=LOAD)
+    for _ in range(2):
+        np.testing.assert_array_equal(dataset[0]["img"], plain["img"])
+    assert len(warned) == 1
+    assert "images/a.png is damaged" in warned[0]
+    assert not path.exists()
+    np.testing.assert_array_equal(dataset[1]["img"], cached(root, pipeline=LOAD)[1]["img"])
+    assert path.exists()
+
+
+def test_a_damaged_index_is_built_again(root: Path) -> None:
+    plain = DATASETS.build(config(root, pipeline=LOAD))[0]
+    cached(root)
+    path = frames_file(root)
+    whole = path.read_bytes()
+    start = whole.index(b"[[")
+    for place in (start + 1, start + 200, len(whole) - 30, len(whole) - 20, len(whole) - 1):
+        data = bytearray(whole)
+        data[place] ^= 1
+        path.write_bytes(data)
+        np.testing.assert_array_equal(cached(root, pipeline=LOAD)[0]["img"], plain["img"])
+        assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("change", [
+    {"offset": 1 << 40}, {"offset": 4}, {"shape": [24, -32, 3]}, {"shape": []}, {"shape": [1] * 9},
+    {"offset": "0"}, {"checksum": None},
+])  # fmt: skip
+def test_an_index_that_does_not_fit_its_file_is_not_believed(change: Any) -> None:
+    good = cache.Frame("a.png", 1, 2, [24, 32, 3], 0, 5)
+    assert good.fits(24 * 32 * 3)
+    assert not good.fits(24 * 32 * 3 - 1)
+    assert not good._replace(**change).fits(24 * 32 * 3)
+
+
 def test_other_settings_have_other_files(root: Path) -> None:
     cached(root)
     pipeline = [{"type": "LoadImageFromFile", "imdecode_backend": "pillow"}, *PIPELINE[1:]]
