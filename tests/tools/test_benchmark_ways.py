@@ -51,8 +51,9 @@ def test_the_context_block() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_the_gradient_of_the_loss() -> None:
-    expected, found = both(pixels.loss, classes=7, size=(64, 96), batch=2)
+@pytest.mark.parametrize("kind", ["CrossEntropyLoss", "DiceLoss", "TverskyLoss", "FocalLoss"])
+def test_the_gradient_of_the_loss(kind: str) -> None:
+    expected, found = both(pixels.loss, kind=kind, classes=7, size=(64, 96), batch=2)
     assert expected.abs().max() > 0
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-9)
 

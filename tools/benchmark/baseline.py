@@ -107,6 +107,37 @@ def pixel_loss(logits: Tensor, label: Tensor, ignore_index: int = 255) -> tuple[
     return each.mean(), share
 
 
+def region_loss(kind: str, logits: Tensor, label: Tensor, ignore_index: int = 255) -> Tensor:
+    """Return the Dice, Tversky or focal loss of upsampled logits, from whole one-hot maps.
+
+    Args:
+        kind: 'DiceLoss', 'TverskyLoss' or 'FocalLoss', with their default settings.
+        logits: Logits (N, K, h, w).
+        label: Labels (N, H, W).
+        ignore_index: Label that does not count.
+    """
+    upsampled = resize(logits, (label.shape[1], label.shape[2]))
+    classes = upsampled.shape[1]
+    valid = (label != ignore_index).unsqueeze(1)
+    one_hot = F.one_hot(label.clamp(max=classes), classes + 1)[..., :classes].permute(0, 3, 1, 2)
+    true = one_hot.float()
+    if kind == "DiceLoss":
+        p = upsampled.sigmoid().flatten(1)
+        both = (p * true.flatten(1)).sum(1)
+        size = p.square().sum(1) + true.square().flatten(1).sum(1) + 2e-3
+        return (1 - 2 * both / size).mean()
+    if kind == "TverskyLoss":
+        p = upsampled.softmax(1)
+        hit = (p * true * valid).flatten(2).sum(2) + 1
+        wrong = (p * (1 - true) * valid).flatten(2).sum(2)
+        missed = ((1 - p) * true * valid).flatten(2).sum(2)
+        return (1 - hit / (hit + 0.3 * wrong + 0.7 * missed)).mean()
+    p = upsampled.sigmoid()
+    wrong = (1 - p) * true + p * (1 - true)
+    each = F.binary_cross_entropy_with_logits(upsampled, true, reduction="none")
+    return (0.5 * each * wrong.pow(2) * valid).mean()
+
+
 def loss(model: Any, images: Tensor, label: Tensor) -> Tensor:
     """Return the sum of a segmentor's losses for images (N, 3, H, W) and labels (N, H, W)."""
     maps = features(model.backbone, images)

@@ -25,21 +25,36 @@ def noise_labels(classes: int, shape: tuple[int, ...], device: str = "cpu") -> T
     return fine.contiguous().to(device)
 
 
-def loss(way: str, device: str, *, classes: int, size: Size, batch: int, stride: int = 8) -> Work:
+def loss(
+    way: str,
+    device: str,
+    *,
+    kind: str = "CrossEntropyLoss",
+    classes: int,
+    size: Size,
+    batch: int,
+    stride: int = 8,
+) -> Work:
     """Upsample logits, compare them with labels, and compute the logits' gradient.
 
     Args:
         way: 'baseline' or 'nlseg'.
         device: 'cpu' or 'cuda'.
+        kind: Which loss.
         classes: Number of classes K.
         size: Height and width of the labels.
         batch: Number of images.
         stride: How many times smaller the logits are.
     """
     head = FCNHead(
-        num_convs=0, concat_input=False, in_channels=8, channels=8, num_classes=classes
+        num_convs=0,
+        concat_input=False,
+        in_channels=8,
+        channels=8,
+        num_classes=classes,
+        loss_decode={"type": kind},
     ).to(device)
-    step = _baseline_loss if way == "baseline" else partial(_loss, head)
+    step = partial(_baseline_loss, kind) if way == "baseline" else partial(_loss, head)
 
     def ready(size: Size, batch: int) -> Any:
         logits = torch.randn(batch, classes, size[0] // stride, size[1] // stride, device=device)
@@ -49,8 +64,11 @@ def loss(way: str, device: str, *, classes: int, size: Size, batch: int, stride:
     return Work(ready(size, batch), ready((64, 64), 1))
 
 
-def _baseline_loss(logits: Tensor, label: Tensor) -> Tensor | None:
-    value, _ = baseline.pixel_loss(logits, label)
+def _baseline_loss(kind: str, logits: Tensor, label: Tensor) -> Tensor | None:
+    if kind == "CrossEntropyLoss":
+        value, _ = baseline.pixel_loss(logits, label)
+    else:
+        value = baseline.region_loss(kind, logits, label)
     value.backward()  # type: ignore[no-untyped-call]
     gradient, logits.grad = logits.grad, None
     return gradient
@@ -60,7 +78,8 @@ def _loss(head: FCNHead, logits: Tensor, label: Tensor) -> Tensor | None:
     samples = [SegDataSample() for _ in label]
     for sample, one in zip(samples, label, strict=True):
         sample.gt_sem_seg = PixelData(data=one.unsqueeze(0))
-    value = head.loss_by_feat(logits, samples)["loss_ce"]
+    losses = head.loss_by_feat(logits, samples)
+    (value,) = (losses[name] for name in losses if name != "acc_seg")
     value.backward()  # type: ignore[no-untyped-call]
     gradient, logits.grad = logits.grad, None
     return gradient

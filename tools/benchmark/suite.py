@@ -155,7 +155,11 @@ class Suite:
             self._row(f"150 classes, 4x{large[0]}x{large[1]}", build, targets=goal),
             self._row(f"19 classes, 2x{wide[0]}x{wide[1]}", other),
         ]
-        return rows[1:] if self.quick else rows
+        for kind in ("DiceLoss", "TverskyLoss", "FocalLoss"):
+            name = f"{kind}, 150 classes, 4x{large[0]}x{large[1]}"
+            goal = {PLAIN: Target(memory=0.15)}
+            rows.append(self._row(name, partial(build, kind=kind), targets=goal))
+        return rows[1:2] if self.quick else rows
 
     def upsample(self) -> list[Comparison]:
         """Return the rows of logits to class map."""
