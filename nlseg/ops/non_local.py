@@ -6,6 +6,7 @@ import torch
 from mmcv.cnn import ConvModule
 from mmengine.model import constant_init, normal_init
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from nlseg.bounds import Count, Positive
 from nlseg.extension import check_overrides, extension_point, overridden
@@ -19,6 +20,19 @@ from nlseg.registry import MODELS
 
 Mode = Literal["gaussian", "embedded_gaussian", "dot_product", "concatenation"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+
+
+class NonLocalArgs(TypedDict, total=False):
+    """Arguments that a child hands on; ``NonLocal2d`` says what they mean."""
+
+    conv_cfg: dict[str, Any] | None
+    reduction: int
+    use_scale: bool
+    norm_cfg: dict[str, Any] | None
+    mode: Mode
+    std: float | None
+    zeros_init: bool
+    memory_efficient: bool
 
 
 @MODELS.register_module()
@@ -154,13 +168,7 @@ class NonLocal2d(nn.Module):
     def attend_by_association(self, x_NCHW: Tensor) -> Tensor:
         """Return the context (N, L, E) of ``dot_product``: query @ (key^T @ value) / S."""
         x_NCHW = x_NCHW.contiguous(memory_format=torch.channels_last)
-        key_NSD, value_NSE = to_rows(self.phi(x_NCHW)), to_rows(self.g(x_NCHW))
-        zero, share = key_NSD.new_zeros(1, 1, 1), 1 / key_NSD.shape[1]
-        if key_NSD.dtype == torch.float16:  # so that no partial sum, kept in float16, overflows
-            key_NSD, value_NSE = key_NSD * share**0.5, value_NSE * share**0.5
-            share = 1.0
-        weight_NED = torch.baddbmm(zero, value_NSE.mT, key_NSD, beta=0, alpha=share)
-        del key_NSD, value_NSE
+        weight_NED = associate(to_rows(self.phi(x_NCHW)), to_rows(self.g(x_NCHW)))
         query_NLD = to_rows(self.theta(x_NCHW))
         del x_NCHW
         return products(query_NLD, weight_NED)
@@ -208,6 +216,15 @@ class NonLocal2d(nn.Module):
         """Return the weights (N, L, S) of queries (N, D, L, 1) and keys (N, D, 1, S)."""
         query_NL1, key_NS1 = self.project(theta_x[..., 0].mT, phi_x[:, :, 0].mT)
         return torch.relu(query_NL1 + key_NS1.mT) / key_NS1.shape[1]
+
+
+def associate(key_NSD: Tensor, value_NSE: Tensor) -> Tensor:
+    """Return value^T @ key / S, shape (N, E, D): ``dot_product`` weights need nothing else."""
+    zero, share = key_NSD.new_zeros(1, 1, 1), 1 / key_NSD.shape[1]
+    if key_NSD.dtype == torch.float16:  # so that no partial sum, kept in float16, overflows
+        key_NSD, value_NSE = key_NSD * share**0.5, value_NSE * share**0.5
+        share = 1.0
+    return torch.baddbmm(zero, value_NSE.mT, key_NSD, beta=0, alpha=share)
 
 
 def to_rows(map_NDHW: Tensor) -> Tensor:

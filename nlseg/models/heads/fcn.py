@@ -1,6 +1,7 @@
 """The plain head: a few convolutions in front of the classifier."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
@@ -64,8 +65,8 @@ class FCNHead(BaseDecodeHead):
         if concat_input:
             self.conv_cat = self._conv(self.in_channels + self.channels, 1)  # type: ignore[operator]
 
-    def _conv(self, in_channels: int, dilation: int) -> ConvModule:
-        return ConvModule(
+    def _conv(self, in_channels: int, dilation: int) -> nn.Module:
+        conv: nn.Module = ConvModule(
             in_channels,
             self.channels,
             kernel_size=self.kernel_size,
@@ -75,6 +76,7 @@ class FCNHead(BaseDecodeHead):
             norm_cfg=self.norm_cfg,
             act_cfg=self.act_cfg,
         )
+        return conv
 
     @extension_point
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
@@ -100,10 +102,11 @@ class FCNHead(BaseDecodeHead):
         A convolution of joined channels is the sum of one over each part: the same products in
         another order, as fast, and one copy of the input less to hold.
         """
-        block, conv = self.conv_cat, self.conv_cat.conv
-        if type(conv) is not nn.Conv2d:
+        block: Any = self.conv_cat
+        if type(block) is not ConvModule or type(block.conv) is not nn.Conv2d:
             joined: Tensor = block(torch.cat([x, features], dim=1))
             return joined
+        conv = block.conv
         weight_x, weight_features = conv.weight[:, : x.shape[1]], conv.weight[:, x.shape[1] :]
         out: Tensor = conv._conv_forward(x, weight_x, conv.bias)
         out = out + conv._conv_forward(features, weight_features, None)

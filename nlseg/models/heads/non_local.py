@@ -1,6 +1,7 @@
 """The head of the Non-local network."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 from typing_extensions import Unpack
@@ -39,20 +40,22 @@ class NLHead(FCNHead):
         **kwargs: Unpack[FCNHeadArgs],
     ) -> None:
         super().__init__(num_convs=2, **kwargs)
-        self.nl_block = MODELS.build(
-            {
-                "type": "NonLocal2d",
-                "in_channels": self.channels,
-                "reduction": reduction,
-                "use_scale": use_scale,
-                "sub_sample": sub_sample,
-                "conv_cfg": self.conv_cfg,
-                "norm_cfg": self.norm_cfg,
-                "mode": mode,
-                "std": None if self.init_cfg is None else 0.01,
-                "zeros_init": zeros_init,
-            }
-        )
+        settings = {
+            "in_channels": self.channels,
+            "reduction": reduction,
+            "use_scale": use_scale,
+            "sub_sample": sub_sample,
+            "conv_cfg": self.conv_cfg,
+            "norm_cfg": self.norm_cfg,
+            "mode": mode,
+            "std": None if self.init_cfg is None else 0.01,
+            "zeros_init": zeros_init,
+        }
+        self._add_block(settings)
+
+    def _add_block(self, settings: dict[str, Any]) -> None:
+        """Build the block from the arguments of ``NonLocal2d``."""
+        self.nl_block = MODELS.build({"type": "NonLocal2d", **settings})
 
     def layers(self) -> Iterable[nn.Module]:
         """Return what lies between the head's input and ``conv_cat``, in order."""
