@@ -125,3 +125,38 @@ def test_the_rate_and_the_machine_are_described() -> None:
     facts = describe_machine("cpu")
     assert facts["torch"] == torch.__version__
     assert facts["threads"] == 1
+
+
+class Doubled(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ x
+
+
+def compiled_work(compiles: bool) -> Work:
+    model = Doubled()
+    if compiles:
+        model.compile(backend="eager")
+    x = torch.randn(64, 64)
+    return Work(lambda: model(x), lambda: model(x), compiled=model)
+
+
+def failing_work() -> Work:
+    def fail() -> None:
+        raise RuntimeError("no such kernel")
+
+    return Work(fail, fail)
+
+
+def test_compiled_code_is_counted_and_must_run_and_a_failure_stays_alone() -> None:
+    ways = {
+        "compiled": partial(compiled_work, True),
+        "not compiled": partial(compiled_work, False),
+        "failing": failing_work,
+        "plain": lambda: Work(lambda: None, lambda: None),
+    }
+    found = time_in_turns(ways, Plan(rounds=2, seconds=0.1, rate_side=64))
+    assert found["compiled"].failure is None
+    assert found["compiled"].flops == 2 * 64**3
+    assert found["not compiled"].failure == "RuntimeError: no compiled code ran"
+    assert found["failing"].failure == "RuntimeError: no such kernel"
+    assert len(found["plain"].times_s) == len(found["compiled"].times_s) == 2

@@ -7,16 +7,18 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.machine import matrix_rate, synchronize
 from benchmark.processes import Outcome, in_new_process
+from nlseg.run.device import not_compiled
 
 
 @dataclass
@@ -27,11 +29,15 @@ class Work:
         run: Does it once.
         warm: Does the same with little data, so that what happens once has happened.
         precision: The type of most of its products: 'fp32', 'bf16' or 'fp16'.
+        compiled: The network whose parts are compiled, where there is one. Operations are counted
+            without, as nothing compiled runs while they are; it is warmed up at the timed size, and
+            the row fails where no compiled code ran.
     """
 
     run: Callable[[], Any]
     warm: Callable[[], Any]
     precision: str = "fp32"
+    compiled: nn.Module | None = None
 
 
 Builder = Callable[[], Work]
@@ -157,11 +163,10 @@ def time_in_turns(ways: Mapping[str, Builder], plan: Plan) -> dict[str, Result]:
     results = {}
     deadline = time.perf_counter() + plan.seconds
     for name, work in works.items():
-        work.warm()
-        with FlopCounterMode(display=False) as counter:
-            seconds = _time(work.run, plan.device)
-        flops = counter.get_total_flops()
-        results[name] = Result([seconds], flops=flops, precision=work.precision)
+        results[name] = _counted(work, plan)
+    failed = {name: result for name, result in results.items() if result.failure is not None}
+    works = {name: work for name, work in works.items() if name not in failed}
+    results = {name: results[name] for name in works}
     first = 1
     if any(result.times_s[0] < plan.long_s for result in results.values()):
         first, deadline = 0, time.perf_counter() + plan.seconds
@@ -176,7 +181,36 @@ def time_in_turns(ways: Mapping[str, Builder], plan: Plan) -> dict[str, Result]:
     after = _rates(works, plan)
     for result in results.values():
         result.rate = max(before[result.precision], after[result.precision])
-    return results
+    return {**results, **failed}
+
+
+def _counted(work: Work, plan: Plan) -> Result:
+    """Warm up, count the operations of a run and time it; a failure is the way's own."""
+    try:
+        work.warm()
+        uncompiled = nullcontext() if work.compiled is None else not_compiled(work.compiled)
+        with uncompiled, FlopCounterMode(display=False) as counter:
+            seconds = _time(work.run, plan.device)
+        if work.compiled is not None:
+            seconds = _time(partial(_run_compiled, work), plan.device)
+    except RuntimeError as error:
+        lines = str(error).splitlines() or ["no message"]
+        failure = f"{type(error).__name__}: {lines[0]}"[:200]
+        return Result(precision=work.precision, failure=failure)
+    return Result([seconds], flops=counter.get_total_flops(), precision=work.precision)
+
+
+def _run_compiled(work: Work) -> Any:
+    """Run once under the profiler, which sees whether compiled code ran.
+
+    Raises:
+        RuntimeError: None did.
+    """
+    with torch.profiler.profile() as profiler:
+        result = work.run()
+    if not any("Torch-Compiled Region" in event.name for event in profiler.events()):
+        raise RuntimeError("no compiled code ran")
+    return result
 
 
 def _rates(works: Mapping[str, Work], plan: Plan) -> dict[str, float]:

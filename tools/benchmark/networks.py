@@ -121,7 +121,7 @@ def train(way: str, device: str, *, network: Network, size: Size, batch: int) ->
         optimizer.zero_grad()
 
     small = partial(step, images[:2, :, :128, :128], label[:2, :128, :128])
-    return _work(partial(step, images, label), small, way, half)
+    return _work(partial(step, images, label), small, way, half, model)
 
 
 def _loss(model: Any, way: str, images: Tensor, label: Tensor) -> Tensor:
@@ -163,7 +163,8 @@ def inference(way: str, device: str, *, network: Network, size: Size) -> Work:
             return model(image, [_sample(way, size)], mode="predict")
 
     image = torch.randn(1, 3, *size, device=device)
-    return _work(partial(step, image), partial(step, image[:, :, :128, :256]), way, half)
+    small = partial(step, image[:, :, :128, :256])
+    return _work(partial(step, image), small, way, half, model)
 
 
 def augmented(way: str, device: str, *, network: Network, size: Size) -> Work:
@@ -189,7 +190,7 @@ def augmented(way: str, device: str, *, network: Network, size: Size) -> Work:
         with _autocast(device, half):
             return wrapped.test_step(batch)
 
-    return _work(partial(step, size), partial(step, (64, 128)), way, half)
+    return _work(partial(step, size), partial(step, (64, 128)), way, half, model)
 
 
 def noise_views(size: Size) -> list[tuple[Tensor, bool]]:
@@ -240,8 +241,13 @@ def _autocast(device: str, half: str | None) -> Any:
     return torch.autocast(device, dtype, enabled=half is not None)
 
 
-def _work(run: Callable[[], Any], warm: Callable[[], Any], way: str, half: str | None) -> Work:
-    return Work(run, warm, "fp32" if half is None else PRECISION[half])
+def _work(
+    run: Callable[[], Any], warm: Callable[[], Any], way: str, half: str | None, model: nn.Module
+) -> Work:
+    precision = "fp32" if half is None else PRECISION[half]
+    if way == COMPILED:
+        return Work(run, run, precision, compiled=model)
+    return Work(run, warm, precision)
 
 
 def _sample(way: str, size: Size, shape: Size | None = None, flip: bool = False) -> Any:
