@@ -26,14 +26,14 @@ from torch import nn
 
 import nlseg.models  # noqa: F401 - registers what configs name
 from nlseg.config import load_config
-from nlseg.config.scope import FOREIGN_SCOPE, rename_scope
+from nlseg.config.scope import rename_scope
 from nlseg.datasets import get_classes, get_palette
 from nlseg.datasets.transforms import LoadImageFromFile
 from nlseg.datasets.transforms.decode import picture_to_array
 from nlseg.errors import ConfigError, DataError, UserError
 from nlseg.evaluation.prediction_files import encode_label
 from nlseg.files import replace_file
-from nlseg.registry import DATASETS, MODELS, SCOPE
+from nlseg.registry import DATASETS, FOREIGN_SCOPE, MODELS, SCOPE
 from nlseg.run.device import revert_sync_batchnorm
 from nlseg.structures import SegDataSample
 from nlseg.visualization.painter import Painter

@@ -13,6 +13,7 @@ from mmengine.registry import Registry
 from nlseg.checked import checked, is_ours
 
 SCOPE = "nlseg"
+FOREIGN_SCOPE = "mmseg"
 
 
 class CheckedRegistry(Registry):
@@ -20,6 +21,19 @@ class CheckedRegistry(Registry):
 
     A user's class that is registered here is left as it is.
     """
+
+    def get(self, key: str) -> Any:
+        """Return the class of a name; ``mmseg.NLHead`` is ours where we have it.
+
+        Args:
+            key: Name, with or without a scope.
+        """
+        scope, name = self.split_scope_key(key)
+        if scope == FOREIGN_SCOPE:
+            self.import_from_location()
+            if name in self.module_dict:
+                return self.module_dict[name]
+        return super().get(key)
 
     def register_module(
         self,

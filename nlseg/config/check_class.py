@@ -92,7 +92,8 @@ def _check_top(values: Any, trace: Trace) -> Iterator[Problem]:
         yield Problem(
             trace.named_at((key,)),
             (key,),
-            f"no part of a run reads {key!r}{hint}; keys of your own go under 'custom'",
+            f"no part of a run reads {key!r}{hint}; keys of your own go under 'custom', or give "
+            "--allow-unknown-keys",
         )
 
 

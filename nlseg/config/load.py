@@ -1,5 +1,6 @@
 """Reading a config file with its bases, and laying overrides over it."""
 
+import importlib
 import logging
 import traceback
 from collections.abc import Sequence
@@ -7,7 +8,6 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.config.config import RESERVED_KEYS
-from mmengine.utils import import_modules_from_strings
 
 from nlseg.config.marked import FILE
 from nlseg.config.origin import FileNode, Origin, Trace, shown
@@ -17,10 +17,14 @@ from nlseg.config.read import read_files
 from nlseg.config.scope import rename_scope
 from nlseg.config.text import ReadableConfig
 from nlseg.errors import ConfigError
+from nlseg.registry import FOREIGN_SCOPE
 from nlseg.weights.hub import fetch_config, is_on_the_hub
 
 LOGGER = logging.getLogger("nlseg.config")
 TRACE = "_nlseg_trace"
+OLD_KEYS = ("data", "runner", "total_iters", "lr_config", "optimizer_config", "checkpoint_config",
+            "evaluation", "log_config", "dist_params")  # fmt: skip
+"""Top-level keys of mmsegmentation 0.x that have no place in the present form."""
 
 
 def load_config(
@@ -67,6 +71,14 @@ def load_config(
 
 def _check(config: Config, trace: Trace, allow_unknown: bool, refused: Sequence[str]) -> None:
     from nlseg.config.check import check_config  # imports every class of the toolkit
+
+    old = [key for key in OLD_KEYS if key in config]
+    if "data" in old and len(old) > 1 and "train_dataloader" not in config:
+        raise ConfigError(
+            f"{trace.named_at(('data',))}: a config of mmsegmentation 0.x ({', '.join(old)}); "
+            f"'nlseg migrate {config.filename} --out-dir DIR' (or tools/misc/migrate_config.py) "
+            "writes it in the present form"
+        )
 
     found = check_config(config, trace, allow_unknown=allow_unknown, refused=refused)
     for problem in found:
@@ -123,19 +135,48 @@ def _line_in_config(error: Exception, path: Path) -> str:
 def import_custom_modules(config: Config) -> None:
     """Import the modules that ``custom_imports`` names, so that their classes are registered.
 
+    ``mmseg_names = True`` lets them import from ``mmseg``, see :mod:`nlseg.mmseg_names`.
+
     Args:
         config: A config; without ``custom_imports`` nothing happens.
 
     Raises:
-        ConfigError: A module cannot be imported.
+        ConfigError: A module cannot be imported; names the cause and its line.
     """
-    wanted = config.get("custom_imports")
-    if not wanted or not wanted.get("imports"):
-        return
-    try:
-        import_modules_from_strings(**wanted)
-    except ImportError as error:
-        raise ConfigError(
-            f"custom_imports.imports: {error}; given {wanted['imports']}; the folder that holds "
-            "the module has to be on PYTHONPATH"
-        ) from error
+    if config.get("mmseg_names"):
+        import nlseg.mmseg_names  # noqa: F401 - takes effect by its import
+    wanted = config.get("custom_imports") or {}
+    names = wanted.get("imports") or []
+    for name in [names] if isinstance(names, str) else names:
+        try:
+            importlib.import_module(name)
+        except (ImportError, SyntaxError) as error:
+            problem = f"custom_imports.imports: {_why_not_imported(name, error)}"
+            if not (wanted.get("allow_failed_imports") and isinstance(error, ImportError)):
+                raise ConfigError(problem) from error
+            LOGGER.warning("%s; it is left out, as allow_failed_imports says", problem)
+
+
+def _why_not_imported(name: str, error: ImportError | SyntaxError) -> str:
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing is not None and (name == missing or name.startswith(f"{missing}.")):
+        return (
+            f"there is no module {missing!r}; given {name!r}; the folder that holds the module has "
+            "to be on PYTHONPATH"
+        )
+    frames = [(frame.f_code.co_filename, line) for frame, line in
+              traceback.walk_tb(error.__traceback__)]  # fmt: skip
+    outside = [f"{file}:{line}" for file, line in frames if not _is_importing(file)]
+    where = outside[-1] if outside else name
+    if isinstance(error, SyntaxError):
+        where = f"{error.filename}:{error.lineno}"
+    hint = ""
+    if missing is not None and missing.partition(".")[0] == FOREIGN_SCOPE:
+        hint = "; 'mmseg_names = True' in the config lets it import ours under that name"
+    return f"{name!r} fails at {where}: {type(error).__name__}: {error}{hint}"
+
+
+def _is_importing(file: str) -> bool:
+    """Return whether a frame's file is import machinery, or this module, which has no fault."""
+    parts = ("<frozen importlib", importlib.__file__ or "-", __file__, "mmseg_names.py")
+    return any(file.startswith(part) or file.endswith(part) for part in parts)

@@ -11,7 +11,7 @@ RUN_KEYS = (
 
 TOOL_KEYS = (
     "custom", "custom_imports", "runner_type", "tta_model", "tta_pipeline", "test_pipeline",
-    "compile", "cfg",
+    "compile", "cfg", "mmseg_names",
 )  # fmt: skip
 """What the commands and the inference API read; ``custom`` holds whatever the user likes."""
 

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from nlseg.registry import SCOPE
+from nlseg.registry import FOREIGN_SCOPE, SCOPE
 
-FOREIGN_SCOPE = "mmseg"
 FOREIGN_SCOPES = (FOREIGN_SCOPE, "mmcv")
 
 

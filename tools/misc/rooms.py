@@ -17,6 +17,7 @@ TABLE = {
     "extension": ["errors"],
     "structures": [],
     "registry": ["checked"],
+    "mmseg_names": ["errors", "structures", "registry"],
     "files": [],
     "memory": [],
     "table": [],
@@ -29,8 +30,8 @@ TABLE = {
     "evaluation": ["errors", "bounds", "structures", "registry", "files", "table", "ops"],
     "visualization": ["errors", "bounds", "structures", "registry", "files", "ops"],
     "config": [
-        "errors", "bounds", "checked", "structures", "registry", "files", "models", "datasets",
-        "weights",
+        "mmseg_names", "errors", "bounds", "checked", "structures", "registry", "files", "models",
+        "datasets", "weights",
     ],
     "run": [
         "errors", "bounds", "structures", "registry", "files", "table", "ops", "models",
