@@ -330,7 +330,7 @@ def test_a_list_that_needs_no_upsampled_logits_makes_none(monkeypatch):
         ({"type": "LovaszLoss", "loss_type": "Binary"}, "LovaszLoss.loss_type"),
         ({"type": "LovaszLoss", "classes": "some"}, "LovaszLoss.classes"),
         ({"type": "KLDivLoss", "temperature": 0.0}, "KLDivLoss.temperature"),
-        ({"type": "TverskyLoss", "class_weight": "auto"}, "worked out from the training data"),
+        ({"type": "TverskyLoss", "class_weight": "absent.npy"}, "absent.npy is not a file"),
     ],
 )
 def test_mistakes_are_named(cfg, message):

@@ -12,9 +12,6 @@ from torch import Tensor
 
 from nlseg.errors import ConfigError
 
-AUTO = "auto"
-"""Class weights that a run works out from its training data."""
-
 
 def class_weights(source: Sequence[float] | str | None) -> Tensor | None:
     """Return class weights (K,) given as numbers or as a file, None for None."""
@@ -29,14 +26,11 @@ def read_class_weight(source: Sequence[float] | str) -> list[float]:
     """
     if not isinstance(source, str):
         return [float(value) for value in source]
-    if source == AUTO:
-        raise ConfigError(
-            "class_weight: 'auto' is worked out from the training data when a run starts; a loss "
-            "built without a run needs the numbers"
-        )
     path = Path(source)
     if not path.is_file():
-        raise ConfigError(f"class_weight: {source} is not a file")
+        raise ConfigError(
+            f"class_weight: {source} is not a file; tools/check_data.py suggests weights"
+        )
     if path.suffix == ".npy":
         values = np.load(path, allow_pickle=False).tolist()
     elif path.suffix == ".json":

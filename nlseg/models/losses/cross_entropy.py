@@ -35,8 +35,7 @@ class CrossEntropyLoss(nn.Module):
         use_sigmoid: Take the sigmoid form.
         use_mask: Only False; a key of published configs.
         reduction: 'mean', 'sum' or 'none'.
-        class_weight: K factors, a file (.npy, .json, .yaml) that holds them, or 'auto': the median
-            share of a class in the training data over the share of each, which a run works out.
+        class_weight: K factors, or a file (.npy, .json, .yaml) that holds them.
         loss_weight: Factor of the result.
         loss_name: Key of the result in the log; losses with the same key are added.
         avg_non_ignore: Average over the pixels that are not ignored.

@@ -83,7 +83,7 @@ class HuasdorffDisstanceLoss(nn.Module):
 
     Args:
         reduction: 'mean', 'sum' or 'none'; there is one loss.
-        class_weight: K factors, a file that holds them, or 'auto'; see ``CrossEntropyLoss``.
+        class_weight: K factors, or a file that holds them; see ``CrossEntropyLoss``.
         loss_weight: Factor of the result.
         ignore_index: Label that does not count; a class of this number is left out.
         loss_name: Key of the result in the log; losses with the same key are added.

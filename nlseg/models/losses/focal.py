@@ -30,7 +30,7 @@ class FocalLoss(nn.Module):
         alpha: Weight of the pixels where a class is true, a share, or one for each class; the
             others have 1 - alpha.
         reduction: 'mean', 'sum' or 'none'.
-        class_weight: K factors, a file that holds them, or 'auto'; see ``CrossEntropyLoss``.
+        class_weight: K factors, or a file that holds them; see ``CrossEntropyLoss``.
         loss_weight: Factor of the result.
         loss_name: Key of the result in the log; losses with the same key are added.
 

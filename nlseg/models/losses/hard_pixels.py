@@ -29,7 +29,7 @@ class OhemCrossEntropy(nn.Module):
         thres: Probability below which a pixel is hard.
         min_kept: Pixels of a batch that count at least.
         loss_weight: Factor of the result.
-        class_weight: K factors, a file that holds them, or 'auto'; see ``CrossEntropyLoss``.
+        class_weight: K factors, or a file that holds them; see ``CrossEntropyLoss``.
         loss_name: Key of the result in the log; losses with the same key are added.
     """
 

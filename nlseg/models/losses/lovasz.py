@@ -31,7 +31,7 @@ class LovaszLoss(nn.Module):
         per_image: Take each image alone.
         reduction: What is done with the losses of images that are taken alone. (mmsegmentation
             wants 'none' without ``per_image``, where there is one loss.)
-        class_weight: K factors, a file that holds them, or 'auto'; see ``CrossEntropyLoss``.
+        class_weight: K factors, or a file that holds them; see ``CrossEntropyLoss``.
         loss_weight: Factor of the result.
         loss_name: Key of the result in the log; losses with the same key are added.
     """

@@ -206,7 +206,7 @@ class TverskyLoss(RegionLoss):
 
     Args:
         smooth: What keeps the division finite.
-        class_weight: K factors, a file that holds them, or 'auto'; see ``CrossEntropyLoss``.
+        class_weight: K factors, or a file that holds them; see ``CrossEntropyLoss``.
         loss_weight: Factor of the result.
         ignore_index: Label that does not count; a class of this number is left out of the sum, but
             not of the number of classes that it is divided by, as in mmsegmentation.
