@@ -251,7 +251,7 @@ def prune(folder: Path, template: str, *, keep: int, current: int) -> None:
 
 
 def newest(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
-    """Find the newest whole checkpoint that a run can go on from.
+    """Find the newest whole checkpoint that a run can be resumed from.
 
     Asked in this order: the one that ``last_checkpoint`` names, older ones, and at last newer ones,
     which belong to a run that was started again from an earlier point. Only where none of these
@@ -281,7 +281,7 @@ def newest(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
 
 
 def reads_whole(path: Path) -> bool:
-    """Tell whether a checkpoint without a JSON beside it can be read and gone on from.
+    """Return whether a checkpoint without a JSON beside it can be read and resumed from.
 
     A kill right after the first checkpoint got its name leaves such a file. Every entry's checksum
     is compared.

@@ -41,7 +41,7 @@ def training_config(
     Args:
         path: Config file.
         work_dir: Run folder; else the config's, else ``work_dirs/<name of the config>``.
-        resume: True goes on from the newest checkpoint, a path from that one; None leaves it to the
+        resume: True resumes from the newest checkpoint, a path from that one; None leaves it to the
             config.
         amp: Train in half precision.
         max_time: Stop in time, such as '3:50:00'.
@@ -57,7 +57,7 @@ def training_config(
         if isinstance(resume, str):
             cfg.load_from = resume
         else:
-            cfg.load_from = None  # weights to begin with are of no use to a run that goes on
+            cfg.load_from = None  # weights to begin with are of no use to a resumed run
     if amp:
         use_half_precision(cfg)
     if max_time is not None:

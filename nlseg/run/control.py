@@ -35,7 +35,10 @@ from nlseg.run.protocol import RunnerProtocol
 
 EXIT_CODE = 143
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+DEFAULTS_S = {"start": 3600.0, "iteration": 1800.0, "validation": 3600.0, "saving": 3600.0}
 _ONE_EVENT_S = 3.0
+_GRACE_S = 3.0
+_BACKUP_S = 120.0
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
@@ -129,11 +132,6 @@ class StopRequests:
             return
         if now - self.started + self._longest + reserve_s > self.max_time_s:
             self.ask(f"--max-time {self.max_time_s:.0f} s")
-
-
-DEFAULTS_S = {"start": 3600.0, "iteration": 1800.0, "validation": 3600.0, "saving": 3600.0}
-_GRACE_S = 3.0
-_BACKUP_S = 120.0
 
 
 class Watchdog:

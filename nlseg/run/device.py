@@ -38,7 +38,7 @@ def check_cuda_build() -> None:
 
 
 def knows(capability: tuple[int, int], builds: list[str]) -> bool:
-    """Tell whether a list such as ['sm_80', 'compute_90'] serves a GPU of this capability.
+    """Return whether a list such as ['sm_80', 'compute_90'] serves a GPU of this capability.
 
     Code for sm_XY runs on GPUs of the same generation X from Y on; compute_XY is compiled at
     start-up for any later one.
@@ -157,7 +157,7 @@ def seed_iteration(seed: int, iteration: int, rank: int) -> None:
 def be_deterministic() -> None:
     """Choose operators that give the same bits on every run of the same machine and software.
 
-    An operator that has no deterministic form warns and goes on instead of ending the training;
+    An operator that has no deterministic form warns instead of ending the training;
     the networks of nlseg need none (see docs/reliability.md for what is guaranteed).
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -357,7 +357,7 @@ class SegVisualizationHook(Hook):
         interval: Draw every ``interval``-th batch. Without it every 50th, and with ``show_dir``
             every one.
         show: Open a window for each.
-        wait_time: Seconds until the window goes on, 0 for ever.
+        wait_time: Seconds until the window closes, 0 for ever.
         backend_args: Where image files come from, as for ``LoadImageFromFile``.
         show_dir: Write PNGs here instead of handing pictures to the visualizer's back ends.
             Sub-folders of the images are kept, so that no two share a file; pictures drawn while

@@ -23,6 +23,7 @@ from nlseg.run import processes
 _GRACE_S = 60
 _STOP_ASKED = mmap.mmap(-1, 1)  # one byte that forked workers share
 _GONE_S = 1.0
+_MAX_RESTARTS = 3
 
 
 class WorkerDiedError(RuntimeError):
@@ -62,7 +63,7 @@ def shut_down(loader: DataLoader | None) -> None:
 
 
 def worker_died(error: Exception, batches: Any) -> bool:
-    """Tell whether an error while waiting for a batch comes from a dead worker.
+    """Return whether an error while waiting for a batch comes from a dead worker.
 
     PyTorch mostly notices the death itself. When it strikes while a batch is handed over, the
     connection to the worker breaks instead.
@@ -98,9 +99,6 @@ def forget_child_handler(handler: Any) -> None:
     """
     with contextlib.suppress(ValueError):  # not the main thread, so there is no handler either
         signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
-
-
-_MAX_RESTARTS = 3
 
 
 def clean_loader_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,7 +268,7 @@ class BatchStream:
 
 
 def is_infinite(loader: DataLoader) -> bool:
-    """Tell whether a loader never ends."""
+    """Return whether a loader never ends."""
     return isinstance(sampler_of(loader), InfiniteSampler | MMInfiniteSampler)
 
 

@@ -187,7 +187,7 @@ def make_message_hub(name: str) -> MessageHub:
 
 
 def recent_values(hub: MessageHub, number: int) -> dict[str, list[float]]:
-    """Return the last few values of each training scalar, so that means go on after a resume."""
+    """Return the last few values of each training scalar, so that means continue after a resume."""
     return {
         key: buffer.last(number)
         for key, buffer in hub.log_scalars.items()
@@ -206,7 +206,7 @@ def restore_values(hub: MessageHub, values: Mapping[str, Sequence[float]]) -> No
 class ScalarLog:
     """Appends scalars to ``scalars.jsonl`` and, where it is installed, to TensorBoard.
 
-    A restart adds a line that says from which step it goes on; readers drop what was written for
+    A restart adds a line that says from which step it continues; readers drop what was written for
     later steps before it.
 
     Args:
@@ -224,7 +224,7 @@ class ScalarLog:
         self._step = 0
 
     def resume(self, step: int) -> None:
-        """Note that training goes on after this step; what lies beyond is dropped by readers."""
+        """Note that training continues after this step; what lies beyond is dropped by readers."""
         self._step = step
         if self.path.is_file():
             self._append({_EVENT: step, "time_of_day": time.strftime("%Y-%m-%d %H:%M:%S")})

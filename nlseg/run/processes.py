@@ -239,7 +239,7 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """Tell whether this process writes files and speaks to the user."""
+    """Return whether this process writes files and talks to the user."""
     return rank() == 0
 
 
@@ -271,7 +271,7 @@ def max_over_ranks(tensor: Tensor) -> Tensor:
 
 
 def any_of(flag: bool) -> bool:
-    """Tell whether the flag is set on any process; waits for all of them."""
+    """Return whether the flag is set on any process; waits for all of them."""
     return bool(max_over_ranks(torch.tensor([int(flag)])).item())
 
 

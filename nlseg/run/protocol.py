@@ -94,7 +94,7 @@ class RunnerProtocol(Protocol):
         seed: The run's seed.
         deterministic: Whether the same bits come out of every run.
         state: Where the run is; the loop writes it, everybody else reads.
-        resumed: The checkpoint that the run goes on from, if any.
+        resumed: The checkpoint that the run was resumed from, if any.
         control: Agreement of processes, time limits, requests to stop.
     """
 

@@ -30,7 +30,7 @@ _FRESH = ("fused", "foreach", "capturable", "differentiable")
 
 @dataclass
 class Resumed:
-    """What a run goes on from.
+    """What a run is resumed from.
 
     Args:
         path: The checkpoint; None for a run from the beginning.
@@ -52,17 +52,17 @@ class Resumed:
 def choose_start(
     folder: Path, work_dir: Path, *, resume: bool, given: Path | None, warn: Callable[[str], None]
 ) -> Resumed:
-    """Decide what training goes on from, before anything that depends on the seed is built.
+    """Decide what training is resumed from, before anything that depends on the seed is built.
 
-    A run that torchrun or Slurm has started again goes on by itself, from what it has saved since
-    rather than from the file that it was first told to go on from. Files of an earlier run are
+    A run that torchrun or Slurm has started again resumes by itself, from what it has saved since
+    rather than from the file that it was first told to resume from. Files of an earlier run are
     moved aside where a new one begins.
 
     Args:
         folder: Where the run's checkpoints lie.
         work_dir: The run folder.
-        resume: Whether the config asks to go on.
-        given: The checkpoint to go on from; None is the newest in ``folder``.
+        resume: Whether the config asks to resume.
+        given: The checkpoint to resume from; None is the newest in ``folder``.
         warn: Called with one line about what a user should know.
     """
     path = None
@@ -81,7 +81,7 @@ def choose_start(
 
 
 def _branch_off(folder: Path, work_dir: Path, given: Path, warn: Callable[[str], None]) -> Resumed:
-    """Read the file that a run was told to go on from, and let nothing else come before it."""
+    """Read the file that a run was told to resume from, and let nothing else come before it."""
     check(given)
     resumed = read(given)
     if given.parent.resolve() != folder.resolve():
@@ -133,7 +133,7 @@ def check(path: Path) -> None:
 
 
 def read(path: Path) -> Resumed:
-    """Read the checkpoint to go on from.
+    """Read the checkpoint to resume from.
 
     Raises:
         CheckpointError: It cannot be read, or holds weights only.

@@ -71,8 +71,8 @@ class Runner(RunnerProtocol):
         default_hooks: Changes to the default hooks by name; None takes one away.
         custom_hooks: More hooks.
         data_preprocessor: Preprocessor of a network whose config has none.
-        load_from: Weights to begin with; with ``resume`` the checkpoint to go on from.
-        resume: Whether to go on from a checkpoint, the newest of the run folder if none is named.
+        load_from: Weights to begin with; with ``resume`` the checkpoint to resume from.
+        resume: Whether to resume from a checkpoint, the newest of the run folder if none is named.
         launcher: Who started the processes.
         env_cfg: cuDNN's search, start of worker processes, process group.
         log_processor: How scalars become log lines.
@@ -261,7 +261,7 @@ class Runner(RunnerProtocol):
             self.close()
 
     def _choose_start(self) -> None:
-        """Find the checkpoint to go on from, if any, and take over its seed."""
+        """Find the checkpoint to resume from, if any, and take over its seed."""
         self.resumed = resume.choose_start(
             self.checkpoints.place(self),
             Path(self.work_dir),

@@ -27,6 +27,8 @@ _GREATER = (
     "acc", "top", "ar@", "auc", "precision", "map", "mdice", "miou", "macc", "aacc", "fscore",
 )  # fmt: skip
 _LESS = ("loss",)
+STOPGAP = "iter_{}.pth"
+"""Name of a checkpoint that was asked for amid an epoch."""
 
 
 class BestScores:
@@ -114,7 +116,7 @@ class Saver:
     """Runs the jobs that write files, inline or in one thread, in the order they are given.
 
     Args:
-        background: Whether training goes on while files are written. The state is first copied to
+        background: Whether training continues while files are written. The state is first copied to
             memory that is kept for the next time, so a run's state is held twice on the host.
     """
 
@@ -125,7 +127,7 @@ class Saver:
         self._memory: dict[str, Tensor] = {}
 
     def prepare(self, checkpoint: Mapping[str, Any]) -> None:
-        """Take the memory for copies while training goes on, so that the first is quick, too.
+        """Allocate the memory for copies during training, so that the first is quick, too.
 
         Args:
             checkpoint: Of the same form as those that are to be saved.
@@ -214,9 +216,6 @@ def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
             yield from _tensors(f"{name}/{key}", item)
 
 
-STOPGAP = "iter_{}.pth"
-
-
 @dataclass
 class Keeper:
     """Adds checkpoints to a folder; an older one goes when the one that replaces it is durable.
@@ -284,7 +283,7 @@ class Keeper:
         """Drop what a kill between a save and its deletions left behind.
 
         Args:
-            path: The checkpoint that a run goes on from.
+            path: The checkpoint that a run was resumed from.
             progress: Its number.
         """
         periodic = path.name == self.template.format(progress)
@@ -335,14 +334,14 @@ Rule = Literal["greater", "less"]
 class CheckpointHook(Hook):
     """Save checkpoints that survive a crash, keep the newest and the best.
 
-    A periodic save that fails (disk full) is an error in the log and training goes on; the save
+    A periodic save that fails (disk full) is an error in the log and training continues; the save
     at the end, or on a request to stop, must succeed. While gradients are accumulated, a save is
     put off to the next optimizer step, where the state is complete.
 
     Args:
         interval: Epochs or iterations between checkpoints; -1 saves at the end only.
         by_epoch: Whether to count epochs.
-        save_optimizer: Whether to save the optimizer, without which no run can go on.
+        save_optimizer: Whether to save the optimizer, without which no run can be resumed.
         save_param_scheduler: Whether to save the schedulers.
         out_dir: Other folder; checkpoints go to a folder of the run folder's name in it.
         max_keep_ckpts: How many to keep; -1 keeps all. The best ones do not count.
@@ -357,7 +356,7 @@ class CheckpointHook(Hook):
         filename_tmpl: Name with {} for the number; None for epoch_{}.pth or iter_{}.pth.
         published_keys: Entries that a copy for others, written at the end, holds.
         save_begin: First epoch or iteration to save at.
-        background: Write files while training goes on.
+        background: Write files while training continues.
 
     Raises:
         ConfigError: Files would go elsewhere than to a local folder.

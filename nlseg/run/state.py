@@ -76,7 +76,7 @@ class RunState:
         }
 
     def load_state_dict(self, meta: Mapping[str, Any], *, epoch_length: int | None = None) -> None:
-        """Go to where a checkpoint was written; the stream goes on at its first unseen sample.
+        """Go to where a checkpoint was written; the stream continues at its first unseen sample.
 
         Args:
             meta: The ``meta`` of a checkpoint.
@@ -102,7 +102,7 @@ class RunState:
         return int(self.epoch * epoch_length + math.ceil(samples / self.batch_total))
 
     def leave_out(self, iteration: int, before: "RunState") -> None:
-        """Go on, after a roll back, with the samples that follow those of a failed iteration.
+        """Continue, after a roll back, with the samples that follow those of a failed iteration.
 
         Args:
             iteration: The iteration that failed.
@@ -199,7 +199,7 @@ def hooks_with_state(runner: RunnerProtocol) -> dict[str, Any]:
 
 
 def describe_settings(runner: RunnerProtocol) -> dict[str, Any]:
-    """Return the settings that decide how training goes on, as plain values."""
+    """Return the settings that decide how training continues, as plain values."""
     loader: Any = runner.train_dataloader
     return {
         "max_iters": runner.max_iters,
