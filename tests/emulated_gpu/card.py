@@ -89,7 +89,7 @@ class Launches(TorchDispatchMode):
         leaves = torch.utils._pytree.tree_leaves((args, kwargs, out))
         on_card = any(isinstance(leaf, torch.Tensor) and leaf.is_cuda for leaf in leaves)
         name = func._schema.name.split("::")[1]
-        if on_card and name not in VIEWS:
+        if on_card and name not in VIEWS and func.namespace != "prim":
             self.operators[name] += 1
         return out
 
@@ -102,7 +102,8 @@ class Launches(TorchDispatchMode):
 def composite(operator: Any) -> bool:
     """Return whether an operator only calls others."""
     key = "CompositeImplicitAutograd"
-    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), key))
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    return operator.namespace == "aten" and bool(has_kernel(operator.name(), key))
 
 
 def inside(operator: Any) -> Callable[..., Any]:
