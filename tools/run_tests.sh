@@ -3,5 +3,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source tools/environment.sh tests
+cores=$(nproc) # before the next line, as nproc counts what OMP_NUM_THREADS allows
 export OMP_NUM_THREADS=1 # a tiny network gains nothing from threads; processes do
-exec python -m pytest --numprocesses "$(nproc)" --dist loadfile "$@"
+exec python -m pytest --numprocesses "$cores" --dist loadfile "$@"
