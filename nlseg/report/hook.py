@@ -20,6 +20,7 @@ from nlseg.report.facts import FILE as FACTS
 from nlseg.report.facts import ImageFacts, gather, read_facts, write_facts
 from nlseg.run import processes
 from nlseg.run.hooks import read_rgb
+from nlseg.run.protocol import RunnerProtocol
 from nlseg.structures import IGNORE_INDEX
 
 PAGE = "report.html"
@@ -65,30 +66,30 @@ class ReportHook(Hook):
         self._spent = 0.0
         self._mode: str | None = None
 
-    def before_test_epoch(self, runner: Any) -> None:
+    def before_test_epoch(self, runner: RunnerProtocol) -> None:
         """Begin anew."""
         self._reset()
         self._mode = "test"
 
-    def before_val_epoch(self, runner: Any) -> None:
+    def before_val_epoch(self, runner: RunnerProtocol) -> None:
         """Begin anew where this is the last validation."""
         self._reset()
         last = runner.train_loop is None or runner.iter >= runner.max_iters
         self._mode = "val" if last and self.training else None
 
     def after_test_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self, runner: RunnerProtocol, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Take the images of a batch."""
         self._take(runner, outputs)
 
     def after_val_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self, runner: RunnerProtocol, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Take the images of a batch."""
         self._take(runner, outputs)
 
-    def _take(self, runner: Any, outputs: Sequence[Any] | None) -> None:
+    def _take(self, runner: RunnerProtocol, outputs: Sequence[Any] | None) -> None:
         if self._mode is None:
             return
         classes = self._classes(runner)
@@ -143,24 +144,28 @@ class ReportHook(Hook):
         self._spent += time.perf_counter() - begin
         return confidence
 
-    def _classes(self, runner: Any) -> Sequence[str] | None:
+    def _classes(self, runner: RunnerProtocol) -> Sequence[str] | None:
         meta = self._meta(runner)
         classes = meta.get("classes")
         return None if classes is None else list(classes)
 
-    def _meta(self, runner: Any) -> dict[str, Any]:
+    def _meta(self, runner: RunnerProtocol) -> dict[str, Any]:
         loader = getattr(runner, f"{self._mode or 'test'}_dataloader")
         return dict(getattr(loader.dataset, "metainfo", None) or {})
 
-    def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+    def after_test_epoch(
+        self, runner: RunnerProtocol, metrics: dict[str, float] | None = None
+    ) -> None:
         """Write the report of a test."""
         self._write(runner, Path(runner.log_dir))
 
-    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+    def after_val_epoch(
+        self, runner: RunnerProtocol, metrics: dict[str, float] | None = None
+    ) -> None:
         """Write the report of the last validation."""
         self._write(runner, Path(runner.work_dir))
 
-    def _write(self, runner: Any, folder: Path) -> None:
+    def _write(self, runner: RunnerProtocol, folder: Path) -> None:
         if self._mode is None:
             return
         meta = self._meta(runner)
