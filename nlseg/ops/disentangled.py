@@ -8,7 +8,7 @@ from typing_extensions import Unpack
 from nlseg.bounds import Positive
 from nlseg.extension import check_overrides, extension_point, overridden
 from nlseg.ops.non_local import NonLocal2d, NonLocalArgs, associate, to_map
-from nlseg.ops.product import products
+from nlseg.ops.tiled_attention import products
 from nlseg.registry import MODELS
 
 # Shape suffixes as in nlseg.ops.non_local: N batch, C channels, D channels in which positions are

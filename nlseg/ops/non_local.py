@@ -11,8 +11,8 @@ from typing_extensions import TypedDict
 from nlseg.bounds import Count, Positive
 from nlseg.extension import check_overrides, extension_point, overridden
 from nlseg.ops.attention import softmax_attention
-from nlseg.ops.product import products
 from nlseg.ops.relu_attention import relu_attention
+from nlseg.ops.tiled_attention import products
 from nlseg.registry import MODELS
 
 # Shape suffixes: N batch, C channels, D channels in which positions are compared, E channels of the

@@ -12,13 +12,12 @@ from math import log
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from nlseg.ops.product import product
-
 # Shape suffixes: N batch, L queries, S keys, D channels of query and key, E channels of a value;
-# one tile has B queries and T keys.
+# one tile has B queries and T keys. Of a product: M rows, K deep, N columns; P products.
 
 LONG_SIDE, SHORT_SIDE = 1024, 512
 """Positions along the sides of a tile: its scores are 2 MiB of float32, which caches hold."""
@@ -181,3 +180,28 @@ def _flops_backward(
     _: list[int], query: list[int], key: list[int], value: list[int], *__: Any, **___: Any
 ) -> int:
     return 2 * query[0] * query[1] * key[1] * (3 * query[2] + 2 * value[2])
+
+
+def product(rows_MK: Tensor, weights_NK: Tensor, bias_N: Tensor | None = None) -> Tensor:
+    """Return rows @ weights^T + bias, shape (M, N): ``F.linear``, but float32 runs in oneDNN.
+
+    PyTorch sends float32 products on a CPU to MKL, which on AMD reaches half the rate of oneDNN;
+    only convolutions go there. So rows become pixels of a 1x1 convolution, channels last, which
+    copies nothing; in a batch, because with one image and one thread oneDNN would not be taken.
+    """
+    if rows_MK.device.type != "cpu" or rows_MK.dtype != torch.float32:
+        return F.linear(rows_MK, weights_NK, bias_N)
+    num_rows, depth = rows_MK.shape
+    batch = 32 if num_rows % 32 == 0 else 1
+    pixels = rows_MK.reshape(batch, 1, num_rows // batch, depth).permute(0, 3, 1, 2)
+    out = F.conv2d(pixels, weights_NK[:, :, None, None], bias_N)
+    return out.permute(0, 2, 3, 1).reshape(num_rows, len(weights_NK))
+
+
+def products(rows_PMK: Tensor, weights_PNK: Tensor) -> Tensor:
+    """Return every rows @ weights^T, shape (P, M, N)."""
+    if rows_PMK.device.type != "cpu" or rows_PMK.dtype != torch.float32:
+        return torch.bmm(rows_PMK, weights_PNK.mT)
+    if len(rows_PMK) == 1:
+        return product(rows_PMK[0], weights_PNK[0])[None]
+    return torch.stack([product(*pair) for pair in zip(rows_PMK, weights_PNK, strict=True)])
