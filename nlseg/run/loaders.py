@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from mmengine.dataset import InfiniteSampler as MMInfiniteSampler
 from torch.utils.data import DataLoader, Sampler
+from torch.utils.data._utils import signal_handling
 
 from nlseg.datasets.stream import InfiniteSampler
 from nlseg.errors import DataError, UserError
@@ -96,7 +97,13 @@ def forget_child_handler(handler: Any) -> None:
     """Undo PyTorch's handler for SIGCHLD, which raises anywhere, even amid an optimizer step.
 
     A dead worker is then noticed when the next batch is waited for.
+
+    Args:
+        handler: The one before the loader was opened; PyTorch's own, which a loader of somebody
+            else in this process may have left, is not put back.
     """
+    if getattr(handler, "__module__", "") == signal_handling.__name__:
+        handler = None
     with contextlib.suppress(ValueError):  # not the main thread, so there is no handler either
         signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
 

@@ -7,6 +7,7 @@ from typing import Any
 import mmengine.dataset
 import pytest
 from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
 
 from nlseg.datasets.stream import DefaultSampler, InfiniteSampler
 from nlseg.errors import DataError
@@ -110,6 +111,22 @@ class Broken:
 
     def __next__(self) -> Any:
         raise self.error
+
+
+def test_handler_that_a_loader_of_others_left_raises_no_more() -> None:
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        signal_handling._SIGCHLD_handler_set = False
+        foreign = iter(DataLoader(Numbers(4), num_workers=1))
+        left = signal.getsignal(signal.SIGCHLD)
+        assert getattr(left, "__module__", "") == signal_handling.__name__
+        del foreign
+        loader = infinite(Numbers(), workers=1)
+        next(BatchStream(loader, 0, pytest.fail))
+        assert signal.getsignal(signal.SIGCHLD) is not left
+        shut_down(loader)
+    finally:
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), EOFError()])
