@@ -49,7 +49,8 @@ def test_near_borders_by_a_slow_loop() -> None:
 def test_object_areas_by_hand() -> None:
     label = np.array([[0, 0, 1], [1, 0, 1], [1, 255, 0]])
     area = object_areas(label, label != 255)
-    assert area.tolist() == [[3, 3, 2], [2, 3, 2], [2, 0, 1]] or area[2, 2] == 4
+    # regions touch in corners, too: the four 0 are one, the 1 are two
+    assert area.tolist() == [[4, 4, 2], [2, 4, 2], [2, 0, 4]]
 
 
 def test_counts_of_an_image_add_up() -> None:
@@ -68,6 +69,39 @@ def test_counts_of_an_image_add_up() -> None:
     assert pixels == whole.sum()
     assert right == np.trace(whole)
     assert sure == pytest.approx(0.95 * pixels, rel=1e-6)
+
+
+def test_boundary_counts_by_a_slow_loop() -> None:
+    label, pred = maps(3)
+    counted = label != 255
+    reach = round(0.02 * float(np.hypot(*label.shape)))
+    near_label, near_pred = near_borders(label, reach), near_borders(pred, reach)
+    facts = gather("a.png", label, pred, 3, 255)
+    for k in range(3):
+        shared = labelled = predicted = 0
+        for y, x in np.argwhere(counted):
+            of_label = bool(near_label[y, x]) and label[y, x] == k
+            of_pred = bool(near_pred[y, x]) and pred[y, x] == k
+            shared += of_label and of_pred
+            labelled += of_label
+            predicted += of_pred
+        assert facts.boundary[str(k)] == [shared, labelled, predicted]
+
+
+def test_confidence_falls_into_its_bin() -> None:
+    label = np.zeros((1, 3), int)
+    confidence = np.array([[0.05, 0.5, 1.0]], np.float32)
+    bins = gather("a", label, np.array([[0, 1, 0]]), 2, 255, confidence).calibration
+    filled = {i: row for i, row in enumerate(bins) if row[0]}
+    assert {i: row[:2] for i, row in filled.items()} == {0: [1, 1], 7: [1, 0], 14: [1, 1]}
+    assert filled[7][2] == pytest.approx(0.5)
+
+
+def test_confused_both_ways_is_one_kind_of_error() -> None:
+    counts = np.array([[8, 2], [2, 8]])
+    pairs = [[0, 0, 8], [0, 1, 2], [1, 0, 2], [1, 1, 8]]
+    (loss,) = where_points_went([facts_of(pairs)], ["a", "b"], counts)
+    assert loss.points == pytest.approx(100 * (1 - 8 / 12))
 
 
 def test_regions_that_the_network_is_sure_of() -> None:
