@@ -1,15 +1,23 @@
 """The visualizer that configs name: overlays of labels and predictions."""
 
-from collections.abc import Sequence
+import inspect
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.config import Config
 from mmengine.dist import is_main_process, master_only
+from mmengine.registry import VISBACKENDS
+from mmengine.utils import ManagerMixin
 from mmengine.visualization import Visualizer
+from mmengine.visualization.vis_backend import BaseVisBackend
 from numpy.typing import ArrayLike, NDArray
+from torch import nn
 
 from nlseg.bounds import Probability
+from nlseg.errors import ConfigError
 from nlseg.registry import VISUALIZERS
 from nlseg.structures import SegDataSample
 from nlseg.visualization.painter import Painter
@@ -22,26 +30,22 @@ from nlseg.visualization.pictures import (
     write_picture,
 )
 
-
-class _LaterFigure:
-    """Stands in for the figure that the parent makes at once but overlays never need."""
-
-    def get_dpi(self) -> float:
-        return 100.0
+_Backend = dict[str, Any] | BaseVisBackend
 
 
 @VISUALIZERS.register_module()
 class SegLocalVisualizer(Visualizer):
     """Draw label maps over images and hand the pictures to the back ends.
 
-    Overlays are painted with arrays alone. matplotlib is imported only when one of the parent's
-    drawing methods is used.
+    Overlays are painted with arrays alone. The parent is initialised, and matplotlib imported,
+    when an image is set for one of its own drawing methods.
 
     Args:
         name: Name of the instance.
         image: RGB picture (H, W, 3) to draw on.
-        vis_backends: Where pictures and scalars go.
-        save_dir: Folder of the back ends that write files.
+        vis_backends: Where pictures and scalars go: back ends or their configs, each with a
+            ``name`` of its own if one class is used twice.
+        save_dir: The back ends write into its folder ``vis_data``.
         classes: Names of the classes; else those of the data set whose samples are drawn.
         palette: RGB colours of the classes; made up where there are none.
         dataset_name: Accepted for the sake of existing configs; the data set's own names and
@@ -49,8 +53,7 @@ class SegLocalVisualizer(Visualizer):
         alpha: Weight of the colours in [0, 1].
     """
 
-    fig_save: Any
-    ax_save: Any
+    fig_save: Any = None
     _meta: dict[str, Any] | None
 
     def __init__(
@@ -58,14 +61,15 @@ class SegLocalVisualizer(Visualizer):
         name: str = "visualizer",
         image: Image | None = None,
         *,
-        vis_backends: list[dict[str, Any]] | None = None,
+        vis_backends: _Backend | Sequence[_Backend] | None = None,
         save_dir: str | None = None,
         classes: Sequence[str] | None = None,
         palette: ArrayLike | None = None,
         dataset_name: str | None = None,
         alpha: Probability = 0.8,
     ) -> None:
-        super().__init__(name, None, vis_backends, save_dir)
+        ManagerMixin.__init__(self, name)
+        self.backends = _build_backends(vis_backends, save_dir)
         self._meta = None
         self.alpha = alpha
         if classes is not None:
@@ -82,19 +86,58 @@ class SegLocalVisualizer(Visualizer):
         """Set names and RGB colours of the classes."""
         self._meta = {"classes": classes, "palette": palette}
 
-    def _initialize_fig(self, fig_cfg: dict[str, Any]) -> tuple[Any, Any, Any]:
-        """Put the making of matplotlib's figure off until an image is set to be drawn on."""
-        self._fig_cfg = fig_cfg
-        return None, _LaterFigure(), None
-
     @master_only
     def set_image(self, image: Image) -> None:
         """Set the RGB picture (H, W, 3) that the parent's drawing methods draw on."""
-        if self.ax_save is None:
-            figure = super()._initialize_fig(self._fig_cfg)
-            self.fig_save_canvas, self.fig_save, self.ax_save = figure
-            self.dpi = self.fig_save.get_dpi()
+        if self.fig_save is None:
+            super().__init__(self.instance_name)
         super().set_image(image)
+
+    @master_only
+    def get_backend(self, name: str) -> BaseVisBackend | None:
+        """Return the back end of this name."""
+        return self.backends.get(name)
+
+    @master_only
+    def add_config(self, config: Config, **kwargs: Any) -> None:
+        """Hand the config of the run to the back ends."""
+        for backend in self.backends.values():
+            backend.add_config(config, **kwargs)
+
+    @master_only
+    def add_graph(self, model: nn.Module, data_batch: Any, **kwargs: Any) -> None:
+        """Hand the network and a batch that it takes to the back ends."""
+        for backend in self.backends.values():
+            backend.add_graph(model, data_batch, **kwargs)
+
+    @master_only
+    def add_image(self, name: str, image: Image, step: int = 0) -> None:
+        """Hand an RGB picture (H, W, 3) to the back ends."""
+        for backend in self.backends.values():
+            backend.add_image(name, image, step)
+
+    @master_only
+    def add_scalar(self, name: str, value: float, step: int = 0, **kwargs: Any) -> None:
+        """Hand one value to the back ends."""
+        for backend in self.backends.values():
+            backend.add_scalar(name, value, step, **kwargs)
+
+    @master_only
+    def add_scalars(
+        self,
+        scalar_dict: dict[str, float],
+        step: int = 0,
+        file_path: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Hand several values to the back ends, which may add them to a file of their own too."""
+        for backend in self.backends.values():
+            backend.add_scalars(scalar_dict, step, file_path, **kwargs)
+
+    def close(self) -> None:
+        """Close the back ends."""
+        for backend in self.backends.values():
+            backend.close()
 
     @property
     def dataset_meta(self) -> dict[str, Any] | None:
@@ -177,3 +220,35 @@ class SegLocalVisualizer(Visualizer):
         if with_labels and classes is not None:
             return Painter(classes, palette, self.alpha).draw(image, label)
         return overlay(image, label, palette, self.alpha)
+
+
+def _build_backends(
+    configs: _Backend | Sequence[_Backend] | None, save_dir: str | None
+) -> dict[str, BaseVisBackend]:
+    """Return the back ends by name; one that must write files but is told no folder is left out.
+
+    Raises:
+        TypeError: Something is neither a back end nor the config of one.
+        ConfigError: Two back ends have one name.
+    """
+    folder = None if save_dir is None else str(Path(save_dir, "vis_data"))
+    backends: dict[str, BaseVisBackend] = {}
+    for config in [configs] if isinstance(configs, Mapping | BaseVisBackend) else configs or ():
+        if isinstance(config, Mapping):
+            settings = {"save_dir": folder, **config}
+            name = settings.pop("name", None)
+            backend = VISBACKENDS.build(settings)
+        elif isinstance(config, BaseVisBackend):
+            name, backend = None, config
+        else:
+            raise TypeError(f"vis_backends: {config!r} is neither a back end nor the config of one")
+        parameter = inspect.signature(type(backend).__init__).parameters.get("save_dir")
+        given = not isinstance(config, Mapping) or settings["save_dir"] is not None
+        if parameter is not None and parameter.default is parameter.empty and not given:
+            warnings.warn(f"{type(backend).__name__} is left out: it needs save_dir", stacklevel=3)
+            continue
+        name = name or type(backend).__name__
+        if name in backends:
+            raise ConfigError(f"vis_backends: two are called '{name}'; give one a name of its own")
+        backends[name] = backend
+    return backends

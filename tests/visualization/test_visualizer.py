@@ -1,11 +1,15 @@
+import json
 import subprocess
 import sys
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from mmengine.structures import PixelData
+from mmengine.visualization import LocalVisBackend
 
+from nlseg.errors import ConfigError
 from nlseg.registry import VISUALIZERS
 from nlseg.structures import SegDataSample
 from nlseg.visualization import SegLocalVisualizer
@@ -61,6 +65,32 @@ def test_every_process_writes_its_files_in_the_right_colours(tmp_path, monkeypat
 def test_sample_without_anything_is_the_image():
     image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     assert (SegLocalVisualizer().draw(image, SegDataSample()) == image).all()
+
+
+def test_back_ends_by_name(tmp_path):
+    local = {"type": "LocalVisBackend"}
+    second = LocalVisBackend(str(tmp_path / "other"))
+    visualizer = SegLocalVisualizer(
+        vis_backends=[local, {**local, "name": "b", "save_dir": str(tmp_path / "own")}],
+        save_dir=str(tmp_path),
+    )
+    assert list(visualizer.backends) == ["LocalVisBackend", "b"]
+    assert local == {"type": "LocalVisBackend"}
+    visualizer.add_scalar("lr", 0.5, 3)
+    visualizer.add_scalars({"loss": 2.0}, 4)
+    for folder in ("vis_data", "own"):
+        lines = (tmp_path / folder / "scalars.json").read_text().splitlines()
+        assert [json.loads(line) for line in lines] == [
+            {"lr": 0.5, "step": 3},
+            {"loss": 2.0, "step": 4},
+        ]
+    assert SegLocalVisualizer(vis_backends=second).get_backend("LocalVisBackend") is second
+    with pytest.raises(ConfigError, match="two are called 'LocalVisBackend'"):
+        SegLocalVisualizer(vis_backends=[local, second], save_dir=str(tmp_path))
+    with pytest.raises(TypeError, match="vis_backends: 3 is neither"):
+        SegLocalVisualizer(vis_backends=[3], save_dir=str(tmp_path))
+    with pytest.warns(UserWarning, match="LocalVisBackend is left out: it needs save_dir"):
+        assert not SegLocalVisualizer(vis_backends=[local]).backends
 
 
 def test_parent_can_still_draw():
