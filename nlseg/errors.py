@@ -45,7 +45,9 @@ def nearest(given: object, choices: Iterable[object]) -> str:
     return f"; did you mean {found[0]!r}?" if found else ""
 
 
-def near_words(given: str, choices: Iterable[object], number: int = 1) -> list[str]:
+def near_words(
+    given: str, choices: Iterable[object], number: int = 1, likeness: float = _NEAR
+) -> list[str]:
     """Return the choices of which a word may be a misspelling, the nearest first.
 
     Upper and lower case are alike; so are words of the same letters, some of which changed places.
@@ -54,6 +56,7 @@ def near_words(given: str, choices: Iterable[object], number: int = 1) -> list[s
         given: What was written.
         choices: What to choose from; only strings count.
         number: How many to return at most.
+        likeness: The least ratio of letters in common, in [0, 1].
     """
     words: dict[str, str] = {}
     for choice in choices:
@@ -61,7 +64,7 @@ def near_words(given: str, choices: Iterable[object], number: int = 1) -> list[s
             words.setdefault(choice.lower(), choice)
     word = given.lower()
     swapped = [other for other in words if sorted(other) == sorted(word)]
-    near = swapped + get_close_matches(word, words, n=number, cutoff=_NEAR)
+    near = swapped + get_close_matches(word, words, n=number, cutoff=likeness)
     return [words[other] for other in dict.fromkeys(near)][:number]
 
 

@@ -1,11 +1,10 @@
 """The configs that come with nlseg, by their bare names, from any folder."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 
 import nlseg
-from nlseg.errors import ConfigError, nearest
+from nlseg.errors import ConfigError, near_words, nearest
 
 SUFFIXES = (".py", ".json", ".yaml", ".yml")
 
@@ -53,5 +52,5 @@ def _why_not(path: Path, bare: str, published: Mapping[str, Path]) -> str:
     beside = [file.name for file in sorted(path.parent.iterdir()) if file.suffix in SUFFIXES]
     if near := nearest(path.name, beside):
         return f"{problem}{near}"
-    names = get_close_matches(bare, published, n=3, cutoff=0.3)
+    names = near_words(bare, published, number=3, likeness=0.3)
     return f"{problem}; or the name of a published one; the nearest are {', '.join(names)}"

@@ -9,7 +9,6 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import BinaryIO, NoReturn, TextIO
@@ -18,7 +17,7 @@ from urllib.parse import urldefrag, urlsplit
 import mmengine
 import torch
 
-from nlseg.errors import CheckpointError
+from nlseg.errors import CheckpointError, near_words
 from nlseg.files import replace_file, sha256_of
 from nlseg.weights.hub import fetch_weights, is_on_the_hub
 from nlseg.weights.published import ADDRESSES, NAMES
@@ -74,7 +73,7 @@ def address_of(source: str) -> str:
         found = known.get(name if separator else source)
         if found is not None:
             return found.replace("http://", "https://")
-        near = get_close_matches(name, known, n=1)
+        near = near_words(name, known)
         hint = f"; did you mean {scheme}://{near[0]}?" if near else ""
         raise CheckpointError(f"{source}: {scheme} has published no weights of this name{hint}")
     if scheme != "https":

@@ -11,11 +11,10 @@ import datetime
 import json
 import re
 import stat
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from nlseg.errors import CheckpointError
+from nlseg.errors import CheckpointError, near_words
 from nlseg.files import sha256_of
 from nlseg.memory import free_memory, shown_bytes
 from nlseg.weights.archive import read_pytorch
@@ -90,7 +89,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def _neighbours(path: Path) -> str:
-    near = get_close_matches(str(path), NAMES, n=1)
+    near = near_words(str(path), NAMES)
     if near:
         return f"; did you mean the published {near[0]}?"
     files = sorted(file.name for file in path.parent.glob("*.pth")) if path.parent.is_dir() else []

@@ -1,7 +1,9 @@
 """The runner as others meet it: mmengine's hooks, users' hooks, loops, runners, constructors."""
 
 import json
+import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import mmengine
@@ -15,16 +17,20 @@ from mmengine.runner import BaseLoop
 from mmengine.runner import IterBasedTrainLoop as MMIterBasedTrainLoop
 from torch import nn
 
+import nlseg
 from nlseg.errors import CheckpointError, ConfigError
+from nlseg.ops.non_local import NonLocal2d
 from nlseg.registry import HOOKS, LOOPS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, RUNNERS
 from nlseg.run import checkpoint
 from nlseg.run.control import Preempted
 from nlseg.run.finite import NonFiniteError
+from nlseg.run.loop import IterBasedTrainLoop
 from nlseg.run.protocol import PRIVATE_NAMES, RunnerProtocol, TrainLoopProtocol
 from nlseg.run.runner import Runner
 from nlseg.run.step import OptimWrapper
 from tests.run.rank_script import EPOCHS
 from tests.run.runs import assert_same, curves, final, go_on, interrupt, train
+from tests.run.tiny_segmentor import tiny_run
 from tests.run.toy import toy_config
 
 HOOK = "default_hooks.checkpoint"
@@ -440,3 +446,34 @@ def test_private_names_of_mmengine_are_few_and_have_reasons() -> None:
     source = Path(mmengine.__file__).parent
     text = "".join(path.read_text() for path in source.rglob("*.py"))
     assert all(name in text for name in PRIVATE_NAMES)
+
+
+def test_an_iteration_enters_few_files_and_reaches_the_block_in_few_calls(tmp_path: Path) -> None:
+    package = str(Path(nlseg.__file__).parent)
+    config = tiny_run(tmp_path, iters=6)
+    config.train_dataloader.num_workers = 2
+    runner = Runner.from_cfg(config)
+    entered: dict[int, set[str]] = {}
+    depths: set[int] = set()
+
+    def enter(frame: FrameType, event: str, argument: object) -> None:
+        path = frame.f_code.co_filename
+        if event != "call" or not path.startswith(package):
+            return
+        entered.setdefault(runner.iter, set()).add(path)
+        if frame.f_code is NonLocal2d.forward.__code__:
+            above = []
+            caller = frame.f_back
+            while caller is not None and caller.f_code is not IterBasedTrainLoop.run_iter.__code__:
+                if caller.f_code.co_filename.startswith(package):
+                    above.append(caller.f_code.co_name)
+                caller = caller.f_back
+            depths.add(above.index("training_step"))
+
+    sys.setprofile(enter)
+    try:
+        runner.train()
+    finally:
+        sys.setprofile(None)
+    assert len(entered[3]) <= 30
+    assert max(depths) <= 5
