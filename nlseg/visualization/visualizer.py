@@ -4,7 +4,7 @@ import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from mmengine.config import Config
@@ -30,7 +30,7 @@ from nlseg.visualization.pictures import (
     write_picture,
 )
 
-_Backend = dict[str, Any] | BaseVisBackend
+_Backend: TypeAlias = dict[str, Any] | BaseVisBackend
 
 
 @VISUALIZERS.register_module()
