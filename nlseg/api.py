@@ -26,6 +26,7 @@ from torch import nn
 
 import nlseg.models  # noqa: F401 - registers what configs name
 from nlseg.config import load_config
+from nlseg.config.class_weight import with_class_weights
 from nlseg.config.scope import rename_scope
 from nlseg.datasets import get_classes, get_palette
 from nlseg.datasets.transforms import LoadImageFromFile
@@ -108,7 +109,7 @@ def init_model(
     if cfg_options:
         cfg.merge_from_dict(dict(cfg_options))
     init_default_scope(cfg.get("default_scope") or SCOPE)
-    settings = cfg.model.to_dict()
+    settings = with_class_weights(cfg.model.to_dict(), None)
     settings.update(train_cfg=None, pretrained=None)
     settings.get("backbone", {}).pop("init_cfg", None)
     meta = dataset_meta_of(cfg)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from nlseg.config.class_weight import AUTO
 from nlseg.config.origin import KeyPath
 from nlseg.config.parts import Finding, datasets_of, error, heads_of, parts_below, warning
 from nlseg.config.places import at
@@ -62,6 +63,9 @@ def _check_class_weights(heads: Heads) -> Iterator[Finding]:
             weights, classes = loss.get("class_weight"), head.get("num_classes")
             if isinstance(weights, (list, tuple)) and classes and len(weights) != classes:
                 text = f"{len(weights)} weights for {classes} classes"
+                yield error((*inner, "class_weight"), text)
+            if weights == AUTO and 1 in (head.get("out_channels"), classes):
+                text = "'auto' weighs classes against each other, but there is one logit"
                 yield error((*inner, "class_weight"), text)
 
 

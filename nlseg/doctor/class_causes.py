@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nlseg.datasets.class_counts import median_frequency_weights
 from nlseg.doctor.finding import Finding
 from nlseg.doctor.splits import Split
 from nlseg.doctor.tally import Tally
@@ -37,22 +38,6 @@ def unexplained(findings: list[Finding], labels: list[Finding]) -> list[Finding]
     if not any(finding.severity == "error" for finding in labels):
         return findings
     return [finding for finding in findings if finding.code not in ("absent-classes", "one-class")]
-
-
-def class_weights(tally: Tally, limits: tuple[float, float] = (0.1, 10.0)) -> NDArray[np.float64]:
-    """Suggest a loss weight for every class (K,): median frequency balancing.
-
-    The frequency of a class is its share of the labelled pixels in the images that hold it; its
-    weight is the median of all frequencies over its own. A class that never occurs weighs 1.
-
-    Source: Eigen and Fergus, "Predicting depth, surface normals and semantic labels", 2015. Unlike
-    there, weights are kept within ``limits``, so that no class drowns the others.
-    """
-    there = tally.pixels > 0
-    frequency = np.where(there, tally.pixels / np.maximum(tally.area, 1), 1.0)
-    median = float(np.median(frequency[there])) if there.any() else 1.0
-    weights = np.where(there, median / frequency, 1.0)
-    return np.asarray(np.clip(weights, *limits).round(3))
 
 
 def _wrong_number(split: Split, num_outputs: int | None) -> Finding | None:
@@ -122,12 +107,12 @@ def _rare(split: Split, tally: Tally) -> Finding | None:
     rare = (tally.shares > 0) & (tally.shares < _RARE)
     if split.stage != "train" or not rare.any():
         return None
-    weights = ", ".join(f"{weight:g}" for weight in class_weights(tally))
+    weights = ", ".join(f"{w:g}" for w in median_frequency_weights(tally.pixels, tally.area))
     return Finding(
         "rare-classes", "note", split.name,
         f"Classes with fewer than 1 in 10,000 labelled pixels: {int(rare.sum())}",
         _names(split, rare),
-        f"model.decode_head.loss_decode.class_weight = [{weights}]",
+        f"model.decode_head.loss_decode.class_weight = 'auto'  # that is [{weights}]",
     )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from nlseg.doctor.class_causes import class_causes, class_weights, normalisation, unexplained
+from nlseg.datasets.class_counts import median_frequency_weights
+from nlseg.doctor.class_causes import class_causes, normalisation, unexplained
 from nlseg.doctor.file_causes import file_causes, shared_between
 from nlseg.doctor.finding import Finding, by_severity
 from nlseg.doctor.label_causes import label_causes
@@ -143,7 +144,7 @@ def num_outputs_of(model: Any) -> int | None:
 def _describe(split: Split, tally: Tally) -> dict[str, Any]:
     statistics = tally.channel_statistics()
     total = int(tally.pixels.sum()) + tally.ignored
-    weights = class_weights(tally)
+    weights = median_frequency_weights(tally.pixels, tally.area)
     rules = split.rules
     return {
         "name": split.name,

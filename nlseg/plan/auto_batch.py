@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 
+from nlseg.config.class_weight import with_class_weights
 from nlseg.config.linked import max_iters_changes
 from nlseg.config.overrides import set_value
 from nlseg.errors import ConfigError
@@ -128,7 +129,9 @@ def _make_probe(config: Config) -> StepProbe:
     parts = copy.deepcopy(config)
     parts.model.pretrained = None
     DefaultScope.get_instance("nlseg_auto_batch", scope_name=SCOPE)
-    model = revert_sync_batchnorm(MODELS.build(parts.model)).to(processes.device())
+    model = revert_sync_batchnorm(MODELS.build(with_class_weights(parts.model, None))).to(
+        processes.device()
+    )
     return StepProbe(model, build_optim_wrapper(model, parts.optim_wrapper))
 
 

@@ -7,6 +7,7 @@ from mmengine.config import Config
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from nlseg.config.class_weight import with_class_weights
 from nlseg.registry import MODELS
 
 
@@ -42,7 +43,7 @@ def measure_complexity(config: Config, shape: tuple[int, int]) -> Complexity:
         config: With a ``model``.
         shape: Height and width of the image in px.
     """
-    settings: dict[str, Any] = Config(dict(config.model)).to_dict()
+    settings: dict[str, Any] = Config(dict(with_class_weights(config.model, None))).to_dict()
     with torch.device("meta"):
         model: Any = MODELS.build(settings)
         image = torch.zeros(1, 3, *shape)

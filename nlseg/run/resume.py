@@ -80,6 +80,20 @@ def choose_start(
     return Resumed()
 
 
+def peek(folder: Path, *, resume: bool, given: Path | None) -> Path | None:
+    """Return what ``choose_start`` will resume from, without a change to any file.
+
+    Args:
+        folder: Where the run's checkpoints lie.
+        resume: Whether the config asks to resume.
+        given: The checkpoint to resume from; None is the newest in ``folder``.
+    """
+    path = None
+    if restart_count() > 0 or (resume and given is None):
+        path = find(folder, lambda _: None)
+    return path or given
+
+
 def _branch_off(folder: Path, work_dir: Path, given: Path, warn: Callable[[str], None]) -> Resumed:
     """Read the file that a run was told to resume from, and let nothing else come before it."""
     check(given)

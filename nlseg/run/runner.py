@@ -28,6 +28,7 @@ from nlseg.config.text import hide_secrets
 from nlseg.errors import ConfigError
 from nlseg.registry import RUNNERS
 from nlseg.run import build, processes, resume
+from nlseg.run.class_weights import fill_class_weights
 from nlseg.run.control import Control, Preempted
 from nlseg.run.device import (
     apply_process_settings,
@@ -43,7 +44,7 @@ from nlseg.run.loaders import batch_size_of, every_image_once, log_bad_samples, 
 from nlseg.run.logs import make_message_hub, tell_pipelines
 from nlseg.run.protocol import RunnerProtocol
 from nlseg.run.resume import Resumed
-from nlseg.run.save import CheckpointHook
+from nlseg.run.save import CheckpointHook, place_of
 from nlseg.run.state import RunState
 from nlseg.run.step import OptimWrapper
 
@@ -135,6 +136,12 @@ class Runner(RunnerProtocol):
         self._randomness = dict(randomness or {})
         self.set_randomness(**self._randomness)
         self._open_logs(experiment_name, default_scope, log_processor, log_level, visualizer)
+        saving = (default_hooks or {}).get("checkpoint")
+        model = fill_class_weights(
+            self, model, None if train_cfg is None else train_dataloader,
+            lambda: self._peek(place_of(saving, Path(self.work_dir))),
+        )  # fmt: skip
+        self._tell_config()
         network = self.build_model(build.with_preprocessor(model, data_preprocessor))
         self.model = self.wrap_model(self.cfg.get("model_wrapper_cfg"), network)
         self.model_name = type(processes.unwrap(self.model)).__name__
@@ -159,6 +166,9 @@ class Runner(RunnerProtocol):
         self.logger.info(describe_environment(self.seed, self.world_size, self.launcher))
         self.message_hub = make_message_hub(self.experiment_name)
         self.visualizer = self.build_visualizer(visualizer)
+
+    def _tell_config(self) -> None:
+        """Log the resolved config, as checkpoints will hold it."""
         self.config_text = hide_secrets(self.cfg.pretty_text) if len(self.cfg) else ""
         if self.config_text:
             self.logger.info(f"Config:\n{self.config_text}")
@@ -260,13 +270,21 @@ class Runner(RunnerProtocol):
         finally:
             self.close()
 
+    def _path_given(self) -> Path | None:
+        """Return the checkpoint that the config says to resume from."""
+        return Path(self._load_from) if self._resume and self._load_from else None
+
+    def _peek(self, folder: Path) -> Path | None:
+        """Return the checkpoint that training will resume from, without a change to any file."""
+        return resume.peek(folder, resume=self._resume, given=self._path_given())
+
     def _choose_start(self) -> None:
         """Find the checkpoint to resume from, if any, and take over its seed."""
         self.resumed = resume.choose_start(
             self.checkpoints.place(self),
             Path(self.work_dir),
             resume=self._resume,
-            given=Path(self._load_from) if self._resume and self._load_from else None,
+            given=self._path_given(),
             warn=self.logger.warning,
         )
         self._resume = self.resumed.path is not None

@@ -408,8 +408,7 @@ class CheckpointHook(Hook):
 
     def place(self, runner: RunnerProtocol) -> Path:
         """Return the folder that checkpoints go to."""
-        folder = Path(runner.work_dir)
-        return folder if self.out_dir is None else Path(self.out_dir) / folder.name
+        return place_of(self, Path(runner.work_dir))
 
     def before_train(self, runner: RunnerProtocol) -> None:
         """Find the folder, and take over the best scores of a run that is resumed."""
@@ -624,3 +623,14 @@ class CheckpointHook(Hook):
             for path in [*last, *(self.keeper.folder / name for name in sorted(names))]:
                 published = publish(path, self.published_keys)
                 runner.logger.info(f"{path.name} is published as {published.name}")
+
+
+def place_of(hook: CheckpointHook | Mapping[str, Any] | None, work_dir: Path) -> Path:
+    """Return the folder that checkpoints go to.
+
+    Args:
+        hook: The hook that writes them, or its config.
+        work_dir: The run folder.
+    """
+    out_dir = hook.get("out_dir") if isinstance(hook, Mapping) else getattr(hook, "out_dir", None)
+    return work_dir if out_dir is None else Path(out_dir) / work_dir.name

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
+from nlseg.datasets.class_counts import median_frequency_weights
 from nlseg.datasets.transforms import Compose
 from nlseg.doctor import survey as surveying
-from nlseg.doctor.class_causes import class_weights
 from nlseg.doctor.examination import examine
 from nlseg.doctor.hook import quick_check
 from nlseg.doctor.probe import probe
@@ -56,7 +56,8 @@ def test_counts_and_weights_by_hand(tmp_path):
     assert tally.frames.tolist() == [2, 1, 0]
     assert tally.ignored == 4
     # Frequencies 18 / 20 and 2 / 8; their median 0.575; absent classes weigh 1.
-    assert class_weights(tally).tolist() == [round(0.575 / 0.9, 3), round(0.575 / 0.25, 3), 1.0]
+    weights = median_frequency_weights(tally.pixels, tally.area)
+    assert weights.tolist() == [round(0.575 / 0.9, 3), round(0.575 / 0.25, 3), 1.0]
     assert tally.channel_statistics() == ([15.0] * 3, [15.0] * 3)
 
 

@@ -33,6 +33,7 @@ def convert(args: argparse.Namespace) -> None:
 
     from nlseg.api import dataset_meta_of
     from nlseg.config import load_config
+    from nlseg.config.class_weight import with_class_weights
     from nlseg.registry import MODELS
     from nlseg.run.checkpoint import plain, save
     from nlseg.weights.files import read_checkpoint
@@ -47,7 +48,7 @@ def convert(args: argparse.Namespace) -> None:
     stride = check_name(args.source, cfg.model)
     weights = rename(weights_in(read_checkpoint(args.source), args.source), args.source)
     with torch.device("meta"):
-        model = MODELS.build({**cfg.model.to_dict(), "pretrained": None})
+        model = MODELS.build({**with_class_weights(cfg.model.to_dict(), None), "pretrained": None})
     check_fit(model, weights, args.source)
     meta = {"dataset_meta": dataset_meta_of(cfg), "cfg": cfg.pretty_text, "output_stride": stride}
     args.target.parent.mkdir(parents=True, exist_ok=True)

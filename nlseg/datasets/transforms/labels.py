@@ -198,6 +198,8 @@ class LoadAnnotations(BaseTransform):
         table = label_table(self.reduces(sample), sample.get("label_map"))
         if table is not None:
             label = cv2.LUT(label, table)
+        elif not label.flags.writeable:
+            label = label.copy()  # as mmcv's: a user's transform may change it in place
         if sample.get("num_classes") is not None:
             self.check(label, sample)
         sample["gt_seg_map"] = label

@@ -26,10 +26,16 @@ def read_class_weight(source: Sequence[float] | str) -> list[float]:
     """
     if not isinstance(source, str):
         return [float(value) for value in source]
+    if source == "auto":
+        raise ConfigError(
+            "class_weight: 'auto' is counted by a run from its training data; a loss by itself has "
+            "none, so give it numbers (tools/check_data.py suggests some)"
+        )
     path = Path(source)
     if not path.is_file():
         raise ConfigError(
-            f"class_weight: {source} is not a file; tools/check_data.py suggests weights"
+            f"class_weight: {source} is not a file; 'auto' counts weights in the training data, "
+            "tools/check_data.py suggests weights"
         )
     if path.suffix == ".npy":
         values = np.load(path, allow_pickle=False).tolist()

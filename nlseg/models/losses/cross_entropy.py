@@ -35,7 +35,8 @@ class CrossEntropyLoss(nn.Module):
         use_sigmoid: Take the sigmoid form.
         use_mask: Only False; a key of published configs.
         reduction: 'mean', 'sum' or 'none'.
-        class_weight: K factors, or a file (.npy, .json, .yaml) that holds them.
+        class_weight: K factors, or a file (.npy, .json, .yaml) that holds them. In the config of a
+            run ``'auto'`` stands for the median frequency weights of its training data.
         loss_weight: Factor of the result.
         loss_name: Key of the result in the log; losses with the same key are added.
         avg_non_ignore: Average over the pixels that are not ignored.
