@@ -27,22 +27,24 @@ from torch import nn
 import nlseg.models  # noqa: F401 - registers what configs name
 from nlseg.config import load_config
 from nlseg.config.class_weight import with_class_weights
+from nlseg.config.literals import parse_assignments
 from nlseg.config.scope import rename_scope
 from nlseg.datasets import get_classes, get_palette
 from nlseg.datasets.transforms import LoadImageFromFile
 from nlseg.datasets.transforms.decode import picture_to_array
 from nlseg.errors import ConfigError, DataError, UserError
 from nlseg.evaluation.prediction_files import encode_label
-from nlseg.files import replace_file
+from nlseg.files import VIDEO_SUFFIXES, replace_file
 from nlseg.registry import DATASETS, FOREIGN_SCOPE, MODELS, SCOPE
 from nlseg.run.device import revert_sync_batchnorm
 from nlseg.structures import SegDataSample
 from nlseg.visualization.painter import Painter
 from nlseg.visualization.pictures import side_by_side, write_picture
-from nlseg.weights.fields import meta_in
+from nlseg.weights.fields import mapping, meta_in
 from nlseg.weights.files import read_checkpoint
 from nlseg.weights.fitting import check_fit, load_strictly, weights_in
-from nlseg.weights.hub import is_on_the_hub
+from nlseg.weights.hub import is_on_the_hub, refuse_code
+from nlseg.weights.published import NAMES
 
 __all__ = [
     "MMSegInferencer",
@@ -59,7 +61,9 @@ Picture = NDArray[np.uint8]
 Input = str | Path | Picture | PillowImage.Image
 """An image: its file, a BGR array (H, W, 3) uint8 as OpenCV reads it, or a Pillow image."""
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors")
 _LABEL_STEPS = ("LoadAnnotations",)
+_OF_PREDICTION = ("model", "default_scope", "test_pipeline", "test_dataloader")
 
 
 def register_all_modules(init_default_scope: bool = True) -> None:
@@ -274,6 +278,11 @@ def _prepare(image: Any, pipeline: Compose, name: str) -> Any:
         DataError: It cannot be read; names the file and the cause.
     """
     picture = None if isinstance(image, (str, Path)) else _as_array(image, name)
+    if picture is None and Path(image).suffix.lower() in VIDEO_SUFFIXES:
+        raise DataError(
+            f"{name}: is a video, not an image; 'nlseg predict CONFIG CHECKPOINT {name} --out DIR' "
+            "labels its frames"
+        )
     sample: Any = {"img_path": str(image) if picture is None else ""}
     if picture is not None:
         shape = picture.shape[:2]
@@ -401,9 +410,11 @@ class MMSegInferencer:
     """A network that is called with images, and draws and writes what it finds.
 
     Args:
-        model: Config file, bare name of a published config, loaded config, or a model from
-            ``init_model``.
-        weights: As ``checkpoint`` of ``init_model``.
+        model: Config file, bare name of a published config, loaded config, a model from
+            ``init_model``, or a checkpoint that holds its config, as those of runs do.
+        weights: As ``checkpoint`` of ``init_model``; without it the name of a published model
+            stands for its weights too, which are downloaded. Alone it is a checkpoint that holds
+            its config.
         classes: Names of the classes, in place of the weights' own.
         palette: Their RGB colours (K, 3) in 0..255.
         dataset_name: Data set whose names and colours are taken, such as ``cityscapes``.
@@ -416,7 +427,7 @@ class MMSegInferencer:
 
     def __init__(
         self,
-        model: str | Path | Config | nn.Module,
+        model: str | Path | Config | nn.Module | None = None,
         weights: str | Path | None = None,
         classes: Sequence[str] | None = None,
         palette: ArrayLike | None = None,
@@ -531,15 +542,51 @@ class MMSegInferencer:
 
 
 def _built(model: Any, weights: str | Path | None, device: str | torch.device | None) -> nn.Module:
+    if isinstance(model, nn.Module) and weights is not None:
+        raise ConfigError("weights: the model has its own; give a config with weights")
     if isinstance(model, nn.Module):
-        if weights is not None:
-            raise ConfigError("weights: the model has its own; give a config with weights")
         return model if device is None else model.to(_device(device))
+    if _is_weights(model) and weights is not None:
+        raise ConfigError(f"model: {model} is a checkpoint, and weights are given too")
+    if _is_weights(model) or (model is None and weights is not None):
+        alone: Any = model or weights
+        return init_model(_config_in(alone), alone, device)
     if not isinstance(model, (str, Path, Config)):
         raise ConfigError(f"model: is a {type(model).__name__}; give a config or a model")
+    if weights is None and str(model) in NAMES:
+        weights = model = NAMES[str(model)]
     if weights is None and (isinstance(model, Config) or not is_on_the_hub(model)):
         warnings.warn("MMSegInferencer: no weights are given, so results are random", stacklevel=3)
     return init_model(model, weights, device)
+
+
+def _is_weights(model: Any) -> bool:
+    return isinstance(model, (str, Path)) and Path(model).suffix in WEIGHT_SUFFIXES
+
+
+def _config_in(weights: str | Path) -> Config:
+    """Return what a checkpoint's own config says of the network and its test pipeline.
+
+    Raises:
+        ConfigError: It holds no config, or one that names more than registered classes.
+    """
+    text = mapping(read_checkpoint(weights), "meta", str(weights)).get("cfg")
+    if not isinstance(text, str):
+        raise ConfigError(
+            f"{weights}: holds no config (meta.cfg); give the config beside it: "
+            "MMSegInferencer(CONFIG, WEIGHTS)"
+        )
+    place = f"{weights}: meta.cfg"
+    try:
+        values = rename_scope(parse_assignments(text))
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from error
+    used = {key: values[key] for key in _OF_PREDICTION if values.get(key) is not None}
+    if not isinstance(used.get("model"), dict):
+        raise ConfigError(f"{place}: has no 'model'")
+    used["model"].update(pretrained=None)
+    refuse_code(used, place)
+    return Config(used)
 
 
 def _below(out_dir: str | Path, name: str) -> Path | None:

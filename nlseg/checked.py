@@ -12,6 +12,7 @@ from nlseg.errors import ConfigError
 T = TypeVar("T", bound=type)
 PACKAGE = __name__.partition(".")[0]
 RULE = "check_arguments"
+ABSENT = "absent_arguments"
 _GIVEN = "_given"
 Rule = Callable[..., Iterable[tuple[str, str]]]
 
@@ -31,6 +32,8 @@ def checked(built: T) -> T:
     What several arguments have to agree on says a static method ``check_arguments``: it takes some
     of the constructor's arguments by name and yields, for each conflict, an argument's name and the
     text. It is asked before anything is built, from Python and by the config check.
+
+    ``absent_arguments`` of a class maps arguments that other toolkits have to why it has none.
 
     Args:
         built: A class; changed in place. One without a constructor of its own has its parent's.
@@ -70,9 +73,10 @@ def _checking(init: Callable[..., None], rule: Rule | None) -> Callable[..., Non
         try:
             bound = signature.bind(self, *args, **kwargs)
         except TypeError:
+            _refuse_absent(type(self), kwargs)
             init(self, *args, **kwargs)  # Python's own error says what is missing or unknown
             return
-        _check(type(self).__name__, bound, _hints_of(init), rule)
+        _check(type(self), bound, _hints_of(init), rule)
         _remember(self, bound)
         init(*bound.args, **bound.kwargs)
 
@@ -81,19 +85,34 @@ def _checking(init: Callable[..., None], rule: Rule | None) -> Callable[..., Non
     return __init__
 
 
+def _refuse_absent(built: type, given: Mapping[str, Any]) -> None:
+    """Say why an argument that other toolkits have is none here.
+
+    Raises:
+        ConfigError: Names it.
+    """
+    absent = getattr(built, ABSENT, {})
+    wrong = [f"{built.__name__}.{key}: {absent[key]}" for key in given if key in absent]
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+
+
 @cache
 def _hints_of(init: Callable[..., None]) -> dict[str, Any]:
     return get_type_hints(init, include_extras=True)
 
 
 def _check(
-    name: str, bound: inspect.BoundArguments, hints: Mapping[str, Any], rule: Rule | None
+    built: type, bound: inspect.BoundArguments, hints: Mapping[str, Any], rule: Rule | None
 ) -> None:
     """Turn lists into tuples where tuples are wanted, and refuse what annotations or rule forbid.
+
+    Further keys in a dict are the own matter of a user's subclass, which may read them.
 
     Raises:
         ConfigError: Tells every argument that is wrong.
     """
+    name = built.__name__
     wrong: list[str] = []
     for key, value in list(bound.arguments.items())[1:]:
         parameter = bound.signature.parameters[key]
@@ -101,7 +120,11 @@ def _check(
         if not named or key not in hints or value is parameter.default:
             continue
         bound.arguments[key] = value = as_wanted(value, hints[key])
-        wrong += [found.at(f"{name}.{key}") for found in mismatches(value, hints[key])]
+        wrong += [
+            found.at(f"{name}.{key}")
+            for found in mismatches(value, hints[key])
+            if is_ours(built) or not found.is_key
+        ]
     if rule is not None and not wrong:
         whole = bound.signature.bind(*bound.args, **bound.kwargs)
         whole.apply_defaults()

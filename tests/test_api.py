@@ -295,6 +295,60 @@ def test_inferencer_takes_other_classes(model: torch.nn.Module) -> None:
         MMSegInferencer(CONFIG, device="cpu")
 
 
+@pytest.mark.parametrize("style", ["ours", "mmseg"])
+def test_inferencer_takes_a_checkpoint_that_holds_its_config(
+    style: str, sure: Path, tmp_path: Path
+) -> None:
+    content = torch.load(sure, weights_only=True)
+    config = load_config(CONFIG)
+    config.env_cfg = {"path": "{{$HOME:}}"}  # what prediction does not read does not matter
+    text = config.pretty_text
+    if style == "mmseg":
+        config.default_scope, config.model.decode_head.type = "mmseg", "mmseg.NLHead"
+        text = Config(config.to_dict()).pretty_text  # as mmengine writes it
+    torch.save({**content, "meta": {"cfg": text}}, tmp_path / "alone.pth")
+    alone = MMSegInferencer(tmp_path / "alone.pth", device="cpu")
+    expected = label_of(inference_model(init_model(CONFIG, sure, "cpu"), picture()))
+    assert np.array_equal(alone(picture())["predictions"], expected)
+    same = MMSegInferencer(weights=str(tmp_path / "alone.pth"), device="cpu")
+    assert same.model.dataset_meta["classes"][0] == "road"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, r"holds no config \(meta\.cfg\); give the config beside it"),
+        ("import os", "the text is no resolved config: line 1 is no assignment"),
+        ("model = dict(type='os.system')", r"meta\.cfg\.model\.type: 'os\.system' is refused"),
+        ("train_cfg = dict()", "has no 'model'"),
+    ],
+)
+def test_a_checkpoint_without_a_usable_config_is_refused(
+    text: str | None, told: str, tmp_path: Path
+) -> None:
+    torch.save({"state_dict": {}, "meta": {"cfg": text}}, tmp_path / "a.pth")
+    with pytest.raises(ConfigError, match=told):
+        MMSegInferencer(tmp_path / "a.pth")
+
+
+def test_the_name_of_a_published_model_stands_for_its_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise CheckpointError(f"asked for {args[0]}")
+
+    monkeypatch.setattr("nlseg.api.read_checkpoint", refuse)  # nothing is downloaded in a test
+    name = "gcnet_r50-d8_4xb2-40k_cityscapes-512x1024"
+    for given in ({"model": name}, {"model": name, "weights": name}):
+        with pytest.raises(CheckpointError, match=f"asked for {name}"):
+            MMSegInferencer(**given, device="cpu")
+
+
+def test_a_video_is_not_taken_for_an_image(model: torch.nn.Module) -> None:
+    with pytest.raises(DataError, match=r"film\.mp4: is a video.*nlseg predict CONFIG CHECKPOINT"):
+        inference_model(model, "film.mp4")
+
+
 def test_registering_all_modules_sets_the_scope() -> None:
     register_all_modules()
     assert DefaultScope.get_current_instance().scope_name == "nlseg"

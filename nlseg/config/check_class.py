@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 
 from nlseg.bounds import Mismatch, as_wanted, hints_of_group, mismatches
-from nlseg.checked import RULE, conflicts_in, is_ours
+from nlseg.checked import ABSENT, RULE, conflicts_in, is_ours
 from nlseg.config.families import (
     default_type,
     family_at,
@@ -141,7 +141,7 @@ class _Walker:
         if path in FIXED:
             if path != PARAMETERS or not _has_own_constructor(self.values[path[0]]):
                 group = Signature(hints_of_group(FIXED[path]))
-                yield from self._check_arguments(value, path, group, str(path[-1]))
+                yield from self._check_arguments(value, path, group, str(path[-1]), _Walker)
         elif kind is not None and family is not None and path[-1] not in PLAIN:
             found = find_class(kind, family)
             if found is None and is_foreign:
@@ -165,7 +165,7 @@ class _Walker:
         signature = _with_handed_on(found, value, family)
         if path == PARAMETERS[:1] and _has_own_constructor(value):
             signature.is_open, signature.required = True, set()
-        problems = list(self._check_arguments(value, path, signature, name))
+        problems = list(self._check_arguments(value, path, signature, name, found))
         yield from problems
         other = getattr(found, "hands_on_to", None)
         if other in value and find_class(value[other], family) is None:
@@ -185,7 +185,7 @@ class _Walker:
             yield Problem(self.trace.where(path), path, text, is_error)
 
     def _check_arguments(
-        self, value: dict[str, Any], path: KeyPath, signature: Signature, name: str
+        self, value: dict[str, Any], path: KeyPath, signature: Signature, name: str, found: Any
     ) -> Iterator[Problem]:
         extra = ALSO_TAKEN.get(_place(path), ())
         for key in list(value):
@@ -194,10 +194,13 @@ class _Walker:
             if key in signature.hints:
                 known = key in signature.defaults
                 if not (known and _is_default(value[key], signature.defaults[key])):
-                    yield from self._check_value(value, (*path, key), signature.hints[key], name)
+                    hint = signature.hints[key]
+                    yield from self._check_value(value, (*path, key), hint, name, found)
             elif not signature.is_open:
                 choices = ", ".join([*signature.hints, *extra])
-                text = f"{name} has no {key!r}{nearest(key, [*signature.hints, *extra])}"
+                absent = getattr(found, ABSENT, {}).get(key)
+                hint = f": {absent}" if absent else nearest(key, [*signature.hints, *extra])
+                text = f"{name} has no {key!r}{hint}"
                 where = self.trace.named_at((*path, key))
                 yield Problem(where, (*path, key), f"{text}\n    it takes {choices}")
         missing = signature.required - value.keys() - GIVEN_BY_BUILDER
@@ -206,14 +209,15 @@ class _Walker:
             yield Problem(self.trace.where(path), path, f"{name} needs {listed}")
 
     def _check_value(
-        self, value: dict[str, Any], path: KeyPath, hint: Any, name: str
+        self, value: dict[str, Any], path: KeyPath, hint: Any, name: str, found: Any
     ) -> Iterator[Problem]:
         key = path[-1]
         wanted = as_wanted(value[key], hint)  # type: ignore[index]
         if wanted is not value[key]:  # type: ignore[index]
             value[key] = wanted  # type: ignore[index]
-        for found in mismatches(wanted, hint):
-            yield self._problem(found, path, name)
+        for mismatch in mismatches(wanted, hint):
+            if is_ours(found) or not mismatch.is_key:
+                yield self._problem(mismatch, path, name)
 
     def _problem(self, found: Mismatch, path: KeyPath, name: str) -> Problem:
         whole = (*path, *found.path)

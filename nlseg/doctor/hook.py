@@ -49,7 +49,8 @@ class DataCheckHook(Hook):
             DataError: Names the cause, the files and the remedy; on every process the same.
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        num_classes = getattr(getattr(model, "decode_head", None), "num_classes", None)
+        head = getattr(model, "decode_head", None)  # a user's segmentor need not say its classes
+        num_classes = getattr(model, "num_classes", getattr(head, "num_classes", None))
         names = ["train"] if runner.val_loop is None else ["train", "val"]
         for name in names:
             dataset = getattr(runner, f"{name}_dataloader").dataset

@@ -54,10 +54,14 @@ class Inference:
     def from_cfg(cls, cfg: InferenceCfg) -> "Inference":
         """Fill in the defaults of a ``test_cfg`` whose keys and values have been checked.
 
+        Keys of a user's segmentor become attributes beside ours.
+
         Raises:
             ConfigError: Windows without a size.
         """
-        settings = cls(**cfg)
+        own = {key: value for key, value in cfg.items() if key in InferenceCfg.__annotations__}
+        settings = cls(**own)  # type: ignore[arg-type]
+        vars(settings).update({key: cfg[key] for key in cfg.keys() - own})  # type: ignore[literal-required]
         if settings.mode == "slide" and not (settings.crop_size and settings.stride):
             raise ConfigError("model.test_cfg: mode 'slide' needs 'crop_size' and 'stride'")
         return settings

@@ -73,6 +73,9 @@ class ResNet(BaseModule):
     check_arguments = staticmethod(conflicts)
     arch_settings: ClassVar[Mapping[int, Any]] = ARCHITECTURES
     """Block class and blocks of each stage, by depth."""
+    absent_arguments: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("dcn", "stage_with_dcn"), "not supported, as it needs compiled operators; leave it out"
+    )
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Check what a subclass overrides, see ``nlseg.extension``."""

@@ -178,7 +178,7 @@ class RasterLabeller:
             seen[place] += 1
         total.div_(seen)
         if self.channels == 1:
-            label = (total.sigmoid() > self.model.decode_head.threshold)[0]
+            label = (total.sigmoid() > self.model.last_head.threshold)[0]
         else:
             label = total.argmax(0)
         wide = len(self.writer.painter.classes) > NO_DATA

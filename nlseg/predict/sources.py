@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from nlseg.errors import UserError, near_words
+from nlseg.files import VIDEO_SUFFIXES
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2",
 )  # fmt: skip
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 Kind = Literal["image", "video"]
 
 

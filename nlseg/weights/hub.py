@@ -6,6 +6,7 @@ looked up among the classes that are registered here, and weights come without p
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,24 @@ def fetch_config(source: str) -> Path:
         raise ConfigError(f"{place}: is no JSON: {error}") from None
     if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
         raise ConfigError(f"{place}: describes no model of nlseg (it has no 'model')")
+    refuse_code(values, place)
+    return path
+
+
+def refuse_code(values: Mapping[str, Any], place: str) -> None:
+    """Refuse a config from elsewhere that would do more than build registered classes.
+
+    Args:
+        values: A resolved config, or the part of one that is wanted.
+        place: Where it is from, for the error.
+
+    Raises:
+        ConfigError: It would import a module, read an environment variable, or build without end.
+    """
     try:
         _look_at(values, place, _registered_names())
     except RecursionError:
         raise ConfigError(f"{place}: is nested too deeply") from None
-    return path
 
 
 def _registered_names() -> set[str]:
@@ -91,7 +105,7 @@ def _look_at(value: Any, place: str, names: set[str]) -> None:
             inner = f"{place}.{key}"
             _look_at_entry(key, item, inner, names)
             _look_at(item, inner, names)
-    elif isinstance(value, list):
+    elif isinstance(value, (list, tuple)):
         for item in value:
             _look_at(item, place, names)
     elif isinstance(value, str) and "{{" in value:
@@ -100,7 +114,7 @@ def _look_at(value: Any, place: str, names: set[str]) -> None:
 
 def _look_at_entry(key: str, value: Any, place: str, names: set[str]) -> None:
     if key in _RUNS_CODE:
-        raise ConfigError(f"{place}: is refused, a config of the Hub may import nothing")
+        raise ConfigError(f"{place}: is refused, a config from elsewhere may import nothing")
     if key == "type" and (not isinstance(value, str) or value not in names):
         raise ConfigError(f"{place}: {value!r} is refused; it is no registered class")
     if key == "default_scope" and value not in _SCOPES:

@@ -19,7 +19,9 @@ from nlseg.doctor.probe import probe
 from nlseg.doctor.splits import find_splits
 from nlseg.doctor.survey import survey
 from nlseg.errors import ConfigError, DataError
-from nlseg.registry import DATASETS
+from nlseg.models import BaseCascadeDecodeHead
+from nlseg.registry import DATASETS, MODELS
+from nlseg.run.runner import Runner
 from tests.doctor.damaged import (
     ROOT,
     make_config,
@@ -29,6 +31,7 @@ from tests.doctor.damaged import (
     save,
     write_config,
 )
+from tests.run.tiny_segmentor import tiny_run
 
 
 @pytest.fixture
@@ -229,3 +232,20 @@ def test_command(data):
     missing = subprocess.run([*command[:2], "none.py"], capture_output=True, text=True, check=False)
     assert missing.returncode == 2
     assert "Traceback" not in missing.stderr
+
+
+def test_the_hook_knows_the_classes_of_a_cascade(data, tmp_path):
+    config = tiny_run(tmp_path / "run", iters=1)
+    head = config.model.decode_head
+    config.model.update(
+        type="CascadeEncoderDecoder", num_stages=2, decode_head=[head, {**head, "type": "Refined"}]
+    )
+    config.train_dataloader.dataset = make_config(data).train_dataloader.dataset
+    with pytest.raises(DataError, match="network has 5 classes, the data set 3"):
+        Runner.from_cfg(config).train()
+
+
+@MODELS.register_module()
+class Refined(BaseCascadeDecodeHead):
+    def forward(self, inputs, prev_output):
+        return self.cls_seg(self._transform_inputs(inputs)[:, : self.channels]) + prev_output

@@ -3,8 +3,17 @@
 import pytest
 import torch
 
+from nlseg.config import load_config
 from nlseg.errors import ConfigError
-from nlseg.models import BaseDecodeHead, EncoderDecoder, FCNHead, NLHead, SegTTAModel
+from nlseg.models import (
+    BaseDecodeHead,
+    EncoderDecoder,
+    FCNHead,
+    NLHead,
+    ResNet,
+    ResNetV1c,
+    SegTTAModel,
+)
 from nlseg.registry import MODELS
 from nlseg.structures import SegDataSample
 from tests.models import recorded as rec
@@ -277,3 +286,33 @@ def test_one_head_alone_is_no_cascade():
 def test_resizing_once_needs_the_logits_of_the_head():
     with pytest.raises(ConfigError, match="resize_once: needs the head's own logits"):
         model_with(NLHead, "predict_by_feat", test_cfg={"resize_once": True})
+
+
+def test_arguments_that_need_operators_of_others_are_refused_by_name():
+    for kind in (ResNetV1c, ResNet):
+        with pytest.raises(ConfigError, match=rf"{kind.__name__}\.dcn: not supported"):
+            kind(depth=18, dcn={"type": "DCN"}, stage_with_dcn=(False, True, True, True))
+    with pytest.raises(TypeError, match="dcm"):
+        ResNetV1c(depth=18, dcm={})
+
+
+def test_a_users_segmentor_may_read_keys_of_its_own():
+    class Patient(EncoderDecoder):
+        def encode_decode(self, inputs, batch_img_metas):
+            return super().encode_decode(inputs, batch_img_metas) * self.test_cfg.rounds
+
+    MODELS.register_module(module=Patient, force=True)
+    settings = {"mode": "whole", "rounds": 3}
+    model = MODELS.build({**rec.model_cfg("NL"), "type": "Patient", "test_cfg": settings}).eval()
+    assert model.test_cfg["rounds"] == model.test_cfg.get("rounds") == 3
+    assert model.test_cfg.get("turns", 5) == 5
+    model.test_step({"inputs": [rec.golden()["eval_image"][0]]})
+    with pytest.raises(ConfigError, match=r"EncoderDecoder\.test_cfg: there is no 'rounds'"):
+        MODELS.build({**rec.model_cfg("NL"), "test_cfg": settings})
+    with pytest.raises(ConfigError, match=r"Patient\.test_cfg\.mode"):
+        MODELS.build({**rec.model_cfg("NL"), "type": "Patient", "test_cfg": {"mode": "hole"}})
+
+    published = "nonlocal_r50-d8_4xb2-40k_cityscapes-512x1024"
+    load_config(published, ["model.type=Patient", "model.test_cfg.rounds=3"])
+    with pytest.raises(ConfigError, match="test_cfg has no 'rounds'"):
+        load_config(published, ["model.test_cfg.rounds=3"])

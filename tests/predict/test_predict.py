@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +15,12 @@ from PIL import Image
 
 from nlseg.api import inference_model, init_model
 from nlseg.commands.main import main
+from nlseg.models import BaseCascadeDecodeHead
+from nlseg.predict.outputs import Writer
+from nlseg.predict.sources import Source
+from nlseg.registry import MODELS
+from nlseg.visualization.painter import Painter
+from tests.run.tiny_segmentor import tiny_config
 
 ROOT = Path(__file__).parents[2]
 NAME = "nonlocal_r18-d8_1xb4-300_synthetic-96x192"
@@ -193,3 +200,44 @@ def test_raster_equals_sliding_windows_over_the_whole(
     expected[100:, 180:] = 255
     assert (found == expected).all()
     assert len(np.unique(expected)) > 2
+
+
+@MODELS.register_module()
+class Second(BaseCascadeDecodeHead):
+    def forward(self, inputs: Any, prev_output: Any) -> Any:
+        return self.cls_seg(self._transform_inputs(inputs)[:, : self.channels]) + prev_output
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # the raster has no place on earth
+def test_raster_of_a_cascade_with_one_logit(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    from nlseg.predict.raster import RasterLabeller
+
+    torch.manual_seed(0)
+    config = tiny_config()
+    loss = {"type": "CrossEntropyLoss", "use_sigmoid": True}
+    head = {**config["decode_head"], "num_classes": 2, "out_channels": 1, "loss_decode": loss}
+    second = {**head, "type": "Second"}
+    config.update(type="CascadeEncoderDecoder", num_stages=2, auxiliary_head=None,
+                  decode_head=[{**head, "threshold": 0.9}, second])  # fmt: skip
+    model = MODELS.build(config).eval()
+    model.test_cfg = model.test_cfg.from_cfg(
+        {"mode": "slide", "crop_size": (48, 48), "stride": (32, 32)}
+    )
+    image = picture(5, (64, 64))
+    inputs = {"inputs": [torch.from_numpy(np.moveaxis(image, 2, 0).copy())]}
+    with torch.no_grad():
+        logits = model.inference(model.data_preprocessor(inputs, False)["inputs"])
+    model.last_head.threshold = float(logits.sigmoid().median())
+    profile = {"driver": "GTiff", "height": 64, "width": 64, "count": 3, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "map.tif", "w", **profile) as file:
+        file.write(np.moveaxis(image[..., ::-1], 2, 0))
+    writer = Writer(tmp_path, ["mask"], Painter(("a", "b"), [[0, 0, 0], [9, 9, 9]]))
+    source = Source(tmp_path / "map.tif", Path("map"), "image")
+    RasterLabeller(model, writer).run(source, lambda done, total: None)
+    with rasterio.open(tmp_path / "masks/map.tif") as labelled:
+        found = labelled.read(1)
+    (sample,) = model.test_step(inputs)
+    want = sample.pred_sem_seg.data[0].numpy()
+    assert 0 < want.mean() < 1
+    assert (found == want).mean() > 0.999
