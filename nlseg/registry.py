@@ -67,7 +67,9 @@ METRICS = _child("metric", parents.METRICS, "nlseg.evaluation")
 EVALUATOR = _child("evaluator", parents.EVALUATOR, "nlseg.evaluation")
 VISUALIZERS = _child("visualizer", parents.VISUALIZERS, "nlseg.visualization")
 TASK_UTILS = _child("task util", parents.TASK_UTILS, "nlseg.models")
-HOOKS = _child("hook", parents.HOOKS, "nlseg.run", "nlseg.doctor.hook", "nlseg.report.hook")
+HOOKS = _child(
+    "hook", parents.HOOKS, "nlseg.run", "nlseg.doctor.hook", "nlseg.report.hook", "nlseg.zoo.hook"
+)
 LOOPS = _child("loop", parents.LOOPS, "nlseg.run")
 RUNNERS = _child("runner", parents.RUNNERS, "nlseg.run")
 OPTIM_WRAPPERS = _child("optimizer wrapper", parents.OPTIM_WRAPPERS, "nlseg.run")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nlseg.bounds import Positive
 from nlseg.errors import ConfigError, DataError
+from nlseg.evaluation.image_counts import ImageCounts
 from nlseg.evaluation.prediction_files import PredictionWriter
 from nlseg.evaluation.samples import sample_data, sample_value
 from nlseg.evaluation.scores import (
@@ -65,6 +66,8 @@ class IoUMetric(BaseMetric):
         per_class: Scores of every class in the latest evaluation, as fractions.
         confusion: Counts (K + 1, K + 1) of the latest evaluation; see
             :func:`nlseg.ops.confusion.count_pairs`.
+        image_counts: Whoever wants the counts of every single image sets it before the evaluation;
+            a subclass that counts in its own way leaves it empty.
 
     Raises:
         ConfigError: If a metric is unknown, or ``format_only`` comes without ``output_dir``.
@@ -103,6 +106,7 @@ class IoUMetric(BaseMetric):
         self.per_class_file = per_class_file
         self.per_class: Scores = {}
         self.confusion: Tensor | None = None
+        self.image_counts: ImageCounts | None = None
         self._counts: Tensor | None = None
         self._num_images = 0
         self._writer = None if output_dir is None else PredictionWriter(output_dir)
@@ -157,6 +161,8 @@ class IoUMetric(BaseMetric):
             return
         counts = count_pairs(pred, label, num_classes, ignore_index=self.ignore_index)
         self._counts = counts if self._counts is None else self._counts + counts
+        if self.image_counts is not None:
+            self.image_counts.add(str(place), counts)
 
     def _write(self, writer: PredictionWriter, pred: Tensor, sample: Any) -> None:
         writer.img_root = self.img_root

@@ -50,7 +50,8 @@ KIT = {  # what people use around a run: it may import every room of the core an
     "predict": [],
     "report": ["compare"],
     "demo": ["predict"],
-    "commands": ["doctor", "plan", "compare", "migrate", "predict", "report", "demo"],
+    "zoo": [],
+    "commands": ["doctor", "plan", "compare", "migrate", "predict", "report", "demo", "zoo"],
     "__main__": ["commands"],
 }
 _NO_CODE = (
