@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from nlseg.config import load_config
 from nlseg.errors import ConfigError
+from nlseg.registry import DATASETS, MODELS
 from tests.configs.foreign import CONFIGS
 
 BASE = CONFIGS / "nonlocal_net/nonlocal_r50-d8_4xb4-80k_ade20k-512x512.py"
@@ -105,3 +107,84 @@ def test_verdict(style: str, tmp_path: Path) -> None:
         return
     with pytest.raises(ConfigError, match=told):
         load_config(tmp_path / name)
+
+
+CONTEXT = """
+_base_ = ['./fcn.py', './context.py', {runtime!r}, {schedule!r}]
+crop_size = (480, 480)
+data_preprocessor = dict(size=crop_size)
+model = dict(
+    data_preprocessor=data_preprocessor, pretrained='open-mmlab://resnet{depth}_v1c',
+    backbone=dict(depth={depth}),
+    decode_head=dict(num_classes={classes}), auxiliary_head=dict(num_classes={classes}),
+    test_cfg=dict(mode='slide', crop_size=crop_size, stride=(320, 320)))
+optimizer = dict(type='SGD', lr=0.004, momentum=0.9, weight_decay=0.0001)
+optim_wrapper = dict(type='OptimWrapper', optimizer=optimizer)
+"""
+FCN = """
+_base_ = {base!r}
+model = dict(
+    decode_head=dict(
+        _delete_=True, type='FCNHead', in_channels=2048, in_index=3, channels=512, num_convs=2,
+        concat_input=True, dropout_ratio=0.1, num_classes=19, align_corners=False,
+        norm_cfg=dict(type='SyncBN', requires_grad=True),
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)))
+"""
+CONTEXT_DATA = """
+dataset_type = 'PascalContextDataset{suffix}'
+data_root = 'data/VOCdevkit/VOC2010/'
+crop_size = (480, 480)
+train_pipeline = [
+    dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'{reduce}),
+    dict(type='RandomResize', scale=(520, 520), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5), dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs')]
+test_pipeline = [
+    dict(type='LoadImageFromFile'), dict(type='Resize', scale=(520, 520), keep_ratio=True),
+    dict(type='LoadAnnotations'{reduce}), dict(type='PackSegInputs')]
+folders = dict(img_path='JPEGImages', seg_map_path='SegmentationClassContext')
+train_dataloader = dict(
+    batch_size=4, num_workers=4, persistent_workers=True,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        type=dataset_type, data_root=data_root, data_prefix=folders, pipeline=train_pipeline,
+        ann_file='ImageSets/SegmentationContext/train.txt'))
+val_dataloader = dict(
+    batch_size=1, num_workers=4, persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type=dataset_type, data_root=data_root, data_prefix=folders, pipeline=test_pipeline,
+        ann_file='ImageSets/SegmentationContext/val.txt'))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_evaluator = val_evaluator
+"""
+
+
+@pytest.mark.parametrize("classes", [60, 59])
+@pytest.mark.parametrize("schedule", ["40k", "80k"])
+@pytest.mark.parametrize("depth", [50, 101])
+def test_pascal_context_with_fcn(depth: int, schedule: str, classes: int, tmp_path: Path) -> None:
+    base = CONFIGS / "_base_"
+    (tmp_path / "fcn.py").write_text(FCN.format(base=str(base / "models/nonlocal_r50-d8.py")))
+    nine = classes == 59
+    (tmp_path / "context.py").write_text(
+        CONTEXT_DATA.format(
+            suffix="59" if nine else "", reduce=", reduce_zero_label=True" if nine else ""
+        )
+    )
+    leaf = CONTEXT.format(
+        runtime=str(base / "default_runtime.py"),
+        schedule=str(base / f"schedules/schedule_{schedule}.py"), depth=depth, classes=classes,
+    )  # fmt: skip
+    (tmp_path / "leaf.py").write_text(leaf.replace("'./", f"'{tmp_path}/"))
+    config = load_config(tmp_path / "leaf.py")
+    assert config.train_cfg.max_iters == int(schedule[:-1]) * 1000
+    assert config.optim_wrapper.optimizer.lr == 0.004
+    with torch.device("meta"):
+        model = MODELS.build({**config.model.to_dict(), "pretrained": None})
+    assert model.decode_head.conv_seg.out_channels == classes
+    kind = DATASETS.get(config.train_dataloader.dataset.type)
+    assert len(kind.METAINFO["classes"]) == classes
+    assert kind.REDUCE_ZERO_LABEL is nine
