@@ -41,25 +41,28 @@ def test(args: argparse.Namespace) -> None:
     from nlseg.run.fast import use_fast_testing
     from nlseg.run.runner import Runner
 
-    cfg = evaluation_config(
-        args.config,
-        args.checkpoint,
-        work_dir=args.work_dir,
-        out=args.out,
-        show_dir=args.show_dir,
-        tta=args.tta,
-        amp=args.amp,
-        overrides=args.overrides,
-        launcher=args.launcher,
-        allow_unknown=args.allow_unknown_keys,
-    )
+    with processes.one_voice(args.launcher):
+        cfg = evaluation_config(
+            args.config,
+            args.checkpoint,
+            work_dir=args.work_dir,
+            out=args.out,
+            show_dir=args.show_dir,
+            tta=args.tta,
+            amp=args.amp,
+            overrides=args.overrides,
+            launcher=args.launcher,
+            allow_unknown=args.allow_unknown_keys,
+        )
     hooks = cfg.setdefault("default_hooks", {})
     hooks.setdefault("receipt", {"type": "ReceiptHook"})
     if args.report:
         hooks["report"] = {"type": "ReportHook"}
     if args.fast:
         use_fast_testing(cfg)
-    Runner.build(cfg).test()
+    with processes.one_voice(args.launcher):
+        runner = Runner.build(cfg)
+    runner.test()
     if processes.is_main():
         folders = {"predictions": args.out, "pictures": args.show_dir}
         for name, folder in folders.items():

@@ -55,20 +55,22 @@ def train(args: argparse.Namespace) -> None:
     """Train, or say what training would need."""
     from nlseg.plan.auto_batch import enable_rate_scaling, fit_batch_size
     from nlseg.plan.dry_run import dry_run, report
+    from nlseg.run import processes
     from nlseg.run.command import training_config
     from nlseg.run.fast import use_fast_training
     from nlseg.run.runner import Runner
 
-    cfg = training_config(
-        args.config,
-        work_dir=args.work_dir,
-        resume=args.resume,
-        amp=args.amp,
-        max_time=args.max_time,
-        overrides=args.overrides,
-        launcher=args.launcher,
-        allow_unknown=args.allow_unknown_keys,
-    )
+    with processes.one_voice(args.launcher):
+        cfg = training_config(
+            args.config,
+            work_dir=args.work_dir,
+            resume=args.resume,
+            amp=args.amp,
+            max_time=args.max_time,
+            overrides=args.overrides,
+            launcher=args.launcher,
+            allow_unknown=args.allow_unknown_keys,
+        )
     if args.fast or args.graphs:
         use_fast_training(cfg, graphs=args.graphs)
     if args.auto_scale_lr:
@@ -78,4 +80,6 @@ def train(args: argparse.Namespace) -> None:
     if args.dry_run:
         print(report(dry_run(cfg)))
         return
-    Runner.build(cfg).train()
+    with processes.one_voice(args.launcher):
+        runner = Runner.build(cfg)
+    runner.train()

@@ -33,7 +33,7 @@ def check_schedule(config: Any) -> Iterator[Finding]:
     yield from _check_units(config, by_epoch, unit)
     interval = loop.get("val_interval", 1)
     if isinstance(interval, int) and interval > length and config.get("val_dataloader"):
-        text = f"{interval}, but the run has {length} {unit}: it is never validated"
+        text = f"{interval}, but the run has {length} {unit}: it is validated at its end only"
         yield warning(("train_cfg", "val_interval"), text)
 
 

@@ -1,6 +1,7 @@
 """The parts of a run, each built from its place in the config; the runner puts them together."""
 
 import copy
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,7 +42,7 @@ from nlseg.run import processes
 from nlseg.run.control import CloseUserLoop, OpenUserLoop
 from nlseg.run.device import prefer_fused, revert_sync_batchnorm
 from nlseg.run.loaders import clean_loader_config
-from nlseg.run.logs import guarded_back_ends
+from nlseg.run.logs import for_console, guarded_back_ends
 from nlseg.run.loop import TrainLoop
 from nlseg.run.protocol import RunnerProtocol
 from nlseg.weights.pretrained import use_own_reader
@@ -101,8 +102,12 @@ def enter_scope(name: str, scope: str | None) -> DefaultScope | None:
 
 
 def build_logger(name: str, file: Path, level: int | str) -> MMLogger:
-    """Build the log of a run, which mmengine knows by its name from now on."""
-    return MMLogger.get_instance(name=name, log_file=str(file), log_level=level, file_mode="a")
+    """Build the log of a run, which mmengine knows by its name; the terminal gets less of it."""
+    logger = MMLogger.get_instance(name=name, log_file=str(file), log_level=level, file_mode="a")
+    for handler in logger.handlers:
+        if not isinstance(handler, logging.FileHandler):
+            handler.addFilter(for_console)
+    return logger
 
 
 def build_log_processor(config: LogProcessor | Mapping[str, Any] | None) -> LogProcessor:

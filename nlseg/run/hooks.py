@@ -1,8 +1,9 @@
 """What runs beside training: weight averages, log lines, progress bars, pictures."""
 
+import logging
 import resource
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +25,7 @@ from nlseg.errors import DataError
 from nlseg.evaluation.prediction_files import image_root, prediction_name
 from nlseg.registry import HOOKS, MODELS
 from nlseg.run import processes
-from nlseg.run.logs import LogGuard, ScalarLog
+from nlseg.run.logs import UNLESS_BAR, LogGuard, ScalarLog, WindowBuffer, beside_bar
 from nlseg.run.protocol import RunnerProtocol
 from nlseg.structures import SegDataSample
 from nlseg.visualization.pictures import Image
@@ -139,6 +140,8 @@ class EMAHook(MMEMAHook):
 class ProgressHook(Hook):
     """Show bars for training, validation and test; log lines scroll above them.
 
+    The bar of the training shows loss and memory as of the latest log line, the latest mIoU and
+    the time that is left; a terminal that shows it is spared the lines of single iterations.
     Elsewhere (a file, Slurm) there are the plain log lines only.
 
     Args:
@@ -151,6 +154,7 @@ class ProgressHook(Hook):
         self.enabled = enabled
         self._bars: dict[str, tqdm] = {}
         self._stack = ExitStack()
+        self._shown: dict[str, str] = {}
 
     def before_run(self, runner: RunnerProtocol) -> None:
         """Decide whether to show bars."""
@@ -182,7 +186,12 @@ class ProgressHook(Hook):
     def after_train_iter(
         self, runner: RunnerProtocol, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Move on."""
+        """Move on, and show the numbers that the log has read by now."""
+        losses = runner.message_hub.log_scalars.get("train/loss")
+        if "train" in self._bars and isinstance(losses, WindowBuffer) and losses.is_read:
+            mean = losses.mean(int(runner.log_processor.window_size))
+            self._shown |= {"loss": f"{mean:.4g}", "memory": f"{_memory_mib()} MiB"}
+            self._bars["train"].set_postfix(self._shown, refresh=False)
         self._step("train")
 
     def after_train(self, runner: RunnerProtocol) -> None:
@@ -202,8 +211,13 @@ class ProgressHook(Hook):
     def after_val_epoch(
         self, runner: RunnerProtocol, metrics: dict[str, float] | None = None
     ) -> None:
-        """Close the bar."""
+        """Close the bar, and show the score beside the training's."""
+        score = _first_score(metrics or {})
+        if score is not None:
+            self._shown[score[0]] = f"{score[1]:.2f}"
         self._close("val")
+        if "train" in self._bars:
+            self._bars["train"].set_postfix(self._shown)
 
     def before_test_epoch(self, runner: RunnerProtocol) -> None:
         """Open a bar for one test."""
@@ -227,9 +241,19 @@ class ProgressHook(Hook):
             self._close(name)
 
 
+def _first_score(metrics: Mapping[str, Any]) -> tuple[str, float] | None:
+    """Return mIoU with or without a prefix, else the first score."""
+    named = sorted(metrics, key=lambda name: not name.endswith("mIoU"))
+    return (named[0], float(metrics[named[0]])) if named else None
+
+
 @contextmanager
 def _lines_above_bar(logger: Any) -> Iterator[None]:
     with logging_redirect_tqdm(loggers=[logger]):
+        for handler in logger.handlers:
+            on_terminal = not isinstance(handler, logging.FileHandler) and handler.stream.isatty()
+            if on_terminal:
+                handler.addFilter(beside_bar)
         yield
 
 
@@ -299,8 +323,25 @@ class LoggerHook(MMLoggerHook):
             if not torch.cuda.is_available():
                 runner.message_hub.update_scalar("train/memory", peak_memory_mib())
             tag, line = runner.log_processor.get_log_after_iter(runner, batch_idx, "train")
-            runner.logger.info(line)
+            runner.logger.info(line, extra=UNLESS_BAR)
             self._write(runner, "train", runner.iter + 1, tag)
+
+    def after_val_iter(
+        self, runner: RunnerProtocol, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Write a line where one is due."""
+        self._tell_progress(runner, batch_idx, "val")
+
+    def after_test_iter(
+        self, runner: RunnerProtocol, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Write a line where one is due."""
+        self._tell_progress(runner, batch_idx, "test")
+
+    def _tell_progress(self, runner: RunnerProtocol, batch_idx: int, mode: str) -> None:
+        if self.every_n_inner_iters(batch_idx, self.interval):
+            _, line = runner.log_processor.get_log_after_iter(runner, batch_idx, mode)
+            runner.logger.info(line, extra=UNLESS_BAR)
 
     def after_val_epoch(
         self, runner: RunnerProtocol, metrics: dict[str, float] | None = None
@@ -346,6 +387,13 @@ class LoggerHook(MMLoggerHook):
 def peak_memory_mib() -> int:
     """Return the most memory that this process has held, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def _memory_mib() -> int:
+    """Return the most memory that was in use, of the GPU where there is one."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() // 2**20
+    return peak_memory_mib()
 
 
 @HOOKS.register_module()

@@ -31,6 +31,20 @@ _BACK_END_METHODS = (
     "add_config", "add_graph", "add_image", "add_scalar", "add_scalars", "close",
 )  # fmt: skip
 _PATIENCE = 3
+FILE_ONLY = {"shown": "in the file"}
+"""``extra`` of a log line that is for the log file alone, such as the resolved config."""
+UNLESS_BAR = {"shown": "where there is no bar"}
+"""``extra`` of a log line whose numbers a progress bar shows."""
+
+
+def for_console(record: logging.LogRecord) -> bool:
+    """Return whether a log line goes to the terminal; a filter of its handler."""
+    return getattr(record, "shown", "") != FILE_ONLY["shown"]
+
+
+def beside_bar(record: logging.LogRecord) -> bool:
+    """Return whether a log line goes to a terminal that shows a bar; a filter of its handler."""
+    return getattr(record, "shown", "") not in (FILE_ONLY["shown"], UNLESS_BAR["shown"])
 
 
 class LogGuard:
@@ -119,6 +133,11 @@ class WindowBuffer(HistoryBuffer):
         self._values.append(log_val)
         self._counts.append(count)
         self._num_fresh += 1
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all values are on the host, so that nothing waits for them."""
+        return bool(self._values) and not self._num_fresh
 
     @property
     def data(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -308,4 +327,4 @@ def tell_pipelines(logger: logging.Logger, **loops: Any) -> None:
     datasets = {name: getattr(loader, "dataset", None) for name, loader in loaders.items()}
     text = describe_pipelines({name: data for name, data in datasets.items() if data is not None})
     if text:
-        logger.info("Data:\n" + hide_secrets(text))
+        logger.info("Data:\n" + hide_secrets(text), extra=FILE_ONLY)

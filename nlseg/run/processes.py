@@ -5,12 +5,14 @@ on CPUs, where mmengine's own start calls CUDA. What all processes decide togeth
 is one small vector, reduced once (``Agreement``).
 """
 
+import logging
 import os
 import re
 import socket
 import warnings
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -68,6 +70,27 @@ def read_environment(launcher: str, environment: Mapping[str, str] | None = None
             "tools/dist_train.sh (pytorch), tools/slurm_train.sh (slurm) or mpirun (mpi), or use "
             "--launcher none"
         ) from None
+
+
+@contextmanager
+def one_voice(launcher: str) -> Iterator[None]:
+    """Let process 0 alone warn: while a run is read and built, all would say the same.
+
+    Args:
+        launcher: Who started the processes.
+    """
+    if read_environment(launcher).rank == 0:
+        yield
+        return
+    logger = logging.getLogger("nlseg")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
 
 
 def _read_none(env: Mapping[str, str]) -> Process:

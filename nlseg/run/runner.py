@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from nlseg.config.text import hide_secrets
 from nlseg.errors import ConfigError
 from nlseg.registry import RUNNERS
-from nlseg.run import build, processes, resume
+from nlseg.run import build, console, processes, resume
 from nlseg.run.class_weights import fill_class_weights
 from nlseg.run.control import Control, Preempted
 from nlseg.run.device import (
@@ -41,7 +41,7 @@ from nlseg.run.device import (
 from nlseg.run.eval_loop import choose_files
 from nlseg.run.folder import FolderLock, check_writable
 from nlseg.run.loaders import batch_size_of, every_image_once, log_bad_samples, shut_down
-from nlseg.run.logs import make_message_hub, tell_pipelines
+from nlseg.run.logs import FILE_ONLY, LogGuard, make_message_hub, tell_pipelines
 from nlseg.run.protocol import RunnerProtocol
 from nlseg.run.resume import Resumed
 from nlseg.run.save import CheckpointHook, place_of
@@ -147,7 +147,7 @@ class Runner(RunnerProtocol):
         self.model_name = type(processes.unwrap(self.model)).__name__
         self.hooks: list[Hook] = []
         self.register_hooks(default_hooks, custom_hooks)
-        self.logger.info(f"hooks in their order: {self.get_hooks_info()}")
+        self.logger.info(f"hooks in their order: {self.get_hooks_info()}", extra=FILE_ONLY)
         self.control = Control(self)
         self.dump_config()
 
@@ -163,7 +163,8 @@ class Runner(RunnerProtocol):
         self.log_processor = build.build_log_processor(processor)
         log = Path(self.log_dir, f"{self.timestamp}.log")
         self.logger = build.build_logger(self.experiment_name, log, level)
-        self.logger.info(describe_environment(self.seed, self.world_size, self.launcher))
+        environment = describe_environment(self.seed, self.world_size, self.launcher)
+        self.logger.info(environment, extra=FILE_ONLY)
         self.message_hub = make_message_hub(self.experiment_name)
         self.visualizer = self.build_visualizer(visualizer)
 
@@ -171,7 +172,7 @@ class Runner(RunnerProtocol):
         """Log the resolved config, as checkpoints will hold it."""
         self.config_text = hide_secrets(self.cfg.pretty_text) if len(self.cfg) else ""
         if self.config_text:
-            self.logger.info(f"Config:\n{self.config_text}")
+            self.logger.info(f"Config:\n{self.config_text}", extra=FILE_ONLY)
             self.visualizer.add_config(self.cfg)
 
     @classmethod
@@ -247,7 +248,8 @@ class Runner(RunnerProtocol):
         """
         if self.lock_warning is not None:
             self.logger.warning(self.lock_warning)
-        self.control = Control(self)
+        self.control, begin = Control(self), time.monotonic()
+        words = LogGuard("the summary of the run", self.logger.warning)
         try:
             self._choose_start()
             with self.control:
@@ -260,8 +262,10 @@ class Runner(RunnerProtocol):
                 self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
                 compile_network(self.model, self.cfg.get("compile"))
                 tell_pipelines(self.logger, train=self.train_loop, val=self.val_loop)
+                words.run(lambda: self.logger.info(console.describe_choices(self)))
                 model: nn.Module = self.train_loop.run()
                 self.call_hook("after_run")
+            words.run(lambda: self.logger.info(console.describe_end(self, begin)))
             return model
         except Preempted as request:
             self.logger.warning(f"stopped: {request.reason}; --resume goes on from here")

@@ -259,7 +259,7 @@ def test_persistent_workers_without_workers(tmp_path: Path) -> None:
     [
         ("model.auxiliary_head.align_corners=True", "heads resize differently"),
         ("train_cfg.max_iters=50000", "40000, but the run has 50000 iterations: the rate stays"),
-        ("train_cfg.max_iters=3000", "it is never validated"),
+        ("train_cfg.max_iters=3000", "it is validated at its end only"),
         ("batch_size=1", "SyncBN trains on the statistics of one image"),
         ("train_pipeline.3.crop_size=(256, 256)", "is padded to data_preprocessor.size"),
         ("default_hooks.checkpoint.by_epoch=True", "what it saves is off"),

@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,10 @@ def run(tool: str, *arguments: str, code: int = 0) -> str:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     tiny_data.cityscapes(folder / "data")
-    run("train.py", CONFIG, "--work-dir", str(folder / "work"), "--cfg-options", *options(folder))
+    said = run(
+        "train.py", CONFIG, "--work-dir", str(folder / "work"), "--cfg-options", *options(folder)
+    )
+    (folder / "said.txt").write_text(said)
     return folder
 
 
@@ -66,6 +70,21 @@ def test_training_leaves_checkpoint_curves_and_config(trained: Path) -> None:
     assert {"loss", "decode.loss_ce", "aux.loss_ce", "lr", "time", "data_time", "memory"} <= set(
         lines[0]
     )
+
+
+def test_end_of_training_names_the_checkpoint_and_a_command_that_runs(trained: Path) -> None:
+    lines = (trained / "said.txt").read_text().splitlines()
+    told = dict(line.split(maxsplit=1) for line in lines if line.startswith("  "))
+    assert told["folder"] == str(trained / "work")
+    assert told["checkpoint"] == str(trained / "work/best_mIoU_iter_2.pth")
+    output = subprocess.run(
+        shlex.split(told["next"]), capture_output=True, text=True, env=environment(), timeout=300
+    )
+    assert output.returncode == 0, output.stderr[-3000:]
+    (best,) = (line for line in lines if "Best mIoU" in line)
+    score = best.partition("Best mIoU ")[2].split()[0]
+    assert f"mIoU: {score}" in output.stdout
+    assert len(list((trained / "work").glob("*/report.html"))) == 1
 
 
 def test_config_inside_the_run_folder_is_never_written_over(trained: Path) -> None:
