@@ -9,7 +9,8 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
-EXTRAS = ("optional", "hub", "completion", "geo", "demo", "tests", "docs")
+USED = ("optional", "hub", "completion", "geo", "demo", "export")  # what is in the extra "all"
+EXTRAS = (*USED, "tests", "docs")
 
 
 class BuildWithConfigs(build_py):
@@ -47,6 +48,9 @@ setup(
     packages=find_packages(include=["nlseg", "nlseg.*"]),
     package_data={"nlseg": ["py.typed", "*/*.html"]},
     install_requires=runtime(),
-    extras_require={name: requirements(name) for name in EXTRAS},
+    extras_require={
+        **{name: requirements(name) for name in EXTRAS},
+        "all": [line for name in USED for line in requirements(name)],
+    },
     cmdclass={"build_py": BuildWithConfigs},
 )

@@ -75,7 +75,10 @@ def _migrate_data(old: Mapping[str, Any]) -> Settings:
     data = old["data"]
     train = _migrate_train_pipeline(_pipeline_of(data["train"]))
     labels = next((s for s in train if s["type"] == "LoadAnnotations"), {"type": "LoadAnnotations"})
-    single, several = _migrate_test_pipeline(_pipeline_of(data.get("test", data["val"])), labels)
+    tested = [data[name] for name in ("test", "val") if name in data]
+    if not tested:
+        raise ConfigError("data: has neither 'val' nor 'test'; give the one that scores are for")
+    single, several = _migrate_test_pipeline(_pipeline_of(tested[0]), labels)
     workers = data.get("workers_per_gpu", 2)
     evaluation = {"batch_size": 1, "num_workers": 4, "persistent_workers": True}
     new: Settings = {
@@ -94,7 +97,7 @@ def _migrate_data(old: Mapping[str, Any]) -> Settings:
         new[f"{name}_dataloader"] = {
             **evaluation,
             "sampler": {"type": "DefaultSampler", "shuffle": False},
-            "dataset": _migrate_dataset(data.get(name, data["val"]), single),
+            "dataset": _migrate_dataset(data.get(name, tested[-1]), single),
         }
         new[f"{name}_evaluator"] = _evaluator(old)
     new.update(tta_pipeline=several, tta_model={"type": "SegTTAModel"}, test_pipeline=single)

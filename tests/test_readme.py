@@ -30,3 +30,19 @@ def test_configs_and_tools_that_are_named_exist() -> None:
     named = set(re.findall(r"(?:configs|tools)/[\w/.-]+\.(?:py|sh)", text)) - {"configs/mine.py"}
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
     assert len(named) > 44
+
+
+def test_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 200
+    assert README.index("![") < README.index("```")  # picture first
+
+
+def test_ratios_are_those_of_the_benchmarks() -> None:
+    """Each number of the table stands in a row of docs/benchmarks.md with the same work."""
+    measured = (ROOT / "docs/benchmarks.md").read_text()
+    rows = re.findall(r"^\| ([^|]+) \| ([\d.; ]+) \| ([\d.; ]+) \|$", README, re.MULTILINE)
+    assert len(rows) == 5
+    for _, times, memories in rows:
+        for time, memory in zip(times.split("; "), memories.split("; "), strict=True):
+            pattern = rf"\| {re.escape(time)}[ (][^|]*\| {re.escape(memory)}[ (][^|]*\|$"
+            assert re.search(pattern, measured, re.MULTILINE), (time, memory)

@@ -1,7 +1,5 @@
 """The command ``nlseg``: its commands, the names of published configs, and the installed wheel."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -91,34 +89,3 @@ def test_doctor_names_what_is_missing(capsys: pytest.CaptureFixture[str]) -> Non
     said = capsys.readouterr().out
     assert "torch" in said
     assert code == ("problem:" in said)
-
-
-@pytest.mark.slow
-def test_installed_wheel_knows_the_published_configs(tmp_path: Path) -> None:
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    source = tmp_path / "source"
-    files = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
-    )
-    if files.returncode:
-        pytest.skip("not a git checkout")
-    for name in files.stdout.splitlines():
-        if name.startswith(("nlseg/", "configs/", "requirements/")) or "/" not in name:
-            target = source / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if (ROOT / name).is_file():
-                target.write_bytes((ROOT / name).read_bytes())
-    wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(source)]
-    subprocess.run(wheel, check=True, capture_output=True)
-    (built,) = tmp_path.glob("nlseg-*.whl")
-    place = tmp_path / "site"
-    subprocess.run([*pip, "install", "--no-deps", "--target", str(place), str(built)], check=True)
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    done = subprocess.run(
-        [sys.executable, str(place / "bin/nlseg"), "config", NAME, "--tree"],
-        cwd=empty, env={**os.environ, "PYTHONPATH": str(place)}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0] == str(place / f"nlseg/configs/nonlocal_net/{NAME}.py")
-    assert list(empty.iterdir()) == []

@@ -214,3 +214,9 @@ def test_config_of_another_form_is_refused() -> None:
     old = small_old_config(runner={})
     with pytest.raises(ConfigError, match=r"no runner.max_iters and no total_iters"):
         migrate_config(old)
+    old = small_old_config()
+    (validated,) = [old["data"].pop(name) for name in ("val", "test") if name in old["data"]][:1]
+    with pytest.raises(ConfigError, match="data: has neither 'val' nor 'test'"):
+        migrate_config(old)
+    old["data"]["test"] = validated
+    assert migrate_config(old)["val_dataloader"] == migrate_config(old)["test_dataloader"]
