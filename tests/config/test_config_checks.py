@@ -152,7 +152,8 @@ def test_types_and_ranges(override: str, told: str) -> None:
 
 
 def test_list_becomes_the_tuple_that_the_class_wants() -> None:
-    config = load_config(SLIDE, ["model.test_cfg.stride=[513, 500]"], check=True)
+    set_too = ["model.test_cfg.stride=[513, 500]", "param_scheduler.0.eta_min=0"]
+    config = load_config(SLIDE, set_too, check=True)
     assert config.model.test_cfg.stride == (513, 500)
 
 

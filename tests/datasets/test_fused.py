@@ -11,6 +11,7 @@ from PIL import Image
 
 from nlseg.datasets.transforms import Compose
 from nlseg.datasets.transforms.crop import Box
+from nlseg.datasets.transforms.decode import read_header
 from nlseg.datasets.transforms.fused import (
     ONE_LEVEL,
     FusedCrop,
@@ -233,3 +234,15 @@ def test_fast_decoders_give_the_pixels_of_opencv(
                 np.testing.assert_array_equal(top, image[:rows])
     finally:
         decode.fast_decoder.cache_clear()
+
+
+def test_header_of_a_png():
+    for shape, is_rgb in (((50, 67, 3), True), ((50, 67), False)):
+        data = cv2.imencode(".png", np.zeros(shape, np.uint8))[1].tobytes()
+        assert read_header(data) == (50, 67, True, is_rgb, not is_rgb)
+        assert read_header(data[:-1]) == (50, 67, False, is_rgb, not is_rgb)
+    deep = cv2.imencode(".png", np.zeros((4, 5), np.uint16))[1].tobytes()
+    assert read_header(deep) == (4, 5, False, False, True)
+    assert read_header(data[:44]) is None
+    assert read_header(data.replace(b"IHDR", b"JHDR")) is None
+    assert read_header(b"P5" + data[2:]) is None

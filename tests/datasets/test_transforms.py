@@ -10,6 +10,7 @@ import torch
 from numpy.random import RandomState
 
 from nlseg.datasets import transforms as T
+from nlseg.datasets.transforms.labels import check_range
 from nlseg.datasets.transforms.resize import fit_size
 from nlseg.errors import ConfigError, DataError
 from nlseg.registry import TRANSFORMS
@@ -424,3 +425,14 @@ def test_mistakes_in_a_config_are_refused(build: Any, part: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build()
     assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.int64])
+def test_labels_above_a_byte_are_named_with_their_number(dtype):
+    label = np.array([[0, 1, 256], [257, 257, 1]], dtype)  # 0, 1, 0, 1, 1, 1 if cut to a byte
+    with pytest.raises(DataError, match=r"a.png: .*256 \(1 px\), 257 \(2 px\)"):
+        check_range(label, "a.png", num_classes=2, ignore_index=255)
+    if dtype != np.uint16:
+        with pytest.raises(DataError, match=r"-2 \(1 px\)"):
+            check_range(np.array([-2, 255, 0], dtype), "a.png", num_classes=2, ignore_index=255)
+    check_range(np.array([1, 255, 0], dtype), "a.png", num_classes=2, ignore_index=255)

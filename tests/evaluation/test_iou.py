@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from mmengine.structures import PixelData
+from PIL import Image
 
 from nlseg.errors import ConfigError, DataError
 from nlseg.evaluation import IoUMetric, iou
@@ -93,6 +94,18 @@ def test_per_class_file(tmp_path):
 def test_format_only_writes_what_was_predicted(tmp_path):
     ours = metric(150, format_only=True, output_dir=str(tmp_path))
     pred = np.array([[0, 149], [7, 8]])
+    ours.dataset_meta["palette"] = [(i, 2, 3) for i in range(150)]
+    ours.process(None, [sample(pred, img_path="/data/a.jpg", reduce_zero_label=True)])
+    ours.process(None, [sample(pred, img_path="/data/b.jpg", reduce_zero_label=False)])
+    assert ours.evaluate(2) == {}
+    for name, shift in (("a", 1), ("b", 0)):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.mode == "P"
+            assert (np.asarray(picture) == pred + shift).all()
+            colours = np.asarray(picture.convert("RGB"))
+        assert (colours[..., 0] == pred).all()
+        assert (colours[..., 1:] == (2, 3)).all()
+    ours.dataset_meta["palette"] = None
     ours.process(None, [sample(pred, img_path="/data/a.jpg", reduce_zero_label=True)])
     ours.process(None, [sample(pred, img_path="/data/b.jpg", reduce_zero_label=False)])
     assert ours.evaluate(2) == {}

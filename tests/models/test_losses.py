@@ -55,6 +55,7 @@ CE_0, CE_1 = math.log(4), math.log(4 / 3)
         ({"class_weight": [2.0, 5.0]}, (2 * CE_0 + 5 * CE_1) / (2 + 5)),
         ({"class_weight": [2.0, 5.0], "avg_non_ignore": True}, (2 * CE_0 + 5 * CE_1) / 7),
         ({"use_sigmoid": True}, (2 * math.log(2) + CE_0 + CE_1) / 6),
+        ({"use_sigmoid": True, "avg_non_ignore": True}, (2 * math.log(2) + CE_0 + CE_1) / 4),
     ],
 )
 def test_averages_by_hand(arguments, value):
