@@ -112,6 +112,11 @@ class Shake:
     ) -> None: ...
 
 
+class Trunk(nn.Module):
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+
+
 class Alarm(Hook):
     def __init__(self, threshold: int = 3, metric: Any = None, on_fire: Any = None) -> None: ...
 
@@ -134,7 +139,7 @@ class MyHead(nn.Module):
 def registered() -> Iterator[None]:
     homes = [
         (MODELS, ShapedLoss), (TRANSFORMS, Shake), (HOOKS, Alarm), (MODELS, MyHead),
-        (OPTIM_WRAPPER_CONSTRUCTORS, TwoRates), (MODEL_WRAPPERS, Wrapper),
+        (OPTIM_WRAPPER_CONSTRUCTORS, TwoRates), (MODEL_WRAPPERS, Wrapper), (MODELS, Trunk),
     ]  # fmt: skip
     for registry, built in homes:
         registry.register_module(module=built)
@@ -165,6 +170,13 @@ OWN_RATES = {"optimizer": {"type": "SGD", "lr": 0.1}, "constructor": "TwoRates"}
         {"model_wrapper_cfg": {"type": "Wrapper", "depth": 0}},
         {"model": {"type": "MyHead", "num_classes": 0, "part": {"type": "their own word"}}},
         {"param_scheduler": [{"type": "PolyLR", "power": -1.0, "by_epoch": False}]},
+        {
+            "model": {
+                "type": "EncoderDecoder",
+                "backbone": {"type": "Trunk", "depth": 50},
+                "decode_head": {**FCN, "in_channels": 7},
+            }
+        },
     ],
 )
 def test_a_class_of_others_is_judged_by_its_own_signature(content: dict[str, Any]) -> None:
