@@ -55,7 +55,6 @@ CE_0, CE_1 = math.log(4), math.log(4 / 3)
         ({"class_weight": [2.0, 5.0]}, (2 * CE_0 + 5 * CE_1) / (2 + 5)),
         ({"class_weight": [2.0, 5.0], "avg_non_ignore": True}, (2 * CE_0 + 5 * CE_1) / 7),
         ({"use_sigmoid": True}, (2 * math.log(2) + CE_0 + CE_1) / 6),
-        ({"use_sigmoid": True, "avg_non_ignore": True}, (2 * math.log(2) + CE_0 + CE_1) / 4),
     ],
 )
 def test_averages_by_hand(arguments, value):
@@ -105,6 +104,12 @@ def test_sigmoid_class_weight_multiplies_the_positive_term_of_its_class():
     loss = CrossEntropyLoss(use_sigmoid=True, class_weight=[7.0, 5.0], reduction="none")
     value = loss(torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 1]]]))
     assert value.flatten().tolist() == pytest.approx([math.log(2) * k for k in (7, 1, 1, 5)])
+
+
+def test_sigmoid_over_valid_pixels_divides_by_them_times_the_classes():
+    loss = CrossEntropyLoss(use_sigmoid=True, avg_non_ignore=True)
+    value = loss(torch.zeros(1, 3, 1, 3), LABEL, ignore_index=255)  # log 2 at each logit
+    assert value.item() == pytest.approx(math.log(2), rel=1e-6)
 
 
 def test_reduction_none_and_pixel_weights():
