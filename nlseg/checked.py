@@ -14,7 +14,7 @@ PACKAGE = __name__.partition(".")[0]
 RULE = "check_arguments"
 ABSENT = "absent_arguments"
 _GIVEN = "_given"
-Rule = Callable[..., Iterable[tuple[str, str]]]
+CrossRule = Callable[..., Iterable[tuple[str, str]]]
 
 
 def is_ours(built: Any) -> bool:
@@ -49,7 +49,7 @@ def checked(built: T) -> T:
     return built
 
 
-def conflicts_in(rule: Rule, arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
+def conflicts_in(rule: CrossRule, arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Ask a rule about the arguments that it takes.
 
     Args:
@@ -65,7 +65,7 @@ def conflicts_in(rule: Rule, arguments: Mapping[str, Any]) -> list[tuple[str, st
     return list(rule(**{name: arguments[name] for name in takes}))
 
 
-def _checking(init: Callable[..., None], rule: Rule | None) -> Callable[..., None]:
+def _checking(init: Callable[..., None], rule: CrossRule | None) -> Callable[..., None]:
     signature = inspect.signature(init)
 
     @wraps(init)
@@ -103,7 +103,7 @@ def _hints_of(init: Callable[..., None]) -> dict[str, Any]:
 
 
 def _check(
-    built: type, bound: inspect.BoundArguments, hints: Mapping[str, Any], rule: Rule | None
+    built: type, bound: inspect.BoundArguments, hints: Mapping[str, Any], rule: CrossRule | None
 ) -> None:
     """Turn lists into tuples where tuples are wanted, and refuse what annotations or rule forbid.
 

@@ -15,6 +15,9 @@ from nlseg.checked import checked, is_ours
 SCOPE = "nlseg"
 FOREIGN_SCOPE = "mmseg"
 
+Cfg = dict[str, Any]
+"""What a registry builds from: ``type`` and the arguments of that class."""
+
 
 class CheckedRegistry(Registry):
     """A registry whose classes of this package check their arguments, see ``nlseg.checked``.

@@ -6,7 +6,7 @@ from typing import Any
 from nlseg.config.families import find_class
 from nlseg.config.origin import KeyPath
 from nlseg.config.parts import (
-    Finding,
+    Problem,
     error,
     leaf_datasets,
     parts_below,
@@ -33,7 +33,7 @@ METAINFO_KEYS = ("classes", "palette")
 BATCH_NORMS = ("BN", "BN2d", "SyncBN", "MMSyncBN")
 
 
-def check_data(config: Any) -> Iterator[Finding]:
+def check_data(config: Any) -> Iterator[Problem]:
     """Compare loaders, pipelines, preprocessor and evaluators.
 
     Args:
@@ -51,7 +51,7 @@ def check_data(config: Any) -> Iterator[Finding]:
     yield from _check_best(config)
 
 
-def _check_groups(config: Any) -> Iterator[Finding]:
+def _check_groups(config: Any) -> Iterator[Problem]:
     """The three settings of training, of validation and of testing come together."""
     for group in TOGETHER:
         missing = [key for key in group if config.get(key) is None]
@@ -61,7 +61,7 @@ def _check_groups(config: Any) -> Iterator[Finding]:
             yield error((given,), text)
 
 
-def _check_workers(config: Any) -> Iterator[Finding]:
+def _check_workers(config: Any) -> Iterator[Problem]:
     for loader in LOADERS:
         settings = config.get(loader) or {}
         if settings.get("num_workers", 0) == 0 and settings.get("persistent_workers"):
@@ -71,7 +71,7 @@ def _check_workers(config: Any) -> Iterator[Finding]:
             yield error((loader, "prefetch_factor"), "needs num_workers above 0")
 
 
-def _check_padding(config: Any) -> Iterator[Finding]:
+def _check_padding(config: Any) -> Iterator[Problem]:
     """Crops and padded images are not larger than what a batch is padded to."""
     path: KeyPath = ("model", "data_preprocessor")
     preprocessor = at(config, path)
@@ -95,7 +95,7 @@ def _check_padding(config: Any) -> Iterator[Finding]:
             yield warning((*where, key), f"{text} in every batch")
 
 
-def _check_classes(config: Any) -> Iterator[Finding]:
+def _check_classes(config: Any) -> Iterator[Problem]:
     """Class names are names, there is a colour for each, and no key is misspelt."""
     for path, dataset in leaf_datasets(config, *LOADERS):
         given = dataset.get("metainfo")
@@ -118,7 +118,7 @@ def _check_classes(config: Any) -> Iterator[Finding]:
             yield error(where, str(problem).partition(": ")[2])
 
 
-def _check_zero_label(config: Any) -> Iterator[Finding]:
+def _check_zero_label(config: Any) -> Iterator[Problem]:
     """Data set and pipeline agree on whether label 0 is dropped."""
     for path, dataset in leaf_datasets(config, *LOADERS):
         found = find_class(dataset["type"], DATASETS)
@@ -135,7 +135,7 @@ def _check_zero_label(config: Any) -> Iterator[Finding]:
                 yield warning(where, "set in the data set too; once is enough, in the data set")
 
 
-def _check_single_image(config: Any) -> Iterator[Finding]:
+def _check_single_image(config: Any) -> Iterator[Problem]:
     """Batch norm in training mode needs more than one image."""
     if at(config, ("train_dataloader", "batch_size")) != 1:
         return
@@ -148,7 +148,7 @@ def _check_single_image(config: Any) -> Iterator[Finding]:
             return
 
 
-def _check_best(config: Any) -> Iterator[Finding]:
+def _check_best(config: Any) -> Iterator[Problem]:
     """The score that picks the best checkpoint is one that the evaluator computes."""
     path: KeyPath = ("default_hooks", "checkpoint", "save_best")
     wanted = at(config, path)

@@ -6,7 +6,7 @@ from typing import Any
 
 from nlseg.config.class_weight import AUTO
 from nlseg.config.origin import KeyPath
-from nlseg.config.parts import Finding, datasets_of, error, heads_of, parts_below, warning
+from nlseg.config.parts import Problem, datasets_of, error, heads_of, parts_below, warning
 from nlseg.config.places import at
 from nlseg.structures import IGNORE_INDEX
 
@@ -14,7 +14,7 @@ RESNETS = ("ResNet", "ResNetV1c", "ResNetV1d")
 EXPANSION = {18: 1, 34: 1, 50: 4, 101: 4, 152: 4}
 
 
-def check_model(config: Any) -> Iterator[Finding]:
+def check_model(config: Any) -> Iterator[Problem]:
     """Compare the parts of the model with each other and with the data.
 
     Args:
@@ -39,7 +39,7 @@ def check_model(config: Any) -> Iterator[Finding]:
 Heads = list[tuple[KeyPath, Any]]
 
 
-def _check_class_counts(config: Any, heads: Heads) -> Iterator[Finding]:
+def _check_class_counts(config: Any, heads: Heads) -> Iterator[Problem]:
     """All heads, and every data set, count the same classes."""
     counts = [(path, head["num_classes"]) for path, head in heads if "num_classes" in head]
     if not counts:
@@ -57,7 +57,7 @@ def _check_class_counts(config: Any, heads: Heads) -> Iterator[Finding]:
             yield warning((*first_path, "num_classes"), text)
 
 
-def _check_class_weights(heads: Heads) -> Iterator[Finding]:
+def _check_class_weights(heads: Heads) -> Iterator[Problem]:
     for path, head in heads:
         for inner, loss in parts_below(head.get("loss_decode"), (*path, "loss_decode")):
             weights, classes = loss.get("class_weight"), head.get("num_classes")
@@ -69,7 +69,7 @@ def _check_class_weights(heads: Heads) -> Iterator[Finding]:
                 yield error((*inner, "class_weight"), text)
 
 
-def _check_single_logit(heads: Heads) -> Iterator[Finding]:
+def _check_single_logit(heads: Heads) -> Iterator[Problem]:
     """A softmax over one logit is always 1 and has no class 1."""
     for path, head in heads:
         if head.get("out_channels") != 1 or head.get("num_classes") == 1:
@@ -98,7 +98,7 @@ def stage_channels(backbone: Any) -> list[int] | None:
     return [base * 2**stage * expansion for stage in stages]
 
 
-def _check_channels(config: Any, heads: Heads) -> Iterator[Finding]:
+def _check_channels(config: Any, heads: Heads) -> Iterator[Problem]:
     """Each head reads an output that exists and has the channels that the head expects."""
     model = config["model"]
     channels = stage_channels(model.get("backbone") or {})
@@ -123,7 +123,7 @@ def _plain(items: tuple[int, ...]) -> Any:
     return items[0] if len(items) == 1 else items
 
 
-def _check_alignment(heads: Heads) -> Iterator[Finding]:
+def _check_alignment(heads: Heads) -> Iterator[Problem]:
     values = [(path, head.get("align_corners", False)) for path, head in heads]
     for path, value in values[1:]:
         if value != values[0][1]:
@@ -131,7 +131,7 @@ def _check_alignment(heads: Heads) -> Iterator[Finding]:
             yield warning((*path, "align_corners"), text)
 
 
-def _check_ignored(config: Any, heads: Heads) -> Iterator[Finding]:
+def _check_ignored(config: Any, heads: Heads) -> Iterator[Problem]:
     """What pads labels is what the heads ignore."""
     preprocessor = at(config, ("model", "data_preprocessor")) or {}
     padding = preprocessor.get("seg_pad_val", IGNORE_INDEX)
@@ -142,7 +142,7 @@ def _check_ignored(config: Any, heads: Heads) -> Iterator[Finding]:
             yield error((*path, "ignore_index"), text)
 
 
-def _check_pretrained(config: Any) -> Iterator[Finding]:
+def _check_pretrained(config: Any) -> Iterator[Problem]:
     """The name of a published weight file says which depth it is for."""
     weights, backbone = at(config, ("model", "pretrained")), at(config, ("model", "backbone")) or {}
     named = re.search(r"resnet(\d+)", weights) if isinstance(weights, str) else None
@@ -151,7 +151,7 @@ def _check_pretrained(config: Any) -> Iterator[Finding]:
         yield error(("model", "pretrained"), text)
 
 
-def _check_windows(config: Any) -> Iterator[Finding]:
+def _check_windows(config: Any) -> Iterator[Problem]:
     """Sliding windows leave no gap."""
     settings = at(config, ("model", "test_cfg")) or {}
     window, stride = settings.get("crop_size"), settings.get("stride")

@@ -5,12 +5,12 @@ from typing import Any
 
 from nlseg.config.families import find_class
 from nlseg.config.origin import KeyPath
-from nlseg.config.parts import Finding, error, parts_below, warning
+from nlseg.config.parts import Problem, error, parts_below, warning
 from nlseg.config.places import at
 from nlseg.registry import OPTIMIZERS, PARAM_SCHEDULERS
 
 
-def check_schedule(config: Any) -> Iterator[Finding]:
+def check_schedule(config: Any) -> Iterator[Problem]:
     """Compare train loop, learning rate schedule, sampler, validation, checkpoints and log.
 
     Args:
@@ -37,7 +37,7 @@ def check_schedule(config: Any) -> Iterator[Finding]:
         yield warning(("train_cfg", "val_interval"), text)
 
 
-def _check_rates(config: Any, length: int, by_epoch: bool, unit: str) -> Iterator[Finding]:
+def _check_rates(config: Any, length: int, by_epoch: bool, unit: str) -> Iterator[Problem]:
     """Schedules count what the run counts, and the last of them ends with it."""
     ends = []
     for path, scheduler in parts_below(config.get("param_scheduler"), ("param_scheduler",)):
@@ -52,7 +52,7 @@ def _check_rates(config: Any, length: int, by_epoch: bool, unit: str) -> Iterato
     yield warning((*path, "end"), f"{end}, but the run has {length} {unit}: {then}")
 
 
-def _check_rate(path: KeyPath, scheduler: Any, by_epoch: bool) -> Iterator[Finding]:
+def _check_rate(path: KeyPath, scheduler: Any, by_epoch: bool) -> Iterator[Problem]:
     counts_epochs = scheduler.get("by_epoch", True)
     if scheduler.get("convert_to_iter_based", False) and not (counts_epochs and by_epoch):
         yield error((*path, "convert_to_iter_based"), "wants by_epoch=True and a run in epochs")
@@ -68,7 +68,7 @@ def _check_rate(path: KeyPath, scheduler: Any, by_epoch: bool) -> Iterator[Findi
         yield error((*path, "eta_min"), f"a rate is at least 0, given {lowest}: it would climb")
 
 
-def _check_optimizer(config: Any) -> Iterator[Finding]:
+def _check_optimizer(config: Any) -> Iterator[Problem]:
     """PyTorch's own optimizers refuse numbers below 0 when they are built: told before."""
     path: KeyPath = ("optim_wrapper", "optimizer")
     settings = at(config, path)
@@ -83,7 +83,7 @@ def _check_optimizer(config: Any) -> Iterator[Finding]:
             yield error((*path, name), f"wants values at least 0, given {given}")
 
 
-def _check_sampler(config: Any, by_epoch: bool) -> Iterator[Finding]:
+def _check_sampler(config: Any, by_epoch: bool) -> Iterator[Problem]:
     """An endless sampler has no epochs, and no end in evaluation."""
     for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
         path: KeyPath = (loader, "sampler", "type")
@@ -93,7 +93,7 @@ def _check_sampler(config: Any, by_epoch: bool) -> Iterator[Finding]:
             yield error(path, text)
 
 
-def _check_units(config: Any, by_epoch: bool, unit: str) -> Iterator[Finding]:
+def _check_units(config: Any, by_epoch: bool, unit: str) -> Iterator[Problem]:
     """Hooks and log count what the run counts."""
     for path in (("default_hooks", "checkpoint"), ("log_processor",)):
         settings = at(config, path)

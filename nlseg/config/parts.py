@@ -10,16 +10,16 @@ from nlseg.config.places import LOADERS, at, walk
 from nlseg.datasets.metainfo import read_classes
 from nlseg.registry import DATASETS
 
-Finding = tuple[KeyPath, str, bool]
+Problem = tuple[KeyPath, str, bool]
 """Place, what is wrong, and whether the run cannot be right."""
 
 
-def error(path: KeyPath, text: str) -> Finding:
+def error(path: KeyPath, text: str) -> Problem:
     """Make a finding that stops the run."""
     return path, text, True
 
 
-def warning(path: KeyPath, text: str) -> Finding:
+def warning(path: KeyPath, text: str) -> Problem:
     """Make a finding that may be meant."""
     return path, text, False
 

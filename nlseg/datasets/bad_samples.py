@@ -9,13 +9,13 @@ from typing import Any, Literal, TypedDict
 from nlseg.bounds import Natural
 from nlseg.errors import DataError
 
-Policy = Literal["raise", "skip", "replace"]
+BadSampleAction = Literal["raise", "skip", "replace"]
 
 
 class BadSamples(TypedDict, total=False):
     """The arguments of :class:`BadSamplePolicy`, as a config gives them."""
 
-    policy: Policy
+    policy: BadSampleAction
     limit: Natural
     log: str | None
 
@@ -30,7 +30,9 @@ class BadSamplePolicy:
         log: JSON-lines file that gets a line for each bad file; several processes may share it.
     """
 
-    def __init__(self, policy: Policy = "raise", limit: int = 100, log: str | None = None) -> None:
+    def __init__(
+        self, policy: BadSampleAction = "raise", limit: int = 100, log: str | None = None
+    ) -> None:
         self.policy = policy
         self.limit = limit
         self.log = log

@@ -14,7 +14,7 @@ from nlseg.bounds import Natural
 from nlseg.datasets.bad_samples import BadSamplePolicy, BadSamples
 from nlseg.datasets.cache import FrameCache, attach_frames, cache_files
 from nlseg.datasets.metainfo import class_map, fit_palette, join_label_maps, read_metainfo
-from nlseg.datasets.pairs import Folders, Source, find_pairs
+from nlseg.datasets.pairs import Folders, PairSource, find_pairs
 from nlseg.datasets.stream import global_seeds, sample_rng
 from nlseg.datasets.transforms.compose import Compose, FuseMode
 from nlseg.datasets.transforms.draws import seeded_globals
@@ -283,7 +283,7 @@ class BaseSegDataset(Dataset[Any]):
         Raises:
             DataError: Files are missing.
         """
-        source = Source(
+        source = PairSource(
             images=self.data_prefix.get("img_path", ""),
             labels=self.data_prefix.get("seg_map_path"),
             image_suffix=self.img_suffix,

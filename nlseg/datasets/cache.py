@@ -35,7 +35,7 @@ _WORD = 8  # bytes; frames start at multiples of it
 _GIB = 1 << 30
 
 
-class Source(NamedTuple):
+class FrameSource(NamedTuple):
     """A file, how it is decoded, and how many channels that gives (0: no channel axis)."""
 
     file: str
@@ -125,7 +125,7 @@ class FrameCache:
         return {**self.__dict__, "_bytes": None}
 
 
-def open_cache(folder: str, name: str, key: str, sources: Sequence[Source]) -> FrameCache:
+def open_cache(folder: str, name: str, key: str, sources: Sequence[FrameSource]) -> FrameCache:
     """Open the cache of some files, building it first where it is missing or out of date.
 
     Args:
@@ -204,7 +204,7 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _lay_out(sources: Sequence[Source]) -> tuple[list[Frame], int]:
+def _lay_out(sources: Sequence[FrameSource]) -> tuple[list[Frame], int]:
     """Give every file its place; return the index and the bytes of all frames."""
     frames, offset = [], 0
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
@@ -218,7 +218,7 @@ def _lay_out(sources: Sequence[Source]) -> tuple[list[Frame], int]:
     return frames, offset
 
 
-def _build(path: Path, sources: Sequence[Source]) -> list[Frame]:
+def _build(path: Path, sources: Sequence[FrameSource]) -> list[Frame]:
     frames, total = _lay_out(sources)
     free = shutil.disk_usage(path.parent).free
     if total > free:
@@ -252,12 +252,12 @@ def _reserve(path: Path, size: int) -> None:
 
 
 def _write_frames(
-    path: Path, sources: Sequence[Source], frames: Sequence[Frame], total: int
+    path: Path, sources: Sequence[FrameSource], frames: Sequence[Frame], total: int
 ) -> list[Frame]:
     _reserve(path, max(total, 1))
     target = np.memmap(path, np.uint8, "r+", shape=(max(total, 1),))
 
-    def write(source: Source, frame: Frame) -> Frame:
+    def write(source: FrameSource, frame: Frame) -> Frame:
         if frame.offset < 0:
             return frame
         try:
@@ -305,12 +305,12 @@ def cache_files(dataset: "BaseSegDataset") -> FrameCache:
             "cache='memmap': the pipeline needs LoadImageFromFile with color_type='color', "
             "to_float32=False and ignore_empty=False; change that or leave cache out"
         )
-    sources = [Source(entry["img_path"], load.read, 3) for entry in entries]
+    sources = [FrameSource(entry["img_path"], load.read, 3) for entry in entries]
     key = f"{load.color_type} {load.imdecode_backend}"
     if annotate is not None:
         read = partial(annotate.read, sample={"palette_to_index": dataset.palette_to_index})
         labels = [entry["seg_map_path"] for entry in entries if "seg_map_path" in entry]
-        sources += [Source(label, read, 0) for label in labels]
+        sources += [FrameSource(label, read, 0) for label in labels]
         key += (
             f" {annotate.imdecode_backend} {annotate.palette_to_index or dataset.palette_to_index}"
         )

@@ -13,7 +13,7 @@ from nlseg.errors import ConfigError
 from nlseg.registry import DATASETS
 from nlseg.structures import IGNORE_INDEX
 
-Kind = TypeVar("Kind", bound=type[BaseSegDataset])
+DatasetClass = TypeVar("DatasetClass", bound=type[BaseSegDataset])
 
 ALIASES: dict[str, type[BaseSegDataset]] = {}
 """Short names of the data sets."""
@@ -40,7 +40,7 @@ def published(
     labels: str = ".png",
     reduce_zero_label: bool = False,
     label_map: Mapping[int, int] | None = None,
-) -> Callable[[Kind], Kind]:
+) -> Callable[[DatasetClass], DatasetClass]:
     """Register a class of data sets and set what is published about it.
 
     Args:
@@ -53,7 +53,7 @@ def published(
     """
     rows = [row.partition(" ") for row in classes.split("|")]
 
-    def put(kind: Kind) -> Kind:
+    def put(kind: DatasetClass) -> DatasetClass:
         kind.METAINFO = {
             "classes": tuple(name for _, _, name in rows),
             "palette": [list(bytes.fromhex(colour)) for colour, _, _ in rows],

@@ -21,7 +21,7 @@ class Folders(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Source:
+class PairSource:
     """Where a data set's files are.
 
     ``labels`` is None for images without labels; ``list_file`` is empty to take every image below
@@ -41,7 +41,7 @@ class Source:
         return not self.backend_args or self.backend_args.get("backend") == "local"
 
 
-def find_pairs(source: Source) -> list[tuple[str, str | None]]:
+def find_pairs(source: PairSource) -> list[tuple[str, str | None]]:
     """List the (image, label) files of a data set, sorted by image or in the order of the list.
 
     Raises:
@@ -67,12 +67,12 @@ def find_pairs(source: Source) -> list[tuple[str, str | None]]:
     return pairs
 
 
-def _label_path(source: Source, stem: str) -> str:
+def _label_path(source: PairSource, stem: str) -> str:
     assert source.labels is not None
     return os.path.join(source.labels, stem + source.label_suffix)
 
 
-def _read_list(source: Source) -> list[str]:
+def _read_list(source: PairSource) -> list[str]:
     path = source.list_file
     if source.is_local and not os.path.isfile(path):
         raise DataError(f"{path}: the list of images (ann_file) is not there")
@@ -89,7 +89,7 @@ def _read_list(source: Source) -> list[str]:
     return stems
 
 
-def _list_images(source: Source) -> list[str]:
+def _list_images(source: PairSource) -> list[str]:
     suffix = source.image_suffix
     if not source.is_local:
         names: Iterable[str] = fileio.list_dir_or_file(

@@ -27,7 +27,7 @@ _CITIES = {"train": ("aachen", "bochum", "cologne"), "val": ("frankfurt", "munst
 
 _COLOUR_BITS = (3, 4, 5)
 
-Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+ImageAndLabel = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 def write_street_scenes(
@@ -82,7 +82,7 @@ def _write(
         temporary.replace(path)
 
 
-def read_pairs(root: str | os.PathLike[str], split: str) -> Iterator[Pair]:
+def read_pairs(root: str | os.PathLike[str], split: str) -> Iterator[ImageAndLabel]:
     """Yield the images (H, W, 3) in BGR and train ids (H, W) of a split."""
     dataset = CityscapesDataset(
         data_root=os.fspath(root),
@@ -109,7 +109,7 @@ class ColourGuess:
         bits: Bits of each channel that count, 0..6.
     """
 
-    def __init__(self, pairs: Sequence[Pair], num_classes: int, bits: int = 4) -> None:
+    def __init__(self, pairs: Sequence[ImageAndLabel], num_classes: int, bits: int = 4) -> None:
         self.bits = bits
         counts = np.zeros((1 << (3 * bits), num_classes), np.int64)
         for image, label in pairs:
@@ -136,7 +136,7 @@ class PlaceGuess:
         num_classes: Number of classes.
     """
 
-    def __init__(self, pairs: Sequence[Pair], num_classes: int) -> None:
+    def __init__(self, pairs: Sequence[ImageAndLabel], num_classes: int) -> None:
         labels = np.stack([label for _, label in pairs])
         counts = np.stack([(labels == c).sum(axis=0) for c in range(num_classes)])
         self.guess: NDArray[np.int64] = counts.argmax(axis=0)
@@ -147,7 +147,9 @@ class PlaceGuess:
 
 
 def mean_iou(
-    guess: Callable[[NDArray[np.uint8]], NDArray[np.int64]], pairs: Sequence[Pair], num_classes: int
+    guess: Callable[[NDArray[np.uint8]], NDArray[np.int64]],
+    pairs: Sequence[ImageAndLabel],
+    num_classes: int,
 ) -> float:
     """Return the mean IoU in percent of guesses over the classes that occur."""
     counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)

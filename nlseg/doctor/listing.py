@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 
-from nlseg.datasets.pairs import Source, walk
+from nlseg.datasets.pairs import PairSource, walk
 from nlseg.doctor.finding import Finding
 from nlseg.doctor.splits import Split
 from nlseg.errors import DataError
@@ -43,10 +43,10 @@ def _is_plain(dataset: object) -> bool:
     return source_is_local and all(hasattr(dataset, name) for name in wanted)
 
 
-def source_of(split: Split) -> Source:
+def source_of(split: Split) -> PairSource:
     """Return where a split's files are."""
     dataset = split.dataset
-    return Source(
+    return PairSource(
         images=dataset.data_prefix.get("img_path", ""),
         labels=dataset.data_prefix.get("seg_map_path"),
         image_suffix=dataset.img_suffix,
@@ -96,7 +96,7 @@ def _stems(names: Iterable[str], suffix: str) -> list[str]:
     return sorted(name[: len(name) - len(suffix)] for name in names if name.endswith(suffix))
 
 
-def _listed(source: Source) -> list[str]:
+def _listed(source: PairSource) -> list[str]:
     if not source.list_file:
         return []
     with open(source.list_file, encoding="utf-8") as file:
@@ -110,7 +110,7 @@ def _missing_folder(split: Split, complaint: str, key: str) -> Finding:
     )  # fmt: skip
 
 
-def _no_images(split: Split, source: Source, names: frozenset[str]) -> Finding:
+def _no_images(split: Split, source: PairSource, names: frozenset[str]) -> Finding:
     pictures = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
     counts = Counter(os.path.splitext(name)[1] for name in pictures)
     held = ", ".join(f"{n} x {suffix}" for suffix, n in counts.most_common(5)) or "no pictures"
@@ -125,7 +125,7 @@ def _no_images(split: Split, source: Source, names: frozenset[str]) -> Finding:
 
 
 def _unlisted(
-    split: Split, source: Source, stems: list[str], total: int, names: frozenset[str]
+    split: Split, source: PairSource, stems: list[str], total: int, names: frozenset[str]
 ) -> Finding:
     suffix = _suffix_for_most(stems, total, names)
     remedy = f"{split.key}.img_suffix = {suffix!r}" if suffix else f"correct {source.list_file}"
@@ -138,7 +138,7 @@ def _unlisted(
 
 
 def _no_label(
-    split: Split, source: Source, stems: list[str], total: int, names: frozenset[str]
+    split: Split, source: PairSource, stems: list[str], total: int, names: frozenset[str]
 ) -> Finding:
     suffix = _suffix_for_most(stems, total, names)
     if suffix:

@@ -69,7 +69,7 @@ def _png_damage(data: bytes) -> str | None:
     return f"is truncated: a PNG without its end ({len(data)} bytes)"
 
 
-class Header(NamedTuple):
+class ImageHeader(NamedTuple):
     """A picture's header: Pillow's names, and the EXIF orientation (1 is upright)."""
 
     format: str
@@ -84,7 +84,7 @@ class Header(NamedTuple):
         return self.orientation in _TURNED_SIDEWAYS
 
 
-def read_header(file: BinaryIO) -> Header:
+def read_header(file: BinaryIO) -> ImageHeader:
     """Read the header of a picture, not its pixels."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -93,7 +93,7 @@ def read_header(file: BinaryIO) -> Header:
             has_tags = image.format != "PNG" or "exif" in image.info
             orientation = image.getexif().get(_ORIENTATION, 1) if has_tags else 1
             size = (image.height, image.width)
-            return Header(str(image.format), image.mode, *size, int(orientation or 1))
+            return ImageHeader(str(image.format), image.mode, *size, int(orientation or 1))
 
 
 def image_facts(data: bytes) -> Facts:
@@ -105,7 +105,7 @@ def image_facts(data: bytes) -> Facts:
     try:
         header = read_header(BytesIO(data))
     except OSError:  # a format that OpenCV reads and Pillow does not
-        header = Header("unknown", "unknown", 0, 0, 1)
+        header = ImageHeader("unknown", "unknown", 0, 0, 1)
     array = np.frombuffer(data, np.uint8)
     raw = cv2.imdecode(array, cv2.IMREAD_UNCHANGED)
     if raw is None:

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from nlseg.bounds import Count
 from nlseg.errors import ConfigError
 from nlseg.extension import extension_point
+from nlseg.models.heads.decode_head import Losses
 from nlseg.models.inference import InferenceCfg
-from nlseg.models.segmentor import Cfg, EncoderDecoder, Losses, Metainfos, Samples
-from nlseg.registry import MODELS
+from nlseg.models.segmentor import EncoderDecoder, Metainfos, Samples
+from nlseg.registry import MODELS, Cfg
 
 
 @MODELS.register_module()

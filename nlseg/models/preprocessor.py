@@ -14,10 +14,9 @@ from typing_extensions import TypedDict
 from nlseg.bounds import AT_LEAST_1, HEIGHT_WIDTH, Count, Positive
 from nlseg.errors import ConfigError
 from nlseg.ops.resize import Size
-from nlseg.registry import MODELS
+from nlseg.registry import MODELS, Cfg
 from nlseg.structures import IGNORE_INDEX, SegDataSample
 
-Cfg = dict[str, Any]
 Padding = tuple[int, int, int, int]
 """Left, right, top and bottom in px."""
 PadMode = Literal["bottom_right", "center"]

@@ -16,10 +16,9 @@ from torch.utils.checkpoint import checkpoint
 from nlseg.errors import ConfigError
 from nlseg.extension import check_overrides, extension_point
 from nlseg.models.norm_recompute import instead_of
-from nlseg.registry import MODELS
+from nlseg.registry import MODELS, Cfg
 
 Style = Literal["pytorch", "caffe"]
-Cfg = dict[str, Any]
 
 BATCH_NORM: Cfg = {"type": "BN", "requires_grad": True}
 

@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 
 from nlseg.bounds import Count, Natural, Range
 from nlseg.extension import check_overrides, extension_point
-from nlseg.models.residual import BATCH_NORM, Cfg, ResidualBlock, ResLayer, Style
+from nlseg.models.residual import BATCH_NORM, ResidualBlock, ResLayer, Style
 from nlseg.models.resnet_args import (
     ARCHITECTURES,
     Depth,
@@ -20,7 +20,7 @@ from nlseg.models.resnet_args import (
     choose_init,
     conflicts,
 )
-from nlseg.registry import MODELS
+from nlseg.registry import MODELS, Cfg
 from nlseg.weights.pretrained import use_own_reader
 
 

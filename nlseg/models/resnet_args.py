@@ -6,7 +6,8 @@ from typing import Literal
 from typing_extensions import NotRequired, TypedDict
 
 from nlseg.errors import ConfigError
-from nlseg.models.residual import BasicBlock, Bottleneck, Cfg, Style
+from nlseg.models.residual import BasicBlock, Bottleneck, Style
+from nlseg.registry import Cfg
 
 Depth = Literal[18, 34, 50, 101, 152]
 ARCHITECTURES: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from nlseg.errors import ConfigError
 from nlseg.extension import check_overrides, extension_point, overridden
 from nlseg.models.heads import BaseDecodeHead
+from nlseg.models.heads.decode_head import Losses
 from nlseg.models.inference import (
     Inference,
     InferenceCfg,
@@ -29,14 +30,12 @@ from nlseg.models.resnet import ResNet
 from nlseg.ops.logit_rows import Averaged, Held, RowSource, label_map, whole_map
 from nlseg.ops.resize import Size
 from nlseg.ops.sliding_window import Window, WindowMean, window_grid
-from nlseg.registry import MODELS
+from nlseg.registry import MODELS, Cfg
 from nlseg.structures import SegDataSample
 from nlseg.weights.pretrained import use_own_reader
 
-Cfg = dict[str, Any]
-Losses = dict[str, Tensor]
 Metainfos = Sequence[Mapping[str, Any]]
-Mode = Literal["loss", "predict", "tensor"]
+ForwardMode = Literal["loss", "predict", "tensor"]
 Samples = list[SegDataSample]
 
 HEAD_LOSSES = ("_decode_head_forward_train", "_auxiliary_head_forward_train")
@@ -190,7 +189,7 @@ class EncoderDecoder(BaseModel):
         self,
         inputs: Tensor,
         data_samples: Samples | None = None,
-        mode: Mode = "tensor",
+        mode: ForwardMode = "tensor",
     ) -> Any:
         """Run the network on preprocessed images (N, 3, H, W).
 

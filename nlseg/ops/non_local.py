@@ -18,8 +18,8 @@ from nlseg.registry import MODELS
 # Shape suffixes: N batch, C channels, D channels in which positions are compared, E channels of the
 # values, H and W height and width, L = H * W positions that ask, S positions that answer.
 
-Mode = Literal["gaussian", "embedded_gaussian", "dot_product", "concatenation"]
-MODES: tuple[Mode, ...] = get_args(Mode)
+AttentionMode = Literal["gaussian", "embedded_gaussian", "dot_product", "concatenation"]
+MODES: tuple[AttentionMode, ...] = get_args(AttentionMode)
 
 
 class NonLocalArgs(TypedDict, total=False):
@@ -29,7 +29,7 @@ class NonLocalArgs(TypedDict, total=False):
     reduction: int
     use_scale: bool
     norm_cfg: dict[str, Any] | None
-    mode: Mode
+    mode: AttentionMode
     std: float | None
     zeros_init: bool
     memory_efficient: bool
@@ -76,7 +76,7 @@ class NonLocal2d(nn.Module):
         reduction: Count = 2,
         use_scale: bool = True,
         norm_cfg: dict[str, Any] | None = None,
-        mode: Mode = "embedded_gaussian",
+        mode: AttentionMode = "embedded_gaussian",
         std: Positive | None = 0.01,
         zeros_init: bool = True,
         memory_efficient: bool = True,

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Size = tuple[int, int]
-"""Height and width in px."""
+"""(height, width) in px."""
 
 
 def resize(x: Tensor, size: Size, *, align_corners: bool) -> Tensor:

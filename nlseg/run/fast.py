@@ -48,7 +48,7 @@ class Hardware:
 
 
 @dataclass(frozen=True)
-class Choice:
+class FastChoice:
     """A setting and why it was chosen.
 
     Args:
@@ -80,7 +80,7 @@ def find_hardware(cpuinfo: Path = Path("/proc/cpuinfo")) -> Hardware:
 
 def training_choices(
     hardware: Hardware, *, fixed_crops: bool = True, graphs: bool = False
-) -> list[Choice]:
+) -> list[FastChoice]:
     """Return what training should use on this hardware.
 
     Args:
@@ -91,35 +91,37 @@ def training_choices(
     choices = _precision_of_training(hardware)
     if hardware.kind == "cpu":
         return choices + _formats(hardware)
-    gpu = [Choice("optim_wrapper.optimizer.fused", True, "one kernel; NaN checks never wait")]
+    gpu = [FastChoice("optim_wrapper.optimizer.fused", True, "one kernel; NaN checks never wait")]
     if fixed_crops:
         reason = "crops have one size, so the search pays"
-        gpu.append(Choice("env_cfg.cudnn_benchmark", True, reason))
+        gpu.append(FastChoice("env_cfg.cudnn_benchmark", True, reason))
     if graphs:
         reason = "one launch replays a part's kernels"
-        gpu.append(Choice("compile", {"mode": "reduce-overhead"}, reason, replaces=False))
+        gpu.append(FastChoice("compile", {"mode": "reduce-overhead"}, reason, replaces=False))
     return choices + gpu + _formats(hardware)
 
 
-def testing_choices(hardware: Hardware) -> list[Choice]:
+def testing_choices(hardware: Hardware) -> list[FastChoice]:
     """Return what evaluation should use on this hardware."""
     reason = "one pass over each map fewer; equal to rounding"
-    choices = [Choice("test_cfg.fold_norms", True, reason)]
+    choices = [FastChoice("test_cfg.fold_norms", True, reason)]
     if hardware.half is not None:
-        choices.append(Choice("test_cfg.fp16", True, f"{_because(hardware)}; scores may round"))
-        choices.append(Choice("test_cfg.dtype", hardware.half, "the type for it"))
+        choices.append(FastChoice("test_cfg.fp16", True, f"{_because(hardware)}; scores may round"))
+        choices.append(FastChoice("test_cfg.dtype", hardware.half, "the type for it"))
     return choices + _formats(hardware)
 
 
-def _precision_of_training(hardware: Hardware) -> list[Choice]:
+def _precision_of_training(hardware: Hardware) -> list[FastChoice]:
     half = hardware.half
     if half is None:
         return []
     scaling = "gradients are scaled" if half == "float16" else "needs no gradient scaling"
     reason = f"{_because(hardware)}; {scaling}"
     return [
-        Choice("optim_wrapper.type", "AmpOptimWrapper", "half precision", replaces="OptimWrapper"),
-        Choice("optim_wrapper.dtype", half, reason),
+        FastChoice(
+            "optim_wrapper.type", "AmpOptimWrapper", "half precision", replaces="OptimWrapper"
+        ),
+        FastChoice("optim_wrapper.dtype", half, reason),
     ]
 
 
@@ -129,21 +131,23 @@ def _because(hardware: Hardware) -> str:
     return f"{hardware.name} (sm_{hardware.capability[0]}{hardware.capability[1]}) computes in it"
 
 
-def _formats(hardware: Hardware) -> list[Choice]:
+def _formats(hardware: Hardware) -> list[FastChoice]:
     """Choose memory format and TF32."""
     choices = []
     on_cpu = hardware.kind == "cpu"
     if on_cpu or hardware.half is not None:
         half = "what its half precision convolutions take"
         reason = "convolutions then take maps as they are" if on_cpu else half
-        choices.append(Choice("channels_last", True, reason))
-        choices.append(Choice("model.data_preprocessor.channels_last", True, reason))
+        choices.append(FastChoice("channels_last", True, reason))
+        choices.append(FastChoice("model.data_preprocessor.channels_last", True, reason))
     if hardware.capability >= AMPERE:
-        choices.append(Choice("tf32", True, "what stays in float32 is finer than bfloat16 still"))
+        choices.append(
+            FastChoice("tf32", True, "what stays in float32 is finer than bfloat16 still")
+        )
     return choices
 
 
-def apply(cfg: Config, choices: Iterable[Choice]) -> list[str]:
+def apply(cfg: Config, choices: Iterable[FastChoice]) -> list[str]:
     """Set what the config does not decide itself.
 
     Args:

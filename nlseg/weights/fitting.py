@@ -17,7 +17,7 @@ _UNCOUNTED = ".num_batches_tracked"  # PyTorch before 0.4.1 did not write it, an
 _EXTRA = "_extra_state"  # PyTorch's key for what a module saves beside tensors
 ALMOST_NONE, FEW = 0.1, 0.5
 
-Report = dict[str, list[str]]
+FitReport = dict[str, list[str]]
 
 
 def load_strictly(
@@ -97,7 +97,7 @@ def _share(used: Mapping[str, Any], whole: Mapping[str, Any]) -> float:
     return sum(not key.endswith(_UNCOUNTED) for key in used) / max(len(counted), 1)
 
 
-def compare(model: nn.Module, weights: Mapping[str, Any]) -> Report:
+def compare(model: nn.Module, weights: Mapping[str, Any]) -> FitReport:
     """List the keys of a state dict that do not fit a model, by kind."""
     own = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
     known = {*model.state_dict()}
@@ -163,14 +163,14 @@ def describe_report(report: Mapping[str, Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _explained(model: nn.Module, report: Report) -> str:
+def _explained(model: nn.Module, report: FitReport) -> str:
     """Describe what does not fit and, where the keys show it, why and what to do."""
     causes = (_sssegmentation, _class_count, _stem, _part_of_a_whole, _whole_of_a_part)
     advice = [text for cause in causes if (text := cause(model, report))]
     return "\n".join([describe_report(report), *[f"  {text}" for text in advice[:1]]]).rstrip()
 
 
-def _sssegmentation(_: nn.Module, report: Report) -> str | None:
+def _sssegmentation(_: nn.Module, report: FitReport) -> str | None:
     theirs = ("backbone_net.", "conv_before_nl.", "nl_block.g.0.")
     if any(key.startswith(theirs) for key in report["unexpected"]):
         return (
@@ -180,7 +180,7 @@ def _sssegmentation(_: nn.Module, report: Report) -> str | None:
     return None
 
 
-def _class_count(model: nn.Module, report: Report) -> str | None:
+def _class_count(model: nn.Module, report: FitReport) -> str | None:
     own = model.state_dict()
     for line in report["wrong shape"]:
         key, _, shapes = line.partition(":")
@@ -193,7 +193,7 @@ def _class_count(model: nn.Module, report: Report) -> str | None:
     return None
 
 
-def _stem(_: nn.Module, report: Report) -> str | None:
+def _stem(_: nn.Module, report: FitReport) -> str | None:
     """A plain ResNet's file for one with a deep stem, or the other way round."""
     plain, deep = "conv1.weight", "stem.0.weight"
     if deep in report["missing"] and plain in report["unexpected"]:
@@ -210,7 +210,7 @@ def _stem(_: nn.Module, report: Report) -> str | None:
     return None
 
 
-def _part_of_a_whole(model: nn.Module, report: Report) -> str | None:
+def _part_of_a_whole(model: nn.Module, report: FitReport) -> str | None:
     """The model is a part, such as a backbone, and the file holds the whole."""
     own = model.state_dict()
     starts = dict.fromkeys(k.split(".")[0] + "." for k in report["unexpected"])
@@ -223,7 +223,7 @@ def _part_of_a_whole(model: nn.Module, report: Report) -> str | None:
     return None
 
 
-def _whole_of_a_part(model: nn.Module, report: Report) -> str | None:
+def _whole_of_a_part(model: nn.Module, report: FitReport) -> str | None:
     """The file holds a part, such as a backbone, and the model is the whole."""
     own = model.state_dict()
     for name, _ in model.named_children():

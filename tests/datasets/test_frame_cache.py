@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from nlseg.datasets import InfiniteSampler, cache, stack_collate
-from nlseg.datasets.cache import Source, open_cache
+from nlseg.datasets.cache import FrameSource, open_cache
 from nlseg.errors import ConfigError, DataError
 from nlseg.registry import DATASETS
 from nlseg.structures import SampleIndex
@@ -219,7 +219,7 @@ def _read(path: str) -> Any:
 
 def _start(folder: str) -> int:
     files = [f"{folder}/images/{name}.png" for name in "abcde"]
-    cache = open_cache(f"{folder}/cache", "shared", "", [Source(f, _read, 3) for f in files])
+    cache = open_cache(f"{folder}/cache", "shared", "", [FrameSource(f, _read, 3) for f in files])
     frame = cache.get(files[3])
     assert frame is not None
     return int(frame.sum())

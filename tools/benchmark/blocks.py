@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from benchmark import baseline
 from benchmark.measure import Work
 from nlseg.ops.global_context import ContextBlock
-from nlseg.ops.non_local import Mode, NonLocal2d
+from nlseg.ops.non_local import AttentionMode, NonLocal2d
 from nlseg.run.fast import find_hardware
 
 _WARM = (8, 16)
@@ -20,7 +20,7 @@ def non_local(
     way: str,
     device: str,
     *,
-    mode: Mode,
+    mode: AttentionMode,
     size: tuple[int, int],
     batch: int = 1,
     channels: int = 512,
@@ -31,7 +31,7 @@ def non_local(
     Args:
         way: 'baseline', 'nlseg', or 'best' for half precision.
         device: 'cpu' or 'cuda'.
-        mode: Mode of the block.
+        mode: Pairwise function of the block.
         size: Height H and width W.
         batch: Number of maps N.
         channels: Channels C; embeddings have half of them.

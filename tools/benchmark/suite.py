@@ -7,10 +7,12 @@ from typing import Any
 
 from benchmark import blocks, networks, pixels
 from benchmark.networks import BASELINE, BEST, COMPILED, PEER, PLAIN, Network
-from nlseg.ops.non_local import Mode
+from nlseg.ops.non_local import AttentionMode
 from nlseg.ops.resize import Size
 
-MODES: tuple[Mode, ...] = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
+MODES: tuple[AttentionMode, ...] = (
+    "embedded_gaussian", "gaussian", "dot_product", "concatenation",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class Suite:
         return [*rows, self._row(f"global context, forward, 1x512x{size[0]}x{size[1]}", build)]
 
     def _block(
-        self, mode: Mode, size: Size, target: Target, *, batch: int = 1, back: bool = False
+        self, mode: AttentionMode, size: Size, target: Target, *, batch: int = 1, back: bool = False
     ) -> Comparison:
         size = self._size(*size)
         work = "forward and backward" if back else "forward"

@@ -271,7 +271,7 @@ Decoder = Callable[[bytes, tuple[int, int], bool], NDArray[np.uint8]]
 """Takes the file, (height, width), whether it is RGB; gives (H, W[, 1]) or (H, W, 3) RGB."""
 
 
-class Header(NamedTuple):
+class PngHeader(NamedTuple):
     """What a PNG's first chunk says; ``is_plain`` means 8 bits, not interlaced, not cut off."""
 
     height: int
@@ -281,7 +281,7 @@ class Header(NamedTuple):
     is_grey: bool
 
 
-def read_header(data: bytes) -> Header | None:
+def read_header(data: bytes) -> PngHeader | None:
     """Read a PNG's header, or return None for another kind of file."""
     if len(data) < 45 or not data.startswith(_SIGNATURE) or data[12:16] != b"IHDR":
         return None
@@ -289,7 +289,7 @@ def read_header(data: bytes) -> Header | None:
     if min(height, width) == 0:
         return None
     is_plain = depth == 8 and interlace == 0 and data.endswith(_END)
-    return Header(height, width, is_plain, colour == _RGB, colour == _GREY)
+    return PngHeader(height, width, is_plain, colour == _RGB, colour == _GREY)
 
 
 def check_png(data: bytes) -> None:
@@ -375,7 +375,7 @@ def fast_decoder() -> tuple[str, Decoder] | None:
     return None
 
 
-def decode_fast(data: bytes, header: Header, rows: int) -> NDArray[np.uint8] | None:
+def decode_fast(data: bytes, header: PngHeader, rows: int) -> NDArray[np.uint8] | None:
     """Decode the first rows of a plain PNG with the fast decoder.
 
     Args:

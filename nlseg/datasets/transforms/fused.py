@@ -31,7 +31,7 @@ from nlseg.datasets.transforms.resize import (
     RandomChoiceResize,
     RandomResize,
     Resize,
-    Size,
+    Scale,
     as_size,
     resize_array,
 )
@@ -52,7 +52,7 @@ def rows_needed(height: int, new_height: int, box: Box) -> int:
 
 def resize_window(
     image: NDArray[np.uint8],
-    size: Size,
+    size: Scale,
     box: Box,
     interpolation: str,
     *,
@@ -135,7 +135,7 @@ def nearest_rows(old: int, new: int) -> NDArray[np.int64]:
     return np.minimum(rows, old - 1)
 
 
-def nearest_window(label: NDArray[np.uint8], size: Size, box: Box) -> NDArray[np.uint8]:
+def nearest_window(label: NDArray[np.uint8], size: Scale, box: Box) -> NDArray[np.uint8]:
     """Return ``resize_array(label, size, "nearest")`` cut to a box, by picking its pixels.
 
     Args:
@@ -154,7 +154,7 @@ def nearest_window(label: NDArray[np.uint8], size: Size, box: Box) -> NDArray[np
     return label[:, first : last + 1][rows].take(columns - first, axis=1)
 
 
-def _trials() -> list[tuple[NDArray[np.uint8], Size, Box]]:
+def _trials() -> list[tuple[NDArray[np.uint8], Scale, Box]]:
     rng = RandomState(0)
     trials = []
     for height, width, new_height, new_width in (
@@ -234,7 +234,7 @@ class FusedCrop(BaseTransform):
         sample["img"] = self.window(image, new, box, image.shape[0])
         return self.finish(sample)
 
-    def draw(self, sample: Sample, old: Size) -> tuple[Size, Box]:
+    def draw(self, sample: Sample, old: Scale) -> tuple[Scale, Box]:
         """Draw the new (width, height) and the box; cut the label maps; note the sizes."""
         scale = as_size(self.resize.draw_scale(sample), "scale")
         new = self.inner.target_size(old, scale)
@@ -253,7 +253,7 @@ class FusedCrop(BaseTransform):
         return new, box
 
     def window(
-        self, image: NDArray[np.uint8], new: Size, box: Box, height: int
+        self, image: NDArray[np.uint8], new: Scale, box: Box, height: int
     ) -> NDArray[np.uint8]:
         """Resample the box of the resized image from the image of ``height``, or its top."""
         rule = self.inner.interpolation

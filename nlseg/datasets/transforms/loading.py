@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from nlseg.datasets.transforms.decode import (
     BGR_TYPES,
     ColorType,
-    Header,
     ImageBackend,
+    PngHeader,
     decode,
     decode_fast,
     fast_decoder,
@@ -90,7 +90,7 @@ class LoadImageFromFile(BaseTransform):
         """Return whether this gives uint8 BGR images and an error for a bad file."""
         return self.color_type in BGR_TYPES and not (self.to_float32 or self.ignore_empty)
 
-    def partial_header(self, data: bytes) -> Header | None:
+    def partial_header(self, data: bytes) -> PngHeader | None:
         """Return the header of a file of which ``decode`` can give the first rows only."""
         header = read_header(data) if self.color_type in BGR_TYPES else None
         if header is None or not (header.is_plain and header.is_rgb) or fast_decoder() is None:

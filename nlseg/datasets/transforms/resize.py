@@ -17,7 +17,8 @@ from nlseg.errors import ConfigError
 from nlseg.registry import TRANSFORMS
 from nlseg.structures import Sample
 
-Size = tuple[int, int]
+Scale = tuple[int, int]
+"""(width, height) in px, the order of OpenMMLab's ``scale``."""
 Backend = Literal["cv2", "pillow"]
 Interpolation = Literal[
     "nearest", "bilinear", "bicubic", "area", "lanczos", "box", "hamming"
@@ -41,12 +42,12 @@ _PILLOW_CODES = {
 _CODES: dict[str, dict[str, Any]] = {"cv2": CV2_CODES, "pillow": _PILLOW_CODES}
 
 
-def scale_size(size: Size, factor: tuple[float, float]) -> Size:
+def scale_size(size: Scale, factor: tuple[float, float]) -> Scale:
     """Multiply a (width, height) by a factor per axis and round half up."""
     return int(size[0] * float(factor[0]) + 0.5), int(size[1] * float(factor[1]) + 0.5)
 
 
-def fit_size(size: Size, scale: Size) -> Size:
+def fit_size(size: Scale, scale: Scale) -> Scale:
     """Return the largest (width, height) of the same shape that fits a scale.
 
     The longer side of ``scale`` limits the longer side, its shorter side the shorter one.
@@ -55,7 +56,7 @@ def fit_size(size: Size, scale: Size) -> Size:
     return scale_size(size, (factor, factor))
 
 
-def as_size(value: Any, where: str) -> Size:
+def as_size(value: Any, where: str) -> Scale:
     """Read a (width, height) or one number for both.
 
     Raises:
@@ -69,7 +70,7 @@ def as_size(value: Any, where: str) -> Size:
 
 
 def resize_array(
-    array: NDArray[Any], size: Size, interpolation: str, backend: str = "cv2"
+    array: NDArray[Any], size: Scale, interpolation: str, backend: str = "cv2"
 ) -> NDArray[Any]:
     """Resize an array (H, W[, C]) to a (width, height)."""
     if backend == "pillow":
@@ -100,7 +101,7 @@ class Resize(BaseTransform):
 
     def __init__(
         self,
-        scale: Natural | Annotated[Size, AT_LEAST_1, WIDTH_HEIGHT] | None = None,
+        scale: Natural | Annotated[Scale, AT_LEAST_1, WIDTH_HEIGHT] | None = None,
         scale_factor: Annotated[float | tuple[float, float], ABOVE_0] | None = None,
         *,
         keep_ratio: bool = False,
@@ -143,11 +144,11 @@ class Resize(BaseTransform):
         self.note(sample, old, new, scale)
         return sample
 
-    def target_size(self, size: Size, scale: Size) -> Size:
+    def target_size(self, size: Scale, scale: Scale) -> Scale:
         """Return the new (width, height) of an image of ``size``."""
         return fit_size(size, scale) if self.keep_ratio else scale
 
-    def note(self, sample: Sample, old: Size, new: Size, scale: Size) -> None:
+    def note(self, sample: Sample, old: Scale, new: Scale, scale: Scale) -> None:
         """Write down what happened to the image's size."""
         sample["scale"] = scale
         sample["img_shape"] = (new[1], new[0])
@@ -169,10 +170,10 @@ class ResizeToMultiple(BaseTransform):
 
     def __init__(
         self,
-        size_divisor: Annotated[int | Size, AT_LEAST_1, WIDTH_HEIGHT] = 32,
+        size_divisor: Annotated[int | Scale, AT_LEAST_1, WIDTH_HEIGHT] = 32,
         interpolation: Interpolation | None = None,
         *,
-        scale: Annotated[int | Size, AT_LEAST_1, WIDTH_HEIGHT] | None = None,
+        scale: Annotated[int | Scale, AT_LEAST_1, WIDTH_HEIGHT] | None = None,
         keep_ratio: bool = False,
     ) -> None:
         self.size_divisor = as_size(size_divisor, "ResizeToMultiple.size_divisor")
@@ -189,7 +190,7 @@ class ResizeToMultiple(BaseTransform):
         sample["img_shape"] = sample["pad_shape"] = sample["img"].shape[:2]
         return sample
 
-    def target_size(self, shape: Sequence[int]) -> Size:
+    def target_size(self, shape: Sequence[int]) -> Scale:
         """Return the new (width, height) of an image of (height, width)."""
         width, height = shape[1], shape[0]
         if self.scale is not None:
@@ -213,7 +214,7 @@ class ResizeShortestEdge(BaseTransform):
 
     def __init__(
         self,
-        scale: Annotated[int | Size, AT_LEAST_1],
+        scale: Annotated[int | Scale, AT_LEAST_1],
         max_size: Count,
         *,
         keep_ratio: bool = True,
@@ -230,7 +231,7 @@ class ResizeShortestEdge(BaseTransform):
         self.resize.scale = self.target_size(sample["img"].shape)
         return self.resize.transform(sample)
 
-    def target_size(self, shape: Sequence[int]) -> Size:
+    def target_size(self, shape: Sequence[int]) -> Scale:
         """Return the new (width, height) of an image of (height, width)."""
         height, width = shape[0], shape[1]
         edge = min(as_size(self.scale, "ResizeShortestEdge.scale"))
@@ -266,7 +267,7 @@ class ResizeArgs(TypedDict, total=False):
     backend: Backend
     interpolation: Interpolation
     max_size: int
-    size_divisor: int | Size
+    size_divisor: int | Scale
 
 
 class _DrawnResize(BaseTransform):
@@ -305,7 +306,7 @@ class _DrawnResize(BaseTransform):
         return resized
 
     @abstractmethod
-    def draw_scale(self, sample: Sample) -> int | Size:
+    def draw_scale(self, sample: Sample) -> int | Scale:
         """Draw a (width, height), or one number as it was given. The only random step."""
 
 
@@ -327,7 +328,7 @@ class RandomResize(_DrawnResize):
 
     def __init__(
         self,
-        scale: Annotated[Size | Sequence[Size], AT_LEAST_1],
+        scale: Annotated[Scale | Sequence[Scale], AT_LEAST_1],
         ratio_range: Annotated[tuple[float, float], ABOVE_0, LOW_HIGH] | None = None,
         resize_type: str = "Resize",
         **resize_args: Unpack[ResizeArgs],
@@ -342,7 +343,7 @@ class RandomResize(_DrawnResize):
         self.ratio_range = ratio_range
         super().__init__(resize_type, **resize_args)
 
-    def draw_scale(self, sample: Sample) -> Size:
+    def draw_scale(self, sample: Sample) -> Scale:
         """Draw a (width, height). The only random step."""
         rng = rng_of(sample)
         if self.is_range:
@@ -368,7 +369,7 @@ class RandomChoiceResize(_DrawnResize):
 
     def __init__(
         self,
-        scales: Annotated[Sequence[int | Size], AT_LEAST_1],
+        scales: Annotated[Sequence[int | Scale], AT_LEAST_1],
         resize_type: str = "Resize",
         **resize_args: Unpack[ResizeArgs],
     ) -> None:
@@ -378,9 +379,9 @@ class RandomChoiceResize(_DrawnResize):
             as_size(scale, "RandomChoiceResize.scales")
         super().__init__(resize_type, **resize_args)
 
-    def draw_scale(self, sample: Sample) -> int | Size:
+    def draw_scale(self, sample: Sample) -> int | Scale:
         """Draw one of the scales, note its place as ``scale_idx``. The only random step."""
         index = int(rng_of(sample).randint(len(self.scales)))
         sample["scale_idx"] = index
-        scale: int | Size = self.scales[index]
+        scale: int | Scale = self.scales[index]
         return scale

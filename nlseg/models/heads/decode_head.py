@@ -17,10 +17,9 @@ from nlseg.extension import check_overrides, extension_point, overridden
 from nlseg.models.losses import LogitsForLoss, accuracy, percentage, works_on_small_logits
 from nlseg.models.losses.samplers import SamplesSmallLogits
 from nlseg.ops.resize import resize
-from nlseg.registry import MODELS, TASK_UTILS
+from nlseg.registry import MODELS, TASK_UTILS, Cfg
 from nlseg.structures import IGNORE_INDEX, SegDataSample, input_size
 
-Cfg = dict[str, Any]
 InputTransform = Literal["resize_concat", "multiple_select"]
 Losses = dict[str, Tensor]
 

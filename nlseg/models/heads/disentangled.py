@@ -9,7 +9,7 @@ from typing_extensions import Unpack
 from nlseg.bounds import Count, Positive
 from nlseg.models.heads.fcn import FCNHeadArgs
 from nlseg.models.heads.non_local import NLHead
-from nlseg.ops.non_local import Mode
+from nlseg.ops.non_local import AttentionMode
 from nlseg.registry import MODELS
 
 
@@ -33,7 +33,7 @@ class DNLHead(NLHead):
         self,
         reduction: Count = 2,
         use_scale: bool = True,
-        mode: Mode = "embedded_gaussian",
+        mode: AttentionMode = "embedded_gaussian",
         temperature: Positive = 0.05,
         **kwargs: Unpack[FCNHeadArgs],
     ) -> None:

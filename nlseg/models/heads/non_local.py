@@ -8,7 +8,7 @@ from typing_extensions import Unpack
 
 from nlseg.bounds import Count
 from nlseg.models.heads.fcn import FCNHead, FCNHeadArgs
-from nlseg.ops.non_local import Mode
+from nlseg.ops.non_local import AttentionMode
 from nlseg.registry import MODELS
 
 
@@ -34,7 +34,7 @@ class NLHead(FCNHead):
         self,
         reduction: Count = 2,
         use_scale: bool = True,
-        mode: Mode = "embedded_gaussian",
+        mode: AttentionMode = "embedded_gaussian",
         sub_sample: bool = False,
         zeros_init: bool = True,
         **kwargs: Unpack[FCNHeadArgs],
