@@ -318,6 +318,8 @@ def test_the_hints_of_all_our_classes_can_be_read() -> None:
     assert len(classes) > 40
     for built in classes:
         constructor = built.__init__
+        if constructor is object.__init__:  # takes nothing
+            continue
         taken = set(inspect.signature(constructor).parameters) - {"self"}
         assert taken <= hints_of(constructor).keys(), built
 
