@@ -50,7 +50,7 @@ KIT = {  # what people use around a run: it may import every room of the core an
     "predict": [],
     "report": ["compare"],
     "demo": ["predict"],
-    "zoo": [],
+    "zoo": ["compare"],
     "commands": ["doctor", "plan", "compare", "migrate", "predict", "report", "demo", "zoo"],
     "__main__": ["commands"],
 }
