@@ -12,6 +12,7 @@ from nlseg.errors import USER_ERROR, near_words
 COMMANDS = {
     "train": "train a network",
     "test": "test a network: mIoU, or with --tta multi-scale + flip",
+    "zoo": "list, fetch and verify the published models",
     "verify": "check the receipt of a test, and predict some of its images again",
     "predict": "label images, folders, videos and rasters",
     "attend": "show where the network looks from a point of an image",

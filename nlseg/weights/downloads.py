@@ -92,6 +92,18 @@ def _known(scheme: str) -> dict[str, str]:
     return known
 
 
+def cached_file(source: str) -> Path:
+    """Return where the local copy of published weights is, or will be.
+
+    Raises:
+        CheckpointError: The address names no file.
+    """
+    name = Path(urlsplit(urldefrag(address_of(source)).url).path).name
+    if not name:
+        raise CheckpointError(f"{source}: names no file")
+    return Path(torch.hub.get_dir()) / "checkpoints" / name
+
+
 def fetch(source: str) -> Path:
     """Return the local copy of published weights, fetched at first use.
 
@@ -104,11 +116,9 @@ def fetch(source: str) -> Path:
             another address.
     """
     address, fragment = urldefrag(address_of(source))
-    name = Path(urlsplit(address).path).name
-    if not name:
-        raise CheckpointError(f"{source}: names no file")
+    path = cached_file(source)
+    name = path.name
     expected = fragment.removeprefix("sha256=") or hash_in_name(name)
-    path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if path.is_file() and not os.access(path.parent, os.W_OK):
         return path  # somebody else's cache, which needs no lock
     try:
@@ -159,10 +169,14 @@ class _OnlyHttps(urllib.request.HTTPRedirectHandler):
 
 
 def _download(address: str, file: BinaryIO, expected: str) -> None:
+    from tqdm import tqdm  # with a bar on a terminal only
+
     digest = hashlib.sha256()
     opener = urllib.request.build_opener(_OnlyHttps)
     with opener.open(address, timeout=_TIMEOUT_S) as response:
         length = str(response.headers.get("Content-Length"))
+        total = int(length) if length.isdigit() else None
+        bar = tqdm(total=total, unit="B", unit_scale=True, desc=Path(address).name, disable=None)
         read = 0
         while chunk := response.read(_CHUNK):
             if read == 0 and (reason := what_instead(chunk)):
@@ -170,8 +184,10 @@ def _download(address: str, file: BinaryIO, expected: str) -> None:
             file.write(chunk)
             digest.update(chunk)
             read += len(chunk)
+            bar.update(len(chunk))
             if read > _MAX_BYTES:
                 raise OSError(f"more than {_MAX_BYTES >> 30} GiB arrived")
+        bar.close()
     if length.isdigit() and read != int(length):
         raise OSError(f"only {read} of {length} bytes arrived")
     if expected and not digest.hexdigest().startswith(expected):
