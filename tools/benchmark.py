@@ -16,7 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = (
-    "block", "loss", "upsample", "count", "inference", "slide", "tta", "train", "data", "start",
+    "block", "attention", "loss", "upsample", "count", "inference", "slide", "tta", "train", "data",
+    "start",
 )  # fmt: skip
 
 
@@ -37,6 +38,15 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--match", default="", metavar="TEXT", help="only rows that hold this text")
     parser.add_argument("--peer", action="store_true", help="run an installed mmsegmentation, too")
+    parser.add_argument("--keep", action="store_true", help="leave out rows that are there already")
+    parser.add_argument(
+        "--no-growth", action="store_true", help="leave out how time and memory grow"
+    )
+    parser.add_argument(
+        "--one-process", action="store_true",
+        help="start no process for each way; a GPU's allocator says what memory it takes",
+    )  # fmt: skip
+    parser.add_argument("--backend", help="what compiles, instead of PyTorch's own")
     parser.add_argument("--data-root", help="folder in the layout of Cityscapes, for data")
     parser.add_argument("--merge", nargs="+", type=Path, default=[], metavar="JSON",
                         help="add the results of other files")  # fmt: skip
@@ -70,13 +80,18 @@ def benchmark(args: argparse.Namespace) -> None:
     device = args.device or driver.default_device()
     rounds, seconds, side = (2, 2.0, 256) if args.quick else (7, 60.0, None)
     request = driver.Request(
-        suite=Suite(device, args.quick, args.peer),
-        plan=Plan(device, args.threads, args.rounds or rounds, args.seconds or seconds, side),
+        suite=Suite(device, args.quick, args.peer, args.backend),
+        plan=Plan(
+            device, args.threads, args.rounds or rounds, args.seconds or seconds, side,
+            one_process=args.one_process,
+        ),
         folder=args.out,
         command=command_line(sys.argv[1:]),
         match=args.match,
         data_root=args.data_root,
-    )
+        keep=args.keep,
+        growth=not args.no_growth,
+    )  # fmt: skip
     chosen = [s for s in SECTIONS if s in args.sections or "all" in args.sections]
     found = driver.run(chosen, request)
     for path in driver.write_files(args.out, found):

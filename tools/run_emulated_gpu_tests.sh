@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Run tests/emulated_gpu on a GPU that is not there, once for each kind of card: see its conftest.py.
-# Usage: bash tools/run_emulated_gpu_tests.sh [TORCH_VERSION] [--launches | pytest arguments]
+# Usage: bash tools/run_emulated_gpu_tests.sh [TORCH_VERSION] [--launches | --proof OUT | pytest arguments]
 # --launches prints instead how many launches a step and a prediction take at full size.
+# --proof OUT takes the steps of tools/gpu_proof.sh in dry form, on one card, and leaves its files in OUT.
 # Needs a C compiler and, for each version of PyTorch, about 6 GB in .venv_emulated_gpu.
 # CARDS="9.0" runs for one kind alone; EMULATED_GPU_VENV names an environment that is there already.
 set -euo pipefail
@@ -25,12 +26,21 @@ header=$(find "$venv"/lib/python3*/site-packages/nvidia -name cuda_runtime_api.h
 gcc -O1 -shared -fPIC -D_GNU_SOURCE -I"$card/include" -I"$(dirname "$header")" \
     "$source/cudart.c" "$source/libraries.c" "$source/succeeds.c" -o "$card/cudart.so"
 gcc -shared -fPIC "$source/libcuda.c" -o "$card/libcuda.so.1"
+nvrtc=$(basename "$(find "$venv"/lib/python3*/site-packages/nvidia -name 'libnvrtc.so.1?' | head -n 1)")
+gcc -shared -fPIC "-Wl,-soname,$nvrtc" "$source/nvrtc.c" -o "$card/nvrtc.so" # taken for the real one, which it precedes
+preloaded="$card/cudart.so $card/nvrtc.so"
 
 export PYTHONPATH="$PWD:$PWD/tools" OMP_NUM_THREADS=1
 run=(pytest -q --show-capture=no --timeout 600 tests/emulated_gpu "$@")
 if [ "${1:-}" = --launches ]; then run=(tests.emulated_gpu.full_size); fi
+if [ "${1:-}" = --proof ]; then
+    shift
+    export EMULATED_GPU=${CARDS:-9.0} EMULATED_GPU_RUNS=1 PYTORCH_NO_CUDA_MEMORY_CACHING=1 PYTHON="$venv/bin/python"
+    export LD_PRELOAD="$preloaded" LD_LIBRARY_PATH="$card"
+    exec bash tools/gpu_proof.sh "$1" --dry "${@:2}"
+fi
 for capability in ${CARDS:-7.0 8.0 8.6 9.0}; do
     echo "=== sm_${capability/./} with PyTorch $version"
-    EMULATED_GPU=$capability LD_PRELOAD="$card/cudart.so" LD_LIBRARY_PATH="$card" \
+    EMULATED_GPU=$capability LD_PRELOAD="$preloaded" LD_LIBRARY_PATH="$card" \
         "$venv/bin/python" -m "${run[@]}"
 done

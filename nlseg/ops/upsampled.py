@@ -8,7 +8,7 @@ gradient is taken back through R before the next block is made.
 # Shape suffixes: N images, K classes, h and w the logits' size, H and W the labels' size,
 # B rows of a block, S rows of the logits that the block needs.
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -85,10 +85,31 @@ def _cut(height: int, row_bytes: int, device: str) -> Iterator[tuple[int, int]]:
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Multiply in float32 whatever TF32 setting and autocast the network runs under."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    restore = _multiply_exactly()
     try:
         with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
             yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        restore()
+
+
+def _multiply_exactly() -> Callable[[], None]:
+    """Set float32 products to float32, and return what sets them back.
+
+    From PyTorch 2.9 on each library has its own setting, and asking for the common one raises
+    where a script has changed one of them.
+    """
+    libraries = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
+    if not all(hasattr(library, "fp32_precision") for library in libraries):
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        return lambda: torch.set_float32_matmul_precision(before)
+    kept = [(library, library.fp32_precision) for library in libraries if library is not None]
+    for library, _ in kept:
+        library.fp32_precision = "ieee"
+
+    def restore() -> None:
+        for library, precision in kept:
+            library.fp32_precision = precision
+
+    return restore

@@ -93,6 +93,21 @@ def test_autocast_leaves_statistics_in_float32():
     assert total.item() == want.item()
 
 
+def test_tf32_may_be_turned_on_and_off_between_losses():
+    logits, label = torch.randn(1, 3, 4, 4), torch.zeros(1, 8, 8, dtype=torch.int64)
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32
+    totals = []
+    try:
+        for allowed in (True, False, True, before):
+            matmul.allow_tf32 = allowed
+            totals.append(upsampled_cross_entropy(logits, label)[0].item())
+            assert matmul.allow_tf32 == allowed
+    finally:
+        matmul.allow_tf32 = before
+    assert len(set(totals)) == 1
+
+
 def test_a_label_outside_the_classes_is_refused():
     logits, label, _ = draw((2, 2), (4, 4))
     label[0, 0, 0] = 77

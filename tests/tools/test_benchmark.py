@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import pytest
 
 from benchmark import loading, results, tables
 from benchmark.chart import draw
-from benchmark.driver import slug
-from benchmark.measure import Result
+from benchmark.driver import Request, run, slug
+from benchmark.measure import Plan, Result
 from benchmark.peer import check_peer
-from benchmark.suite import Comparison, Target
+from benchmark.suite import Comparison, Suite, Target
 from nlseg.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -130,6 +131,20 @@ def test_the_data_section_compares_the_same_samples() -> None:
         "LoadImageFromFile", "Annotations", "RandomResize", "Crop", "RandomFlip", "Distortion",
         "PackSegInputs",
     ]  # fmt: skip
+
+
+def test_rows_that_are_there_are_kept_and_not_measured_again(tmp_path: Path) -> None:
+    suite = Suite("cpu", quick=True)
+    plan = Plan("cpu", 1, 2, 0.1, 64, one_process=True)
+    request = Request(suite, plan, tmp_path, "c", keep=True, growth=False)
+    first = run(["attention"], request)
+    ((_, sections),) = first.items()
+    (row,) = sections["attention"]["rows"]
+    assert len(row["ways"]["tiles"]["times_s"]) == 2
+    again = run(["attention"], replace(request, command="d"))
+    assert next(iter(again.values()))["attention"]["rows"] == [row]
+    renewed = run(["attention"], replace(request, keep=False))
+    assert next(iter(renewed.values()))["attention"]["rows"] != [row]
 
 
 @pytest.mark.slow

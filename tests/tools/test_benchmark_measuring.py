@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -145,6 +146,15 @@ def failing_work() -> Work:
         raise RuntimeError("no such kernel")
 
     return Work(fail, fail)
+
+
+def test_one_process_measures_what_can_be_built() -> None:
+    ways = {"product": partial(multiplying, 32), "broken": failing}
+    found = measure(ways, replace(PLAN, one_process=True))
+    assert found["broken"].failure == "RuntimeError: no kernel for this"
+    assert found["product"].failure is None
+    assert len(found["product"].times_s) == 3
+    assert found["product"].memory is None  # no GPU whose allocator could be asked
 
 
 def test_compiled_code_is_counted_and_must_run_and_a_failure_stays_alone() -> None:

@@ -14,7 +14,7 @@ WINDOWS = Network(
     18, 8, test_cfg=(("mode", "slide"), ("crop_size", (48, 48)), ("stride", (32, 32)))
 )
 QUICK = Suite("cpu", quick=True)
-SECTIONS = ("block", "loss", "upsample", "count", "inference", "slide", "tta", "train")
+SECTIONS = ("block", "attention", "loss", "upsample", "count", "inference", "slide", "tta", "train")
 ROWS = [(name, row) for name in SECTIONS for row in getattr(QUICK, name)()]
 
 

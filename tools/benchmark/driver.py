@@ -35,6 +35,8 @@ class Request:
         command: The command line, for the record.
         match: Only rows whose name holds this.
         data_root: Folder in the layout of Cityscapes for the data section; drawn where None.
+        keep: Leave out rows that the folder holds for this machine already.
+        growth: Whether to measure how time and memory grow.
     """
 
     suite: Suite
@@ -43,6 +45,8 @@ class Request:
     command: str
     match: str = ""
     data_root: str | None = None
+    keep: bool = False
+    growth: bool = True
 
 
 def run(sections: Sequence[str], request: Request) -> Results:
@@ -58,11 +62,18 @@ def run(sections: Sequence[str], request: Request) -> Results:
     found = results.read(request.folder)
     machine = device_name(request.plan.device)
     for name in sections:
-        section = _measure_section(name, request, partial(_keep, found, machine, name, request))
-        results.merge(found, machine, name, section, partly=bool(request.match))
+        there = _names(found, machine, name) if request.keep else set()
+        keep = partial(_keep, found, machine, name, request)
+        section = _measure_section(name, request, there, keep)
+        results.merge(found, machine, name, section, partly=bool(request.match) or request.keep)
         print_section(name, section)
         write_files(request.folder, found)
     return found
+
+
+def _names(found: Results, machine: str, name: str) -> set[str]:
+    """Return which rows of a section are there."""
+    return {row["name"] for row in found.get(machine, {}).get(name, {}).get("rows", [])}
 
 
 def _keep(found: Results, machine: str, name: str, request: Request, section: Section) -> None:
@@ -71,7 +82,9 @@ def _keep(found: Results, machine: str, name: str, request: Request, section: Se
     results.write(request.folder, found)
 
 
-def _measure_section(name: str, request: Request, keep: Callable[[Section], None]) -> Section:
+def _measure_section(
+    name: str, request: Request, there: set[str], keep: Callable[[Section], None]
+) -> Section:
     section: Section = {
         "date": datetime.date.today().isoformat(),
         "command": request.command,
@@ -86,16 +99,22 @@ def _measure_section(name: str, request: Request, keep: Callable[[Section], None
     if name in special:
         section.update(special[name](request))
     else:
-        section["rows"] = _measure_rows(name, request, lambda rows: keep({**section, "rows": rows}))
-        if name in _GROWING:
+        rows = [row for row in getattr(request.suite, name)() if row.name not in there]
+        section["rows"] = _measure_rows(
+            name, rows, request, lambda records: keep({**section, "rows": records})
+        )
+        if name in _GROWING and request.growth:
             section["growth"] = _measure_growth(name, request)
     return section
 
 
 def _measure_rows(
-    name: str, request: Request, keep: Callable[[list[dict[str, Any]]], None]
+    name: str,
+    rows: Sequence[Comparison],
+    request: Request,
+    keep: Callable[[list[dict[str, Any]]], None],
 ) -> list[dict[str, Any]]:
-    rows: list[Comparison] = [r for r in getattr(request.suite, name)() if request.match in r.name]
+    rows = [row for row in rows if request.match in row.name]
     records = []
     for row in (bar := tqdm(rows, desc=name, leave=False, disable=None)):
         bar.set_postfix_str(row.name)

@@ -97,6 +97,8 @@ class Plan:
         rate_side: Side of the matrices whose product measures the hardware's rate.
         long_s: Where every way takes longer than this, the run that counts operations is timed,
             too, as the first round.
+        one_process: Measure everything in the process that asks, memory too, for which a GPU's
+            allocator is asked: starting processes would take most of a short visit to a GPU.
     """
 
     device: str = "cpu"
@@ -105,17 +107,21 @@ class Plan:
     seconds: float = 60.0
     rate_side: int | None = None
     long_s: float = 10.0
+    one_process: bool = False
 
 
 def measure(ways: Mapping[str, Builder], plan: Plan) -> dict[str, Result]:
     """Measure several ways of doing the same.
 
-    Time is taken in one process, in turns; memory in a process of its own for each way.
+    Time is taken in one process, in turns; memory in a process of its own for each way, unless the
+    plan has one process for all.
 
     Args:
         ways: Name of a way -> what builds it.
         plan: How.
     """
+    if plan.one_process:
+        return time_in_turns(ways, plan)
     results = {name: _measure_memory(builder, plan) for name, builder in ways.items()}
     alive = {name: ways[name] for name, result in results.items() if result.failure is None}
     outcome = in_new_process(partial(time_in_turns, alive, plan), plan.device)
@@ -145,26 +151,32 @@ def peak_memory(builder: Builder, plan: Plan) -> int:
     synchronize(plan.device)
     give_memory_back()
     if plan.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work.run()
-        synchronize(plan.device)
-        return torch.cuda.max_memory_allocated() - before
+        return _peak_of_allocator(work)
     before = reset_peak()
     work.run()
     return max(read_peak() - before, 0)
 
 
+def _peak_of_allocator(work: Work) -> int:
+    """Return the most bytes that a run takes from a GPU's allocator."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    work.run()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
 def time_in_turns(ways: Mapping[str, Builder], plan: Plan) -> dict[str, Result]:
     """Run all ways once to count operations, then in turns, each round in the other order."""
     prepare(plan)
-    works = {name: builder() for name, builder in ways.items()}
+    works, failed = _built(ways)
     before = _rates(works, plan)
     results = {}
     deadline = time.perf_counter() + plan.seconds
     for name, work in works.items():
         results[name] = _counted(work, plan)
-    failed = {name: result for name, result in results.items() if result.failure is not None}
+    failed |= {name: result for name, result in results.items() if result.failure is not None}
     works = {name: work for name, work in works.items() if name not in failed}
     results = {name: results[name] for name in works}
     first = 1
@@ -184,6 +196,22 @@ def time_in_turns(ways: Mapping[str, Builder], plan: Plan) -> dict[str, Result]:
     return {**results, **failed}
 
 
+def _built(ways: Mapping[str, Builder]) -> tuple[dict[str, Work], dict[str, Result]]:
+    """Build what can be built, and say why the rest cannot."""
+    works, failed = {}, {}
+    for name, builder in ways.items():
+        try:
+            works[name] = builder()
+        except RuntimeError as error:
+            failed[name] = Result(failure=_in_a_line(error))
+    return works, failed
+
+
+def _in_a_line(error: RuntimeError) -> str:
+    lines = str(error).splitlines() or ["no message"]
+    return f"{type(error).__name__}: {lines[0]}"[:200]
+
+
 def _counted(work: Work, plan: Plan) -> Result:
     """Warm up, count the operations of a run and time it; a failure is the way's own."""
     try:
@@ -193,11 +221,12 @@ def _counted(work: Work, plan: Plan) -> Result:
             seconds = _time(work.run, plan.device)
         if work.compiled is not None:
             seconds = _time(partial(_run_compiled, work), plan.device)
+        by_allocator = plan.one_process and plan.device == "cuda"
+        memory = _peak_of_allocator(work) if by_allocator else None
     except RuntimeError as error:
-        lines = str(error).splitlines() or ["no message"]
-        failure = f"{type(error).__name__}: {lines[0]}"[:200]
-        return Result(precision=work.precision, failure=failure)
-    return Result([seconds], flops=counter.get_total_flops(), precision=work.precision)
+        return Result(precision=work.precision, failure=_in_a_line(error))
+    flops = counter.get_total_flops()
+    return Result([seconds], memory, flops, precision=work.precision)
 
 
 def _run_compiled(work: Work) -> Any:

@@ -1,6 +1,8 @@
 """Whole networks: training steps, inference, sliding windows, test-time augmentation."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,12 +20,15 @@ from nlseg.models import fuse_conv_bn
 from nlseg.ops.resize import Size
 from nlseg.registry import MODELS, SCOPE
 from nlseg.run.device import compile_network
-from nlseg.run.fast import Hardware, find_hardware
+from nlseg.run.fast import AMPERE, VOLTA, Hardware, find_hardware
 from nlseg.structures import SegDataSample
 
 PRECISION = {"bfloat16": "bf16", "float16": "fp16"}
 RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 BASELINE, PLAIN, BEST, COMPILED, PEER = "baseline", "nlseg", "best", "compiled", "mmseg"
+FP16, GRAPHS = "fp16", "graphs"
+CHOSEN = (BEST, FP16, COMPILED, GRAPHS)
+"""The ways that take the preset's settings."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Network:
         head: 'NLHead' or 'GCHead'.
         classes: Number of classes.
         test_cfg: The segmentor's ``test_cfg``.
+        backend: What compiles where a way compiles, without CUDA graphs; PyTorch's own where None.
     """
 
     depth: int = 50
@@ -43,6 +49,7 @@ class Network:
     head: str = "NLHead"
     classes: int = 19
     test_cfg: tuple[tuple[str, Any], ...] = (("mode", "whole"),)
+    backend: str | None = None
 
     def config(self) -> dict[str, Any]:
         """Return its config, as published for Cityscapes, with plain batch normalisation."""
@@ -96,17 +103,18 @@ def train(way: str, device: str, *, network: Network, size: Size, batch: int) ->
     """Take a training step: forward, losses, backward, SGD with momentum.
 
     Args:
-        way: 'baseline', 'nlseg', 'best', 'compiled' or 'mmseg'.
+        way: 'baseline', 'nlseg', 'mmseg', or one of ``CHOSEN``.
         device: 'cpu' or 'cuda'.
         network: What is trained.
         size: Height and width of the crops.
         batch: Number of crops.
     """
-    model, half = _ready(network, way, device)
+    model, hardware = _ready(network, way, device)
+    half = hardware.half if hardware else None
     model.train()
     images = torch.randn(batch, 3, *size, device=device)
     label = noise_labels(network.classes, (batch, *size), device)
-    fused = {"fused": True} if device == "cuda" and way in (BEST, COMPILED) else {}
+    fused = {"fused": True} if device == "cuda" and way in CHOSEN else {}
     optimizer = torch.optim.SGD(
         model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, **fused
     )
@@ -121,7 +129,7 @@ def train(way: str, device: str, *, network: Network, size: Size, batch: int) ->
         optimizer.zero_grad()
 
     small = partial(step, images[:2, :, :128, :128], label[:2, :128, :128])
-    return _work(partial(step, images, label), small, way, half, model)
+    return _work(partial(step, images, label), small, way, hardware, model)
 
 
 def _loss(model: Any, way: str, images: Tensor, label: Tensor) -> Tensor:
@@ -139,12 +147,13 @@ def inference(way: str, device: str, *, network: Network, size: Size) -> Work:
     """Predict the classes of one normalised image, by the network's ``test_cfg``.
 
     Args:
-        way: 'baseline', 'nlseg', 'best', 'compiled' or 'mmseg'.
+        way: 'baseline', 'nlseg', 'mmseg', or one of ``CHOSEN``.
         device: 'cpu' or 'cuda'.
         network: What predicts.
         size: Height and width of the image.
     """
-    model, half = _ready(network, way, device, testing=True)
+    model, hardware = _ready(network, way, device, testing=True)
+    half = hardware.half if hardware else None
     model.eval()
     settings = dict(network.test_cfg)
 
@@ -164,7 +173,7 @@ def inference(way: str, device: str, *, network: Network, size: Size) -> Work:
 
     image = torch.randn(1, 3, *size, device=device)
     small = partial(step, image[:, :, :128, :256])
-    return _work(partial(step, image), small, way, half, model)
+    return _work(partial(step, image), small, way, hardware, model)
 
 
 def augmented(way: str, device: str, *, network: Network, size: Size) -> Work:
@@ -176,7 +185,8 @@ def augmented(way: str, device: str, *, network: Network, size: Size) -> Work:
         network: What predicts.
         size: Height and width of the image.
     """
-    model, half = _ready(network, way, device, testing=True)
+    model, hardware = _ready(network, way, device, testing=True)
+    half = hardware.half if hardware else None
     model.eval()
     wrapped = model if way == BASELINE else _wrap_for_augmentation(model, way)
 
@@ -190,7 +200,7 @@ def augmented(way: str, device: str, *, network: Network, size: Size) -> Work:
         with _autocast(device, half):
             return wrapped.test_step(batch)
 
-    return _work(partial(step, size), partial(step, (64, 128)), way, half, model)
+    return _work(partial(step, size), partial(step, (64, 128)), way, hardware, model)
 
 
 def noise_views(size: Size) -> list[tuple[Tensor, bool]]:
@@ -212,28 +222,43 @@ def _wrap_for_augmentation(model: nn.Module, way: str) -> Any:
 
 def _ready(
     network: Network, way: str, device: str, *, testing: bool = False
-) -> tuple[Any, str | None]:
-    """Build a network, in the best setting that the hardware has where that is asked for."""
+) -> tuple[Any, Hardware | None]:
+    """Build a network, and return the hardware whose best settings it runs in, if it does."""
     model = network.build(way, device)
     torch.manual_seed(1)  # building draws, too, and not in every way the same
-    if way not in (BEST, COMPILED):
+    if way not in CHOSEN:
         return model, None
     hardware = find_hardware()
+    if way == FP16:
+        hardware = dataclasses.replace(hardware, capability=VOLTA)
     model.to(memory_format=torch.channels_last)
-    if hardware.kind == "cuda":
-        use_gpu_settings(hardware)
     if testing:
         fuse_conv_bn(model)
-    if way == COMPILED:
-        compile_network(model, True)
-    return model, hardware.half
+    if way in (COMPILED, GRAPHS):
+        setting = {"mode": "reduce-overhead"} if way == GRAPHS else {}
+        compile_network(model, {"backend": network.backend} if network.backend else setting)
+    return model, hardware
 
 
-def use_gpu_settings(hardware: Hardware) -> None:
-    """Set what the preset sets on a GPU."""
-    torch.backends.cudnn.benchmark = True
-    if hardware.capability >= (8, 0):
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+@contextmanager
+def gpu_settings(hardware: Hardware | None, search: bool) -> Iterator[None]:
+    """Set what the preset sets on this GPU; the other ways, in turns with it, have PyTorch's.
+
+    Args:
+        hardware: The GPU; None, and a CPU, change nothing.
+        search: Whether cuDNN tries its algorithms, as in training.
+    """
+    if hardware is None or hardware.kind != "cuda":
+        yield
+        return
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.benchmark = search
+    cudnn.allow_tf32 = matmul.allow_tf32 = hardware.capability >= AMPERE
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 def _autocast(device: str, half: str | None) -> Any:
@@ -242,12 +267,23 @@ def _autocast(device: str, half: str | None) -> Any:
 
 
 def _work(
-    run: Callable[[], Any], warm: Callable[[], Any], way: str, half: str | None, model: nn.Module
+    run: Callable[[], Any],
+    warm: Callable[[], Any],
+    way: str,
+    hardware: Hardware | None,
+    model: nn.Module,
 ) -> Work:
+    half = hardware.half if hardware else None
     precision = "fp32" if half is None else PRECISION[half]
-    if way == COMPILED:
+    run, warm = (partial(_in_settings, hardware, model.training, call) for call in (run, warm))
+    if way in (COMPILED, GRAPHS):
         return Work(run, run, precision, compiled=model)
     return Work(run, warm, precision)
+
+
+def _in_settings(hardware: Hardware | None, search: bool, call: Callable[[], Any]) -> Any:
+    with gpu_settings(hardware, search):
+        return call()
 
 
 def _sample(way: str, size: Size, shape: Size | None = None, flip: bool = False) -> Any:

@@ -1,12 +1,22 @@
 """What is measured: the rows of each section, how large they are and what they should reach."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from benchmark import blocks, networks, pixels
-from benchmark.networks import BASELINE, BEST, COMPILED, PEER, PLAIN, Network
+from benchmark import attention, blocks, networks, pixels
+from benchmark.networks import (
+    BASELINE,
+    BEST,
+    COMPILED,
+    FP16,
+    GRAPHS,
+    PEER,
+    PLAIN,
+    Network,
+)
 from nlseg.ops.non_local import AttentionMode
 from nlseg.ops.resize import Size
 
@@ -72,11 +82,13 @@ class Suite:
         device: 'cpu' or 'cuda'.
         quick: Toy sizes, to see that everything runs; targets do not hold there.
         peer: Whether mmsegmentation is run, too.
+        backend: What compiles, see ``Network``.
     """
 
     device: str = "cpu"
     quick: bool = False
     peer: bool = False
+    backend: str | None = None
 
     def _size(self, height: int, width: int) -> Size:
         return (height // 8, width // 8) if self.quick else (height, width)
@@ -93,12 +105,12 @@ class Suite:
     def _network(self, head: str = "NLHead", **test_cfg: Any) -> Network:
         settings = tuple({"mode": "whole", **test_cfg}.items())
         if self.quick:
-            return Network(18, 16, head, test_cfg=settings)
-        return Network(head=head, test_cfg=settings)
+            return Network(18, 16, head, test_cfg=settings, backend=self.backend)
+        return Network(head=head, test_cfg=settings, backend=self.backend)
 
-    def _ways(self) -> tuple[str, ...]:
-        compiled = (COMPILED,) if self.device == "cuda" and not self.quick else ()
-        return (BASELINE, PLAIN, BEST, *compiled, *((PEER,) if self.peer else ()))
+    def _ways(self, *on_gpu: str) -> tuple[str, ...]:
+        more = on_gpu if self.device == "cuda" else ()
+        return (BASELINE, PLAIN, BEST, *more, *((PEER,) if self.peer else ()))
 
     def block(self) -> list[Comparison]:
         """Return the rows of the non-local and global context blocks."""
@@ -147,6 +159,20 @@ class Suite:
     def _sizes(self, *sizes: Size) -> tuple[Size, ...]:
         return tuple(self._size(*size) for size in sizes)
 
+    def attention(self) -> list[Comparison]:
+        """Return the rows of the attention kernels that there are, each asked for by its name."""
+        kernels = attention.KERNELS if self.device == "cuda" else attention.KERNELS_ON_CPU
+        sizes = (self._size(64, 128), self._size(128, 256))
+        rows = []
+        for backward, (height, width) in itertools.product((False, True), sizes):
+            build = partial(attention.attend, positions=height * width, backward=backward)
+            work = "forward and backward" if backward else "forward"
+            rows.append(self._row(f"{work}, 2x{height * width}x256", build, kernels))
+        changing = self._row(
+            "forward, 8 numbers of positions not seen before", attention.attend_changing, kernels
+        )
+        return rows[:1] if self.quick and self.device == "cpu" else [*rows, changing]
+
     def loss(self) -> list[Comparison]:
         """Return the rows of the loss with its gradient."""
         large, wide = self._size(512, 512), self._size(512, 1024)
@@ -189,7 +215,7 @@ class Suite:
                 )
                 goal = self._inference_goal() if (head, full[0]) == ("NLHead", 1024) else {}
                 name = self._name(head, self._size(*full))
-                rows.append(self._row(name, build, self._ways(), goal))
+                rows.append(self._row(name, build, self._ways(FP16, COMPILED), goal))
         return rows
 
     def _inference_goal(self) -> dict[str, Target]:
@@ -214,11 +240,12 @@ class Suite:
         crop, step = (96, 64) if self.quick else (769, 513)
         network = self._network(mode="slide", crop_size=(crop, crop), stride=(step, step))
         build = partial(networks.inference, network=network, size=size)
-        return [self._row(f"{self._name('NLHead', size)} in {crop}x{crop}", build, self._ways())]
+        name = f"{self._name('NLHead', size)} in {crop}x{crop}"
+        return [self._row(name, build, self._ways(COMPILED))]
 
     def tta(self) -> list[Comparison]:
         """Return the rows of test-time augmentation."""
-        ways = tuple(way for way in self._ways() if way != COMPILED)
+        ways = self._ways()
         goal = {PLAIN: Target(0.85, 0.2)} if self.device == "cpu" else {}
         size, large = self._size(512, 1024), self._size(1024, 2048)
         build = partial(networks.augmented, network=self._network())
@@ -231,9 +258,11 @@ class Suite:
         if not self.quick:
             limit = Target(memory_gib=6.0 if self.device == "cuda" else 4.0)
             whole = partial(build, size=large)
+            best = (BEST,) if self.device == "cuda" else ()
             row = Comparison(
-                name.format(self._name("NLHead", large)), whole, (PLAIN,), {PLAIN: limit}
-            )
+                name.format(self._name("NLHead", large)), whole, (PLAIN, *best),
+                dict.fromkeys((PLAIN, *best), limit),
+            )  # fmt: skip
             rows.append(row)
         return rows
 
@@ -253,4 +282,5 @@ class Suite:
     def _train(self, head: str, batch: int, targets: dict[str, Target]) -> Comparison:
         size = self._size(512, 1024)
         build = partial(networks.train, network=self._network(head), size=size, batch=batch)
-        return self._row(self._name(head, size, batch), build, self._ways(), targets)
+        ways = self._ways(FP16, COMPILED, GRAPHS)
+        return self._row(self._name(head, size, batch), build, ways, targets)

@@ -8,6 +8,7 @@ from nlseg.table import format_table
 
 TITLES = {
     "block": "Non-local block alone",
+    "attention": "Attention kernels",
     "loss": "Loss and its gradient from the head's logits",
     "upsample": "Logits to label map",
     "count": "Counting for the scores",
@@ -177,11 +178,13 @@ Written by `tools/benchmark.py`; do not edit. Every section is updated by runnin
 Each row does the same work in several ways, in turns, in one process, so that a busy machine slows
 all of them. *baseline* is the plain way: mmcv's `NonLocal2d`, logits resized to full size before
 loss and argmax, float histograms, channels first, float32, PyTorch's defaults. *nlseg* is this
-package in float32. *best* is what `--fast` chooses on that hardware, *compiled* that with
-`torch.compile`. *mmseg* is an installed mmsegmentation.
+package in float32. *best* is what `--fast` chooses on that hardware, *fp16* what it would choose on
+a V100, *compiled* the best with `torch.compile`, *graphs* that with CUDA graphs. *mmseg* is an
+installed mmsegmentation. Attention kernels are called by their names, *tiles* is this package's.
 
 Times are medians, ± half the range. Ratios are medians of the ratios within each round, with the
 target in brackets. Peak memory is what a fresh process holds at most beyond weights, inputs and
-libraries: on a CPU its resident set, on a GPU what the allocator gave out. The matrix rate is that
-of a large product in the same process and precision. Exponents are fitted to four sizes.
+libraries: on a CPU its resident set, on a GPU what the allocator gave out (also where
+`--one-process` starts no process for it). The matrix rate is that of a large product in the same
+process and precision: it says in which state the machine was. Exponents are fitted to four sizes.
 """
