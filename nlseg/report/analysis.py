@@ -48,6 +48,8 @@ class Analysis:
         calibration: For each bin (B, 3): pixels, accuracy, mean confidence.
         image_scores: mIoU over the classes of each image.
         missing: Classes that are never predicted although they are labelled.
+        num_detailed: Images of which more than pairs of classes was counted.
+        num_confident: Those of them whose confidence is known.
     """
 
     classes: Sequence[str]
@@ -61,6 +63,8 @@ class Analysis:
     calibration: Floats
     image_scores: list[tuple[str, float]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    num_detailed: int = 0
+    num_confident: int = 0
 
 
 def analyse(facts: Sequence[ImageFacts], classes: Sequence[str]) -> Analysis:
@@ -105,6 +109,8 @@ def analyse(facts: Sequence[ImageFacts], classes: Sequence[str]) -> Analysis:
         missing=[
             name for k, name in enumerate(classes) if labelled[k] and not counts[:, k].sum()
         ],
+        num_detailed=sum(one.detailed for one in facts),
+        num_confident=sum(bool(one.calibration) for one in facts),
     )  # fmt: skip
 
 
@@ -173,31 +179,39 @@ def where_points_went(
 ) -> list[Loss]:
     """Return what each kind of error costs: mIoU if its pixels were right, less mIoU as it is.
 
-    Kinds overlap, and IoU is no sum, so the points do not add up to what is missing.
+    Kinds overlap, and IoU is no sum, so the points do not add up to what is missing. What was
+    counted of some images only is put right in the counts of these.
+
+    Args:
+        facts: One of each image.
+        classes: Names of the K classes.
+        counts: Pixels (K, K) of all images.
     """
-    num, now = len(classes), miou_of(counts)
-    total = max(1, int(counts.sum()))
+    num = len(classes)
     losses = []
 
-    def add(cause: str, errors: NDArray[np.int64]) -> None:
+    def add(cause: str, errors: NDArray[np.int64], among: NDArray[np.int64]) -> None:
         errors = errors.copy()
         np.fill_diagonal(errors, 0)
         if errors.sum():
-            points = 100 * (miou_of(put_right(counts, errors)) - now)
-            losses.append(Loss(cause, points, float(errors.sum()) / total))
+            points = 100 * (miou_of(put_right(among, errors)) - miou_of(among))
+            losses.append(Loss(cause, points, float(errors.sum() / among.sum())))
 
     pairs = np.triu(counts + counts.T, 1)
     for i, j in np.argwhere(pairs)[np.argsort(-pairs[pairs > 0], kind="stable")][:_MOST_PAIRS]:
         only = np.zeros_like(counts)
         only[i, j], only[j, i] = counts[i, j], counts[j, i]
-        add(f"{classes[i]} taken for {classes[j]}, or the other way round", only)
-    add("within 3 px of a labelled border", sum_of(facts, "band", num))
+        add(f"{classes[i]} taken for {classes[j]}, or the other way round", only, counts)
+    detailed = [one for one in facts if one.detailed]
+    among = sum_of(detailed, "pairs", num)
+    add("within 3 px of a border of a labelled region", sum_of(detailed, "band", num), among)
     small = np.zeros_like(counts)
-    for one in facts:
+    for one in detailed:
         small += as_matrix(one.objects.get("small", []), num)
-    add("small objects, up to 32 x 32 px", small)
+    add(f"pixels of small labelled objects, of at most {SIZES['small']} px", small, among)
+    confident = [one for one in detailed if one.calibration]
     add("larger regions that the network is sure of: look at their labels",
-        sum_of(facts, "disagreement", num))  # fmt: skip
+        sum_of(confident, "disagreement", num), sum_of(confident, "pairs", num))  # fmt: skip
     return sorted(losses, key=lambda loss: -loss.points)
 
 

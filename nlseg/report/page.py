@@ -1,8 +1,6 @@
 """The report as one HTML page with all pictures inside."""
 
 import platform
-import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 from nlseg.files import replace_file
 from nlseg.report.analysis import Analysis, analyse
 from nlseg.report.facts import ImageFacts
+from nlseg.run.symptoms import read_notes
 from nlseg.visualization.pages import render
 from nlseg.visualization.painter import Painter
 from nlseg.visualization.pictures import Image
@@ -54,7 +53,6 @@ def write_report(
     meta: Mapping[str, Any],
     *,
     examples: Mapping[str, Sequence[Example]] | None = None,
-    config_text: str = "",
     run_folder: Path | None = None,
 ) -> Analysis:
     """Write the page.
@@ -62,10 +60,10 @@ def write_report(
     Args:
         file: Where to.
         facts: Of each image.
-        meta: ``classes``, ``palette`` and ``config``, the config's name.
+        meta: ``classes``, ``palette`` and ``config``, the config's name; ``command``,
+            ``config_text`` and ``environment`` of the evaluation where they are known.
         examples: Images to show, by heading.
-        config_text: The resolved config.
-        run_folder: Its curves are drawn, where it has some.
+        run_folder: Its curves are drawn, and what was noted of it is told, where there is some.
     """
     analysis = analyse(facts, meta["classes"])
     painter = Painter(meta["classes"], meta.get("palette"), 0.6)
@@ -86,9 +84,10 @@ def write_report(
         rows=class_rows(analysis, painter),
         pictures=pictures,
         examples={name: _cells(chosen, painter) for name, chosen in (examples or {}).items()},
-        config_text=config_text,
-        environment=environment(),
-        command=shlex.join(sys.argv),
+        config_text=meta.get("config_text", ""),
+        environment=meta.get("environment") or {},
+        command=meta.get("command", ""),
+        notes=[] if run_folder is None else read_notes(run_folder),
         of_images=analysis.image_scores,
     )  # fmt: skip
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -56,6 +56,8 @@ DEFAULT_HOOKS: dict[str, Any] = {
     "checkpoint": {"type": "CheckpointHook", "interval": 1},
     "progress": {"type": "ProgressHook"},
     "data_check": {"type": "DataCheckHook"},
+    "symptoms": {"type": "SymptomHook"},
+    "report": {"type": "ReportHook", "testing": False},
 }
 _TOGETHER = (
     ("train_dataloader", "train_cfg", "optim_wrapper"),

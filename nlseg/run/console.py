@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from mmengine.optim import OptimWrapperDict
 
+from nlseg.config.text import hide_secrets
 from nlseg.run import checkpoint, processes
 from nlseg.run.loaders import batch_size_of
 from nlseg.run.logs import SCALARS_FILE, read_scalars
@@ -212,6 +213,25 @@ def start_of(command: str) -> list[str]:
     if script.suffix == ".py" and script.name != "__main__.py" and beside.is_file():
         return [_python(), shorter(beside)]
     return ["nlseg", command] if shutil.which("nlseg") else [_python(), "-m", "nlseg", command]
+
+
+def this_command(runner: RunnerProtocol) -> str:
+    """Return the command that this process was started by; torchrun in front where it was there.
+
+    Args:
+        runner: Says who started the processes.
+    """
+    program, *rest = sys.argv
+    if program.startswith("nlseg "):
+        words = start_of(program.removeprefix("nlseg "))
+    else:
+        words = [_python(), program] if program.endswith(".py") else [program]
+    number = processes.world_size()
+    if runner.launcher != "pytorch":
+        told = "" if number == 1 else f"  # {number} processes, started by {runner.launcher}"
+        return hide_secrets(shlex.join([*words, *rest]) + told)
+    words = ["-m", "nlseg", *words[-1:]] if program.startswith("nlseg ") else [program]
+    return hide_secrets(shlex.join(["torchrun", f"--nproc-per-node={number}", *words, *rest]))
 
 
 def _python() -> str:

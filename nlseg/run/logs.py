@@ -262,6 +262,16 @@ class ScalarLog:
         if self.tensorboard:
             self._tensorboard_guard.run(lambda: self._to_tensorboard(kind, step, numbers))
 
+    def note(self, kind: str, step: int, sentences: Sequence[str]) -> None:
+        """Add sentences about a step; a resume drops those of later steps like its scalars.
+
+        Args:
+            kind: What kind of line this is, other than those of ``write``.
+            step: Iterations trained.
+            sentences: What there is to say.
+        """
+        self._append({"kind": kind, "step": step, kind: list(sentences)})
+
     def _append(self, entry: Mapping[str, Any]) -> None:
         self._guard.run(lambda: _append_line(self.path, json.dumps(entry)))
 

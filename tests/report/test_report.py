@@ -53,6 +53,27 @@ def test_object_areas_by_hand() -> None:
     assert area.tolist() == [[4, 4, 2], [2, 4, 2], [2, 0, 4]]
 
 
+def test_object_areas_are_those_of_the_whole_image() -> None:
+    label, _ = maps(4)
+    area = object_areas(label, label != 255)
+    seen = np.zeros(label.shape, bool)
+    for start in np.argwhere(label != 255):
+        if seen[tuple(start)]:
+            continue
+        region, todo = [], [tuple(start)]  # a flood fill over the eight neighbours
+        seen[tuple(start)] = True
+        while todo:
+            y, x = todo.pop()
+            region.append((y, x))
+            for v, u in np.ndindex(3, 3):
+                place = (y + v - 1, x + u - 1)
+                inside = 0 <= place[0] < label.shape[0] and 0 <= place[1] < label.shape[1]
+                if inside and not seen[place] and label[place] == label[y, x]:
+                    seen[place] = True
+                    todo.append(place)
+        assert {int(area[place]) for place in region} == {len(region)}
+
+
 def test_counts_of_an_image_add_up() -> None:
     label, pred = maps(2)
     confidence = np.full(label.shape, 0.95, np.float32)
@@ -139,6 +160,20 @@ def test_interval_holds_the_score_and_narrows_with_images() -> None:
     assert bootstrap(same)[0][0] == pytest.approx(bootstrap(same)[0][1])
 
 
+def test_details_of_some_images_are_put_right_among_these() -> None:
+    first = facts_of([[0, 0, 8], [0, 1, 2], [1, 1, 10]], band=[[0, 0, 1], [0, 1, 1]])
+    second = facts_of([[0, 0, 10], [1, 0, 10]], "b.png", detailed=False)
+    counts = np.array([[18, 2], [10, 10]])
+    found = {one.cause: one for one in where_points_went([first, second], ["a", "b"], counts)}
+    band = found["within 3 px of a border of a labelled region"]
+    now = (8 / 10 + 10 / 12) / 2
+    right = (9 / 10 + 10 / 11) / 2
+    assert band.points == pytest.approx(100 * (right - now))
+    assert band.pixels == pytest.approx(1 / 20)
+    analysis = analyse([first, second], ["a", "b"])
+    assert (analysis.num_detailed, analysis.num_confident) == (1, 0)
+
+
 def test_class_that_is_never_predicted_is_named() -> None:
     found = analyse([facts_of([[0, 0, 5], [2, 0, 5]])], CLASSES)
     assert found.missing == ["pole"]
@@ -160,6 +195,9 @@ def test_page_escapes_names_and_holds_everything(tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(1)" in text
     assert "&lt;b&gt;0&lt;/b&gt;.png" in text
     assert not re.findall(r"(?:src|href)=\"(?!data:)", text)
+    right = sum(n for true, predicted, n in facts[0].pairs if true == predicted)
+    share = 100 * right / sum(n for _, _, n in facts[0].pairs)
+    assert f"{share:.2f} % of pixels right" in text
     assert text.count("<figure>") == 6  # confusion, calibration, four of the image
     assert "Where the points went" in text
 
