@@ -24,6 +24,10 @@ class CheckpointError(UserError):
     """A weight file that cannot be read or does not fit: names the file."""
 
 
+class RunError(Exception):
+    """A run that cannot go on for a reason that one sentence tells: exit code 1."""
+
+
 _NEAR = 0.8
 """Share of equal letters from which a word counts as a misspelt one."""
 
@@ -70,10 +74,14 @@ def near_words(
 
 @contextmanager
 def ending_at_the_user() -> Iterator[None]:
-    """End the command at a ``UserError``: told once, without a traceback, with exit code 2."""
+    """End the command at a ``UserError`` or ``RunError``: told once, without a traceback.
+
+    The exit code is 2 for a mistake that the user can mend, and 1 for a run that failed.
+    """
     try:
         yield
-    except UserError as error:
+    except (UserError, RunError) as error:
         sys.stdout.flush()
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(USER_ERROR)
+        if str(error):  # a process that only follows another one has nothing to tell
+            sys.stderr.write(f"error: {error}\n")
+        sys.exit(USER_ERROR if isinstance(error, UserError) else 1)

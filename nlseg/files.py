@@ -39,6 +39,27 @@ def replace_file(
     sync_folder(path.parent)
 
 
+def try_writing(folder: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Write a file to the disk and delete it again, to see whether that can be done.
+
+    Args:
+        folder: Where.
+        write: Writes the content into an open file.
+
+    Raises:
+        OSError: It cannot be done.
+    """
+    temporary = folder / f".trial.{os.getpid()}{_TEMPORARY}"
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in a folder durable, where its file system can."""
     descriptor = os.open(folder, os.O_RDONLY)

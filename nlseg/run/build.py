@@ -42,7 +42,7 @@ from nlseg.run import processes
 from nlseg.run.control import CloseUserLoop, OpenUserLoop
 from nlseg.run.device import prefer_fused, revert_sync_batchnorm
 from nlseg.run.loaders import clean_loader_config
-from nlseg.run.logs import for_console, guarded_back_ends
+from nlseg.run.logs import for_console, guard_handlers, guarded_back_ends
 from nlseg.run.loop import TrainLoop
 from nlseg.run.protocol import RunnerProtocol
 from nlseg.weights.pretrained import use_own_reader
@@ -109,6 +109,7 @@ def build_logger(name: str, file: Path, level: int | str) -> MMLogger:
     for handler in logger.handlers:
         if not isinstance(handler, logging.FileHandler):
             handler.addFilter(for_console)
+    guard_handlers(logger)
     return logger
 
 

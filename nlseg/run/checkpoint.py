@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nlseg.errors import CheckpointError
+from nlseg.errors import CheckpointError, RunError
 from nlseg.files import replace_file, sha256_of
 from nlseg.weights.files import read_checkpoint
 
 
-class SaveError(OSError):
-    """A checkpoint that could not be written; the earlier ones are intact."""
+class SaveError(RunError, OSError):
+    """A checkpoint that could not be written."""
 
 
 @dataclass(frozen=True)
@@ -108,17 +108,19 @@ def save(checkpoint: Mapping[str, Any], path: Path) -> Record:
         cause = seen[0].error if seen and seen[0].error else error
         if not isinstance(cause, OSError):
             raise
-        raise SaveError(_why_not(path, checkpoint, cause)) from cause
+        raise _save_error(path, checkpoint, cause) from cause
     return record
 
 
-def _why_not(path: Path, checkpoint: Mapping[str, Any], cause: OSError) -> str:
+def _save_error(path: Path, checkpoint: Mapping[str, Any], cause: OSError) -> SaveError:
     mib = 1 << 20
     free = shutil.disk_usage(path.parent).free / mib if path.parent.is_dir() else 0.0
-    return (
+    error = SaveError(
         f"{path}: cannot be written: {cause.strerror or cause}; {bytes_in(checkpoint) / mib:.1f} "
-        f"MiB are needed, {free:.1f} MiB are free in that folder; earlier checkpoints are intact"
+        f"MiB are needed, {free:.1f} MiB are free in that folder"
     )
+    error.errno = cause.errno
+    return error
 
 
 def bytes_in(value: Any) -> int:

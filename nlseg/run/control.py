@@ -243,7 +243,7 @@ class Control:
             self.agreement, None if limit is None else parse_duration(limit)
         )
         self.watchdog = Watchdog(runner.cfg.get("time_limits", {}), faults, runner.rank)
-        self.training = self.stopping = False
+        self.training = self.stopping = self.saving = False
 
     def __enter__(self) -> "Control":
         """Listen for signals and watch the time of a training."""
@@ -295,6 +295,7 @@ class Control:
     def _act(self, verdicts: list[Verdict]) -> None:
         for verdict in verdicts:
             self.stopping = self.stopping or verdict.stop
+            self.saving = self.saving or verdict.save
             if verdict.non_finite:
                 self.runner.logger.warning(self.guard.handle(verdict.iteration))
 
@@ -315,6 +316,9 @@ class Control:
             Preempted: The state is saved.
         """
         self.requests.check_time()
+        if self.saving and not self.is_accumulating():
+            self.saving = False
+            self.runner.checkpoints.save_again(self.runner, iteration)
         if self.stopping and not self.is_accumulating():
             self._leave(iteration)
 
@@ -344,7 +348,8 @@ class Control:
         before = replace(state)
         self.agreement.drain()
         runner.checkpoints.finish(runner, must=False)
-        path = resume.find(runner.checkpoints.keeper.folder, runner.logger.warning)
+        places = runner.checkpoints.keeper.places
+        path = resume.find(places.folder, runner.logger.warning, places.fallbacks)
         runner.optim_wrapper.zero_grad()
         if path is None:
             raise ConfigError("non_finite.policy: 'rollback' has no checkpoint to go back to yet")

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from nlseg.errors import ConfigError
+from nlseg.errors import ConfigError, RunError
 from nlseg.run.state import RunState
 
 _WORST = 10
@@ -20,7 +20,7 @@ _WORST = 10
 Policy = Literal["stop", "skip", "rollback"]
 
 
-class NonFiniteError(ArithmeticError):
+class NonFiniteError(RunError, ArithmeticError):
     """Training met NaN or infinity and the policy is to stop."""
 
 

@@ -1,5 +1,6 @@
 """One run folder has one owner; an earlier run's files are set aside, never written over."""
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -42,7 +43,7 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOCK
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
 
     def acquire(self) -> str | None:
         """Take the folder.
@@ -53,12 +54,12 @@ class FolderLock:
         Raises:
             UserError: Another process trains in this folder.
         """
-        file = open(self.path, "a+")  # noqa: SIM115 - held for as long as training runs
+        file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - held while training runs
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            owner = file.read().strip() or "another process"
+            owner = file.read().decode(errors="replace").strip() or "another process"
             file.close()
             raise UserError(
                 f"{self.path.parent}: {owner} trains in this folder; wait for it, stop it, or give "
@@ -67,10 +68,11 @@ class FolderLock:
         except OSError as error:
             file.close()
             return f"{self.path}: the file system knows no locks ({error}); start one run only"
-        file.truncate(0)
         started = time.strftime("%Y-%m-%d %H:%M:%S")
-        file.write(f"process {os.getpid()} on {socket.gethostname()} (since {started})")
-        file.flush()
+        owner = f"process {os.getpid()} on {socket.gethostname()} (since {started})"
+        with contextlib.suppress(OSError):  # the lock holds on a full disk, too
+            file.truncate(0)
+            file.write(owner.encode())
         self._file = file
         remove_leftovers(self.path.parent)
         return None

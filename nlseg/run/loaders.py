@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data._utils import signal_handling
 
 from nlseg.datasets.stream import InfiniteSampler
-from nlseg.errors import DataError, UserError
+from nlseg.errors import DataError, RunError, UserError
 from nlseg.run import processes
 
 _GRACE_S = 60
@@ -27,7 +27,7 @@ _GONE_S = 1.0
 _MAX_RESTARTS = 3
 
 
-class WorkerDiedError(RuntimeError):
+class WorkerDiedError(RunError, RuntimeError):
     """Workers of a loader died again and again."""
 
 

@@ -4,10 +4,12 @@ A run writes two files of scalars: ``scalars.jsonl`` in the run folder, one appe
 continuous over restarts, and ``vis_data/scalars.json`` of each start, which OpenMMLab's tools read.
 """
 
+import contextlib
 import importlib.util
 import json
 import logging
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -74,6 +76,36 @@ class LogGuard:
             if not self.warned:
                 self.warned = True
                 self.warn(f"{self.name} fails ({error!r}); training goes on without it")
+
+
+def guard_handlers(logger: logging.Logger) -> None:
+    """Let a log that cannot be written cost one line each, and never a traceback for each line."""
+    for handler in logger.handlers:
+        handler.handleError = _OneLine(handler)  # type: ignore[method-assign]
+
+
+class _OneLine:
+    """Tells once, where it can, that a handler of a log fails."""
+
+    def __init__(self, handler: logging.Handler) -> None:
+        self.name = getattr(handler, "baseFilename", "the log on the terminal")
+        self.told = False
+
+    def __call__(self, record: logging.LogRecord) -> None:
+        if not self.told:
+            self.told = True
+            with contextlib.suppress(Exception):  # stderr may be what fails
+                sys.stderr.write(f"{self.name}: cannot be written ({sys.exc_info()[1]})\n")
+
+
+def open_again(logger: logging.Logger) -> None:
+    """Open a log's files anew, and make their folders, where somebody has taken them away."""
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler) and not Path(handler.baseFilename).exists():
+            with contextlib.suppress(OSError):
+                Path(handler.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+                handler.close()
+                handler.stream = None  # type: ignore[assignment]  # opened with the next line
 
 
 def guarded_back_ends(configs: Any, warn: Callable[[str], None]) -> list[dict[str, Any] | Any]:

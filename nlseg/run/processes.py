@@ -150,7 +150,7 @@ def restart_count() -> int:
 
 
 DEFAULT_TIMEOUT_S = 1800.0
-NON_FINITE, STOP = 0, 1
+NON_FINITE, STOP, SAVE = 0, 1, 2
 _LAG_ON_CUDA = 2
 
 
@@ -374,11 +374,13 @@ class Verdict:
         iteration: Which one, from 0.
         non_finite: A loss or gradient was not finite on some process.
         stop: Some process was asked to stop.
+        save: The writing process wants to save once more.
     """
 
     iteration: int
     non_finite: bool
     stop: bool
+    save: bool = False
 
 
 class Agreement:
@@ -396,13 +398,17 @@ class Agreement:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.lag = _LAG_ON_CUDA if device.type == "cuda" else 0
-        self.stop_asked = False
+        self.stop_asked = self.save_asked = False
         self.reduced: Tensor | None = None
         self._pending: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
 
     def ask_to_stop(self) -> None:
         """Ask all processes to stop; they agree on it in the next iteration."""
         self.stop_asked = True
+
+    def ask_to_save(self) -> None:
+        """Ask all processes for a save after the next iteration."""
+        self.save_asked = True
 
     def reduce(self, non_finite: Tensor | None = None) -> Tensor:
         """Reduce the flags over all processes, at most once an iteration.
@@ -412,12 +418,15 @@ class Agreement:
                 finite.
 
         Returns:
-            The agreed vector (2,), float32 on the device: non-finite, stop.
+            The agreed vector (3,), float32 on the device: non-finite, stop, save.
         """
         if self.reduced is None:
-            flags = torch.zeros(2, device=self.device)
+            flags = torch.zeros(3, device=self.device)
             if self.stop_asked:
                 flags[STOP].fill_(1.0)
+            if self.save_asked:
+                flags[SAVE].fill_(1.0)
+                self.save_asked = False
             if non_finite is not None:
                 flags[NON_FINITE] = non_finite.to(flags.dtype)
             self.reduced = max_over_ranks(flags)
@@ -432,7 +441,7 @@ class Agreement:
         vector = self.reduce()
         self.reduced = None
         if self.device.type == "cuda":
-            host = torch.empty(2, pin_memory=True)
+            host = torch.empty(3, pin_memory=True)
             host.copy_(vector, non_blocking=True)
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
@@ -451,6 +460,5 @@ class Agreement:
             iteration, vector, event = self._pending.popleft()
             if event is not None and not event.query():  # type: ignore[no-untyped-call]
                 event.synchronize()
-            non_finite, stop = vector.tolist()
-            verdicts.append(Verdict(iteration, bool(non_finite), bool(stop)))
+            verdicts.append(Verdict(iteration, *map(bool, vector.tolist())))
         return verdicts

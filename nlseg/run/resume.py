@@ -12,11 +12,13 @@ from typing import Any
 from mmengine.optim import OptimWrapperDict
 
 from nlseg.errors import CheckpointError, ConfigError
+from nlseg.files import link_or_copy
 from nlseg.run import checkpoint, processes
 from nlseg.run.checkpoint import point_to, read_record
 from nlseg.run.folder import set_aside
 from nlseg.run.logs import restore_values
 from nlseg.run.loop import TrainLoop
+from nlseg.run.places import Places
 from nlseg.run.processes import restart_count
 from nlseg.run.protocol import RunnerProtocol
 from nlseg.run.state import describe_settings, hooks_with_state
@@ -50,7 +52,7 @@ class Resumed:
 
 
 def choose_start(
-    folder: Path, work_dir: Path, *, resume: bool, given: Path | None, warn: Callable[[str], None]
+    places: Places, work_dir: Path, *, resume: bool, given: Path | None, warn: Callable[[str], None]
 ) -> Resumed:
     """Decide what training is resumed from, before anything that depends on the seed is built.
 
@@ -59,23 +61,23 @@ def choose_start(
     moved aside where a new one begins.
 
     Args:
-        folder: Where the run's checkpoints lie.
+        places: Where the run's checkpoints lie.
         work_dir: The run folder.
         resume: Whether the config asks to resume.
-        given: The checkpoint to resume from; None is the newest in ``folder``.
+        given: The checkpoint to resume from; None is the newest in ``places``.
         warn: Called with one line about what a user should know.
     """
     path = None
     if restart_count() > 0 or (resume and given is None):
-        path = find(folder, warn)
+        path = find(places.folder, warn, places.fallbacks)
     if path is not None:
         return read(path)
     if given is not None:
-        return _branch_off(folder, work_dir, given, warn)
+        return _branch_off(places, work_dir, given, warn)
     if resume:
-        warn(f"{folder}: no checkpoint to resume; training begins anew")
+        warn(f"{places.folder}: no checkpoint to resume; training begins anew")
     else:
-        _make_room(folder, work_dir, warn)
+        _make_room(places, work_dir, warn)
     processes.barrier()
     return Resumed()
 
@@ -94,40 +96,79 @@ def peek(folder: Path, *, resume: bool, given: Path | None) -> Path | None:
     return path or given
 
 
-def _branch_off(folder: Path, work_dir: Path, given: Path, warn: Callable[[str], None]) -> Resumed:
+def _branch_off(
+    places: Places, work_dir: Path, given: Path, warn: Callable[[str], None]
+) -> Resumed:
     """Read the file that a run was told to resume from, and let nothing else come before it."""
     check(given)
     resumed = read(given)
-    if given.parent.resolve() != folder.resolve():
-        _make_room(folder, work_dir, warn)
+    if given.parent.resolve() != places.folder.resolve():
+        _make_room(places, work_dir, warn)
     elif processes.is_main():
         point_to(given)  # newer ones belong to a branch that is left
     processes.barrier()
     return resumed
 
 
-def _make_room(folder: Path, work_dir: Path, warn: Callable[[str], None]) -> None:
+def _make_room(places: Places, work_dir: Path, warn: Callable[[str], None]) -> None:
     if processes.is_main():
-        for place in {folder, work_dir}:
+        for place in {places.folder, work_dir, *places.fallbacks}:
             if aside := set_aside(place):
                 warn(f"files of an earlier run were moved to {aside}")
     processes.barrier()
 
 
-def find(folder: Path, warn: Callable[[str], None]) -> Path | None:
-    """Find the newest whole checkpoint of a run folder; all processes get the same one."""
+def find(folder: Path, warn: Callable[[str], None], fallbacks: Sequence[Path] = ()) -> Path | None:
+    """Find the newest whole checkpoint of a run; all processes get the same one.
+
+    Args:
+        folder: Where its checkpoints lie.
+        warn: Called with one line about each file that is passed over.
+        fallbacks: Where they lie when ``folder`` could not be written for a while.
+
+    Raises:
+        CheckpointError: There are checkpoints, but none is whole.
+    """
     found = ""
     if processes.is_main():
         path, skipped = checkpoint.newest(folder)
         for bad, reason in skipped:
             warn(f"{bad}: {reason}; it is passed over")
-        found = path.name if path else ""
+        path = _newer(fallbacks, path, folder, warn) or path
+        found = str(path) if path else ""
         if not found and skipped:
             found = "\0"
     found = processes.broadcast_text(found)
     if found == "\0":
         raise CheckpointError(f"{folder}: no checkpoint is whole; see the warnings above")
-    return folder / found if found else None
+    return Path(found) if found else None
+
+
+def _newer(
+    fallbacks: Sequence[Path], path: Path | None, folder: Path, warn: Callable[[str], None]
+) -> Path | None:
+    """Return the checkpoint of a fallback that was written after ``path``, moved to ``folder``."""
+    others = [checkpoint.newest(place)[0] for place in fallbacks]
+    other = max((o for o in others if o is not None), key=_written, default=None)
+    if other is None or (path is not None and _written(other) <= _written(path)):
+        return None
+    home = folder / other.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        link_or_copy(other, home)
+        if record := read_record(other):
+            checkpoint.write_record(home, record)
+        point_to(home)
+    except OSError as error:
+        warn(f"{other}: is resumed from there; it cannot be copied to {folder}: {error}")
+        return other
+    warn(f"{other}: was saved there while {folder} could not be written, and is resumed from")
+    return home
+
+
+def _written(path: Path) -> str:
+    """Return when a checkpoint was written, as text that sorts."""
+    return str(read_checkpoint(path).get("meta", {}).get("time", ""))
 
 
 def check(path: Path) -> None:

@@ -25,7 +25,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from nlseg.config.text import hide_secrets
-from nlseg.errors import ConfigError
+from nlseg.errors import ConfigError, RunError, UserError
 from nlseg.registry import RUNNERS
 from nlseg.run import build, console, processes, resume
 from nlseg.run.class_weights import fill_class_weights
@@ -238,7 +238,10 @@ class Runner(RunnerProtocol):
         source = Path(self.cfg.filename or f"{self.timestamp}.py")
         folder = Path(self.log_dir if self._train_loop is None else self.work_dir)
         if processes.is_main() and source.resolve() != (folder / source.name).resolve():
-            self.cfg.dump(folder / source.name)
+            try:
+                self.cfg.dump(folder / source.name)
+            except OSError as error:
+                raise UserError(f"{folder}: cannot be written to: {error.strerror}") from None
 
     def train(self) -> nn.Module:
         """Train, from the beginning or from a checkpoint.
@@ -271,6 +274,9 @@ class Runner(RunnerProtocol):
             self.logger.warning(f"stopped: {request.reason}; --resume goes on from here")
             self.call_hook("after_run")
             raise
+        except RunError as error:
+            self.logger.error(f"ends: {error}")
+            raise
         finally:
             self.close()
 
@@ -284,8 +290,9 @@ class Runner(RunnerProtocol):
 
     def _choose_start(self) -> None:
         """Find the checkpoint to resume from, if any, and take over its seed."""
+        self.checkpoints.own(self, self.lock)
         self.resumed = resume.choose_start(
-            self.checkpoints.place(self),
+            self.checkpoints.keeper.places,
             Path(self.work_dir),
             resume=self._resume,
             given=self._path_given(),
@@ -337,6 +344,7 @@ class Runner(RunnerProtocol):
         """End the workers of all loaders and give the run folder back."""
         for loop in (self._train_loop, self._val_loop, self._test_loop):
             shut_down(getattr(loop, "dataloader", None))
+        self.checkpoints.close()
         self.lock.release()
 
     def load_or_resume(self) -> None:

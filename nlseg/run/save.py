@@ -1,24 +1,29 @@
 """When to save, what to keep, and which checkpoint is the best."""
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from mmengine.hooks import Hook
 from torch import Tensor
 
+from nlseg.bounds import Range
 from nlseg.datasets.transforms.decode import file_backend
-from nlseg.errors import ConfigError
+from nlseg.errors import ConfigError, UserError
 from nlseg.files import link_or_copy, sync_folder
 from nlseg.registry import HOOKS
-from nlseg.run import checkpoint, processes
-from nlseg.run.checkpoint import plain
+from nlseg.run import checkpoint, processes, space
+from nlseg.run.checkpoint import SaveError, plain
 from nlseg.run.finite import NonFiniteError
+from nlseg.run.folder import FolderLock
+from nlseg.run.logs import open_again
+from nlseg.run.places import Places, fallback_folders
 from nlseg.run.protocol import RunnerProtocol
 from nlseg.run.state import collect
 from nlseg.weights.files import read_checkpoint
@@ -216,7 +221,6 @@ def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
             yield from _tensors(f"{name}/{key}", item)
 
 
-@dataclass
 class Keeper:
     """Adds checkpoints to a folder; an older one goes when the one that replaces it is durable.
 
@@ -226,34 +230,72 @@ class Keeper:
         most: How many periodic ones to keep; -1 keeps all.
     """
 
-    folder: Path
-    template: str
-    most: int
+    def __init__(self, folder: Path, template: str, most: int) -> None:
+        self.places = Places(folder)
+        self.template, self.most = template, most
+        self.written: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints lie."""
+        return self.places.folder
 
     def add(self, frozen: Mapping[str, Any], path: Path) -> None:
         """Write a checkpoint, point at it, and then drop the periodic ones that are too many.
 
         Args:
             frozen: Plain values that do not change any more.
-            path: File.
+            path: File. Where it belongs to the folder, which cannot be written, it goes to a
+                fallback under the same name.
 
         Raises:
             NonFiniteError: A weight is not finite.
             SaveError: The file cannot be written.
         """
-        write_finite(frozen, path)
-        checkpoint.point_to(path)
+        refuse_non_finite(frozen)
+
+        def write(folder: Path) -> None:
+            checkpoint.save(frozen, folder / path.name)
+            checkpoint.point_to(folder / path.name)
+
+        if path.parent != self.folder:
+            write(path.parent)
+            return
+        place = self.places.put(write, checkpoint.bytes_in(frozen))
+        self.written = place / path.name
+        try:
+            self._drop_old(self.written)
+        except OSError as error:
+            self.places.tell(f"{place}: an old checkpoint cannot be deleted: {error}", place)
+
+    def find(self, name: str) -> Path:
+        """Return where a checkpoint lies: in the folder, or in a fallback."""
+        places = (self.folder, *self.places.used)
+        return next((p / name for p in places if (p / name).exists()), self.folder / name)
+
+    def _drop_old(self, path: Path) -> None:
         number = checkpoint.number_of(path, self.template)
-        if self.most > 0 and number is not None and path.parent == self.folder:
-            checkpoint.prune(self.folder, self.template, keep=self.most, current=number)
+        if self.most > 0 and number is not None:
+            checkpoint.prune(path.parent, self.template, keep=self.most, current=number)
             if self.template != STOPGAP:
-                checkpoint.prune(self.folder, STOPGAP, keep=0, current=1 << 62)
+                checkpoint.prune(path.parent, STOPGAP, keep=0, current=1 << 62)
+        if path.parent == self.folder:
+            for fallback in self.places.used:
+                self._bring_home(fallback)
+
+    def _bring_home(self, fallback: Path) -> None:
+        """Delete a fallback, whose states are older by now, but keep its best checkpoints."""
+        for best in fallback.glob("best_*.pth"):
+            link_or_copy(best, self.folder / best.name)
+            if record := checkpoint.read_record(best):
+                checkpoint.write_record(self.folder / best.name, record)
+        self.places.clear(fallback)
 
     def add_best(
         self,
         whole: Path | None,
         frozen: Mapping[str, Any] | None,
-        better: Sequence[tuple[str, str | None]],
+        better: Sequence[tuple[str, str, str | None]],
         scores: dict[str, float],
     ) -> None:
         """Give a checkpoint that was validated its scores, and its name as the best one.
@@ -261,23 +303,57 @@ class Keeper:
         Args:
             whole: The checkpoint of this very state; None where there is none.
             frozen: The state, to be written where there is none.
-            better: Names of best checkpoints to make, each with that of the one it replaces.
+            better: Scores whose best checkpoint is to be made, each with its name and that of the
+                one it replaces.
             scores: What validation found.
         """
+        whole = self.find(whole.name) if whole else None
         record = checkpoint.read_record(whole) if whole else None
-        for name, before in better:
-            path = self.folder / name
-            if frozen is not None:
-                checkpoint.write_record(path, replace(write_finite(frozen, path), scores=scores))
-            elif whole is not None and record is not None:
-                link_or_copy(whole, path)
-                checkpoint.write_record(path, replace(record, file=name, scores=scores))
-            else:
-                raise checkpoint.SaveError(f"{path}: cannot be made, as {whole} was not written")
-            if before:
-                checkpoint.remove(self.folder / before)
+
+        for key, name, before in better:
+
+            def write(folder: Path, path: str = name) -> None:
+                self._write_best(folder / path, whole, record, frozen, scores)
+
+            size = checkpoint.bytes_in(frozen) if frozen else record.size if record else 0
+            place = self.places.put(write, size)
+            self._drop_best(place / name, key, before)
         if whole is not None and record is not None:
             checkpoint.write_record(whole, replace(record, scores=scores))
+
+    def _write_best(
+        self,
+        path: Path,
+        whole: Path | None,
+        record: checkpoint.Record | None,
+        frozen: Mapping[str, Any] | None,
+        scores: dict[str, float],
+    ) -> None:
+        if frozen is not None:
+            refuse_non_finite(frozen)
+            record = checkpoint.save(frozen, path)
+        elif whole is not None and record is not None:
+            link_or_copy(whole, path)
+        else:
+            raise SaveError(f"{path}: cannot be made, as {whole} was not written")
+        checkpoint.write_record(path, replace(record, file=path.name, scores=scores))
+
+    def _drop_best(self, path: Path, key: str, before: str | None) -> None:
+        """Delete the best checkpoints before this one, those too whose successor was not written.
+
+        Args:
+            path: The new one.
+            key: Its score.
+            before: Name of the one that was noted last.
+        """
+        template = best_name(key, self.template)
+        number = checkpoint.number_of(path, template)
+        for folder in {path.parent, self.folder}:
+            if before:
+                checkpoint.remove(folder / before)
+            for other, old in checkpoint.numbered(folder, template).items():
+                if number is not None and other < number:
+                    checkpoint.remove(old)
 
     def tidy_up(self, path: Path, progress: int) -> None:
         """Drop what a kill between a save and its deletions left behind.
@@ -291,18 +367,26 @@ class Keeper:
             checkpoint.prune(self.folder, self.template, keep=self.most, current=progress)
 
 
-def write_finite(frozen: Mapping[str, Any], path: Path) -> checkpoint.Record:
-    """Write a checkpoint unless a weight is not finite.
+def best_name(key: str, name: str) -> str:
+    """Return the name of the best checkpoint by a score.
+
+    Args:
+        key: The score.
+        name: That of the periodic checkpoint of the same state, or its template.
+    """
+    return f"best_{key}_{name}".replace("/", "_")
+
+
+def refuse_non_finite(frozen: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of which a weight is not finite.
 
     Raises:
         NonFiniteError: One is not; such a state is never saved.
-        SaveError: It cannot be written.
     """
     floats = [value for value in frozen["state_dict"].values() if value.is_floating_point()]
     if floats and not torch.stack(torch._foreach_norm(floats)).isfinite().all():
         iteration = frozen["meta"]["iter"]
         raise NonFiniteError(f"iteration {iteration}: weights are not finite; not saved")
-    return checkpoint.save(frozen, path)
 
 
 def publish(path: Path, keys: Sequence[str], target: Path | None = None) -> Path:
@@ -328,15 +412,42 @@ def publish(path: Path, keys: Sequence[str], target: Path | None = None) -> Path
 
 
 Rule = Literal["greater", "less"]
+_LONGEST_PAUSE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Saves that have failed since the last one that did not.
+
+    Args:
+        error: Why the latest one failed.
+        since: When the first one failed, in seconds of the monotonic clock.
+        next_try: When to try again.
+        attempts: How many have failed.
+    """
+
+    error: OSError
+    since: float
+    next_try: float
+    attempts: int = 1
+
+    @classmethod
+    def after(cls, error: OSError, before: "Trouble | None") -> "Trouble":
+        """Note another failure; pauses double up to a minute."""
+        now, attempts = time.monotonic(), before.attempts + 1 if before else 1
+        pause = min(2.0**attempts, _LONGEST_PAUSE_S)
+        return cls(error, before.since if before else now, now + pause, attempts)
 
 
 @HOOKS.register_module()
 class CheckpointHook(Hook):
     """Save checkpoints that survive a crash, keep the newest and the best.
 
-    A periodic save that fails (disk full) is an error in the log and training continues; the save
-    at the end, or on a request to stop, must succeed. While gradients are accumulated, a save is
-    put off to the next optimizer step, where the state is complete.
+    Before the first iteration one save of the true size is tried, and the room for all files is
+    checked. A save that fails is tried again, then goes to a fallback folder. Where none can be
+    written, training continues for ``save_limit`` minutes with further attempts, and then stops.
+    The save at the end, or on a request to stop, is tried for as long. While gradients are
+    accumulated, a save is put off to the next optimizer step, where the state is complete.
 
     Args:
         interval: Epochs or iterations between checkpoints; -1 saves at the end only.
@@ -357,6 +468,9 @@ class CheckpointHook(Hook):
         published_keys: Entries that a copy for others, written at the end, holds.
         save_begin: First epoch or iteration to save at.
         background: Write files while training continues.
+        fallback_dir: Where checkpoints go when their folder cannot be written; after it, or
+            without it, folders for temporary files are tried, on other file systems first.
+        save_limit: Minutes after which a run stops whose checkpoints can be written nowhere.
 
     Raises:
         ConfigError: Files would go elsewhere than to a local folder.
@@ -384,6 +498,8 @@ class CheckpointHook(Hook):
         published_keys: str | Sequence[str] | None = None,
         save_begin: int = 0,
         background: bool = False,
+        fallback_dir: str | None = None,
+        save_limit: Annotated[float, Range(0)] = 10.0,
     ) -> None:
         where = file_backend("CheckpointHook", backend_args, file_client_args)
         if where is not None and where.get("backend") != "local":
@@ -404,16 +520,51 @@ class CheckpointHook(Hook):
         self.saver = Saver(background)
         self.saved: tuple[int, Path] | None = None
         self.put_off: int | None = None
-        self.prepared = False
+        self.prepared = self.tried = False
+        self.fallback_dir, self.save_limit_s = fallback_dir, 60 * save_limit
+        self.trouble: Trouble | None = None
+        self.gave_up = False
 
     def place(self, runner: RunnerProtocol) -> Path:
         """Return the folder that checkpoints go to."""
         return place_of(self, Path(runner.work_dir))
 
+    def fallbacks(self, runner: RunnerProtocol) -> list[Path]:
+        """Return the folders that stand in for that of the checkpoints, the best one first."""
+        return fallback_folders(self.place(runner), self.fallback_dir)
+
+    def own(self, runner: RunnerProtocol, lock: FolderLock) -> None:
+        """Take the folder that checkpoints go to; nobody else may write there.
+
+        Args:
+            runner: The runner.
+            lock: That of the run folder.
+
+        Raises:
+            UserError: Another run writes there.
+        """
+        folder = self.place(runner)
+        folder.mkdir(parents=True, exist_ok=True)
+        if processes.is_main() and lock.path.parent.resolve() != folder.resolve():
+            lock = FolderLock(folder)
+            if warning := lock.acquire():
+                runner.logger.warning(warning)
+        self.keeper.places = Places(
+            folder, self.fallbacks(runner), lock, runner.logger.warning,
+            lambda: open_again(runner.logger),
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Wait until everything is written, and give the folders back."""
+        self.saver.wait()
+        self.keeper.places.close()
+
     def before_train(self, runner: RunnerProtocol) -> None:
-        """Find the folder, and take over the best scores of a run that is resumed."""
-        self.keeper.folder = self.place(runner)
-        self.keeper.folder.mkdir(parents=True, exist_ok=True)
+        """Take over the best scores of a run that is resumed, and try a save.
+
+        Raises:
+            UserError: No checkpoint can be written, or there is no room for those to come.
+        """
         self.best.kept = runner.state.best
         resumed, progress = runner.resumed, self._progress(runner)
         if resumed.path is not None:
@@ -422,6 +573,47 @@ class CheckpointHook(Hook):
                 self.keeper.tidy_up(resumed.path, progress)
         if resumed.scores and self.best.keys:
             self._note_best(resumed.scores, progress)
+        if not self.tried:
+            self.tried = True
+            self._try_out(runner)
+
+    def _try_out(self, runner: RunnerProtocol) -> None:
+        """Find out before the first iteration whether checkpoints can be written."""
+        refusal = ""
+        if processes.is_main():
+            runner.control.watch("saving")
+            state = plain(self._collect(runner, runner.iter, runner.epoch))
+            try:
+                self.keeper.places.enter()
+                found = space.check(self._budget(runner, state), state)
+                fallback = next(iter(self.keeper.places.fallbacks), None)
+                then = f"; if they cannot be written there: {fallback}" if fallback else ""
+                runner.logger.info(f"{found}{then}")
+            except UserError as error:
+                refusal = str(error)
+        if refusal := processes.broadcast_text(refusal):
+            raise UserError(refusal)
+        runner.control.watch("start")
+
+    def _budget(self, runner: RunnerProtocol, state: Mapping[str, Any]) -> space.Budget:
+        goal = runner.max_epochs if self.by_epoch else runner.max_iters
+        planned = (
+            max((goal - self._progress(runner)) // self.interval, 1) if self.interval > 0 else 1
+        )
+        kept = min(self.keeper.most, planned) if self.keeper.most > 0 else 1
+        optimizer = getattr(runner.optim_wrapper, "optimizer", None)
+        missing = space.optimizer_growth(optimizer) if self.save_optimizer else 0
+        inodes = {path.stat().st_ino for path in self.keeper.folder.glob("*.pth")}
+        return space.Budget(
+            self.keeper.folder,
+            size=checkpoint.bytes_in(state) + missing,
+            missing=missing,
+            kept=kept,
+            best=len(self.best.keys),
+            present=min(len(inodes), kept + len(self.best.keys)),
+            more=planned - kept if self.keeper.most <= 0 else 0,
+            background=self.saver.background,
+        )
 
     def _progress(self, runner: RunnerProtocol) -> int:
         return runner.epoch if self.by_epoch else runner.iter
@@ -440,6 +632,20 @@ class CheckpointHook(Hook):
             self._save_or_put_off(runner, number, done, runner.epoch)
         elif not self.by_epoch and (self._on_interval(done) or last):
             self._save_or_put_off(runner, done, done, runner.epoch)
+        elif self.trouble is not None:
+            self._think_again(runner, self.trouble)
+
+    def _think_again(self, runner: RunnerProtocol, trouble: Trouble) -> None:
+        """While saving fails: ask all processes for another attempt, or for an end of the run."""
+        now = time.monotonic()
+        if now - trouble.since > self.save_limit_s and not self.gave_up:
+            self.gave_up = True
+            runner.control.requests.ask(
+                f"no checkpoint could be written for {(now - trouble.since) / 60:.1f} minutes"
+            )
+        elif now > trouble.next_try:
+            self.trouble = replace(trouble, next_try=now + _LONGEST_PAUSE_S)
+            runner.control.agreement.ask_to_save()
 
     def after_train_epoch(self, runner: RunnerProtocol) -> None:
         """Save after the epoch where that is due."""
@@ -461,6 +667,23 @@ class CheckpointHook(Hook):
         self.put_off = None
         last = iteration == runner.max_iters
         self.save(runner, self.keeper.template.format(number), iteration, epoch, must=last)
+        if self.trouble is not None:
+            self._think_again(runner, self.trouble)
+
+    def save_again(self, runner: RunnerProtocol, iteration: int | None = None) -> None:
+        """Between two iterations: try once more to save, after saves that have failed.
+
+        Args:
+            runner: The runner.
+            iteration: Iterations trained, where the loop has not counted the present one yet.
+        """
+        iteration = runner.iter if iteration is None else iteration
+        if self.saved is None or self.saved[0] != iteration:
+            self.save(runner, self._unscheduled(iteration), iteration, runner.epoch, must=False)
+
+    def _unscheduled(self, iteration: int) -> str:
+        """Return the name of a checkpoint that is written at any iteration."""
+        return (STOPGAP if self.by_epoch else self.keeper.template).format(iteration)
 
     def save_now(self, runner: RunnerProtocol, iteration: int | None = None) -> Path | None:
         """Save the state between two iterations, unless that has just been done.
@@ -474,10 +697,10 @@ class CheckpointHook(Hook):
         """
         iteration = runner.iter if iteration is None else iteration
         if self.saved is None or self.saved[0] != iteration:
-            name = STOPGAP if self.by_epoch else self.keeper.template
-            self.save(runner, name.format(iteration), iteration, runner.epoch, must=True)
+            name = self._unscheduled(iteration)
+            self.save(runner, name, iteration, runner.epoch, must=True)
         self.finish(runner, must=True)
-        return self.saved[1] if self.saved else None
+        return self.keeper.find(self.saved[1].name) if self.saved else None
 
     def save(
         self, runner: RunnerProtocol, name: str, iteration: int, epoch: int, *, must: bool
@@ -489,14 +712,52 @@ class CheckpointHook(Hook):
             name: File name.
             iteration: Iterations trained.
             epoch: Epochs trained.
-            must: Whether a failure ends training.
+            must: Whether to try on until the limit of time, and then to end training.
+
+        Raises:
+            SaveError: It must be written, and could be written nowhere.
         """
         runner.control.watch("saving")
         runner.logger.info(f"Saving checkpoint {name} at iteration {iteration}")
         path = self.keeper.folder / name
-        written = self.write(runner, path, iteration, epoch, must=must)
+        started, again = time.monotonic(), True
+        while again:
+            written = self.write(runner, path, iteration, epoch, must=False)
+            again = must and self._is_to_try_again(runner, started)
         if self._wait_for_writer(written, must):
             self.saved = (iteration, path)
+
+    def _is_to_try_again(self, runner: RunnerProtocol, started: float) -> bool:
+        """Wait until a save is over, and a while where it has failed; the same on all processes.
+
+        Raises:
+            SaveError: It has failed for too long; the error of process 0 tells why.
+        """
+        self.saver.wait()
+        self.report()
+        runner.control.watch("saving")
+        trouble, now = self.trouble, time.monotonic()
+        over = self.gave_up or now - started > self.save_limit_s
+        verdict = torch.tensor(0 if trouble is None else 2 if over else 1)
+        verdict = processes.broadcast(verdict)
+        if verdict == 2:
+            raise SaveError(
+                f"no checkpoint could be written for {(now - trouble.since) / 60:.1f} minutes: "
+                f"{trouble.error}; {self._what_there_is()}"
+                if trouble
+                else ""
+            )
+        if trouble is not None:
+            time.sleep(max(trouble.next_try - now, 0))
+        return bool(verdict == 1)
+
+    def _what_there_is(self) -> str:
+        """Say which whole checkpoint this run has; each file is read for that."""
+        for folder in (self.keeper.folder, *self.keeper.places.used):
+            path = checkpoint.newest(folder)[0]
+            if path is not None:
+                return f"the newest whole checkpoint is {path}"
+        return "there is no whole checkpoint of this run"
 
     def write(
         self,
@@ -537,7 +798,26 @@ class CheckpointHook(Hook):
             return True
         state = self._collect(runner, iteration, epoch, optimizer, schedule, extra)
         frozen = self.saver.freeze(state)
-        return self._submit(runner, partial(self.keeper.add, frozen, path), must)
+        if must:
+            self.saver.run(partial(self.keeper.add, frozen, path))
+        else:
+            self.saver.run(partial(self._add, frozen, path))
+        self.report()
+        return self.trouble is None
+
+    def _add(self, frozen: Mapping[str, Any], path: Path) -> None:
+        """Write a checkpoint and note how that went."""
+        try:
+            self.keeper.add(frozen, path)
+            self.trouble = None
+        except OSError as error:
+            first = self.trouble is None
+            self.trouble = Trouble.after(error, self.trouble)
+            if first:
+                self.keeper.places.say(
+                    f"{error}; {self._what_there_is()}; training goes on for "
+                    f"{self.save_limit_s / 60:g} minutes at most while saving fails"
+                )
 
     def _collect(
         self,
@@ -556,17 +836,6 @@ class CheckpointHook(Hook):
             schedule=self.save_param_scheduler if schedule is None else schedule,
             extra=extra,
         )
-
-    def _submit(self, runner: RunnerProtocol, job: Job, must: bool) -> bool:
-        try:
-            self.saver.run(job)
-        except OSError as error:
-            if must:
-                raise
-            runner.logger.error(f"{error}; training goes on")
-            return False
-        self.report(runner, must=False)
-        return True
 
     def _wait_for_writer(self, written: bool, must: bool) -> bool:
         """Let the other processes wait where the writer does, so that no time limit is met."""
@@ -588,39 +857,74 @@ class CheckpointHook(Hook):
             frozen = None
             if better and whole is None:
                 frozen = self.saver.freeze(self._collect(runner, runner.iter, runner.epoch))
-            job = partial(self.keeper.add_best, whole, frozen, better, scores)
-            self._submit(runner, job, must=False)
+            self.saver.run(partial(self._add_best, whole, frozen, better, scores))
+            self.report()
         self._wait_for_writer(True, False)
-        for name, _ in better:
+        for _, name, _ in better:
             runner.logger.info(f"Best so far: {name}")
 
-    def _note_best(self, scores: dict[str, float], progress: int) -> list[tuple[str, str | None]]:
+    def _add_best(
+        self,
+        whole: Path | None,
+        frozen: Mapping[str, Any] | None,
+        better: Sequence[tuple[str, str, str | None]],
+        scores: dict[str, float],
+    ) -> None:
+        try:
+            self.keeper.add_best(whole, frozen, better, scores)
+        except OSError as error:
+            text = f"{error}; the new best checkpoint is missing"
+            self.keeper.places.tell(text, about="best")
+
+    def _note_best(
+        self, scores: dict[str, float], progress: int
+    ) -> list[tuple[str, str, str | None]]:
         noted = []
         for key in self.best.improved(scores):
-            name = f"best_{key}_{self.keeper.template.format(progress)}".replace("/", "_")
-            noted.append((name, self.best.keep(key, scores[key], name, progress)))
+            name = best_name(key, self.keeper.template.format(progress))
+            noted.append((key, name, self.best.keep(key, scores[key], name, progress)))
         return noted
 
-    def report(self, runner: RunnerProtocol, *, must: bool) -> None:
-        """Log saves in the background that failed; where they must not, raise."""
-        for error in self.saver.failures(wait=must):
-            if must:
-                raise error
-            runner.logger.error(f"{error}; training goes on")
+    def report(self, *, wait: bool = False) -> None:
+        """Raise what failed in the background for another reason than the file system.
+
+        Args:
+            wait: Whether to wait until everything is written.
+        """
+        for error in self.saver.failures(wait=wait):
+            raise error
 
     def finish(self, runner: RunnerProtocol, *, must: bool) -> None:
-        """Wait until everything is written."""
+        """Wait until everything is written.
+
+        Args:
+            runner: The runner.
+            must: Whether to save the present state where the latest save has failed.
+
+        Raises:
+            SaveError: It must, and could be written nowhere.
+        """
         runner.control.watch("saving")
-        self.report(runner, must=must)
+        self.report(wait=True)
+        if must and processes.any_of(self.trouble is not None):
+            name = self._unscheduled(runner.iter)
+            self.save(runner, name, runner.iter, runner.epoch, must=True)
         self._wait_for_writer(True, True)
 
     def after_train(self, runner: RunnerProtocol) -> None:
         """Finish writing; publish the last and the best checkpoints where that was asked for."""
         self.finish(runner, must=True)
-        if self.published_keys and processes.is_main():
+        if not processes.is_main():
+            return
+        if self.keeper.places.used:
+            runner.logger.warning(
+                f"{self.keeper.folder}: could not be written in the end; the newest checkpoint is "
+                f"{self.keeper.written}"
+            )
+        if self.published_keys:
             names = {entry["file"] for entry in self.best.kept.values()}
-            last = [self.saved[1]] if self.saved and self.save_last else []
-            for path in [*last, *(self.keeper.folder / name for name in sorted(names))]:
+            names |= {self.saved[1].name} if self.saved and self.save_last else set()
+            for path in map(self.keeper.find, sorted(names)):
                 published = publish(path, self.published_keys)
                 runner.logger.info(f"{path.name} is published as {published.name}")
 

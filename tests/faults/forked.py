@@ -16,7 +16,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from nlseg.errors import UserError
+from nlseg.errors import RunError, UserError
 from nlseg.registry import HOOKS
 from nlseg.run.runner import Runner
 
@@ -67,11 +67,17 @@ class Child:
     Args:
         config: What to train.
         prepare: Called in the child before training, to set limits and the like.
+        log_dir: Where its output goes; its run folder when not given.
     """
 
-    def __init__(self, config: Config, prepare: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        prepare: Callable[[], None] | None = None,
+        log_dir: Path | None = None,
+    ) -> None:
         config = config.copy()
-        log = Path(config.work_dir)
+        log = log_dir or Path(config.work_dir)
         log.mkdir(parents=True, exist_ok=True)
         self.reader, writer = os.pipe()
         config.custom_hooks = [*config.get("custom_hooks", []), {"type": "Beat", "pipe": writer}]
@@ -122,9 +128,9 @@ def _train_and_leave(config: Config, log: Path, prepare: Callable[[], None] | No
         code = 0
     except SystemExit as left:
         code = int(left.code or 0)
-    except UserError as error:
+    except (UserError, RunError) as error:
         os.write(2, f"error: {error}\n".encode())
-        code = 2
+        code = 2 if isinstance(error, UserError) else 1
     except BaseException:
         os.write(2, traceback.format_exc().encode())
     finally:

@@ -1,5 +1,4 @@
 import random
-import resource
 import signal
 import time
 from pathlib import Path
@@ -7,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nlseg.run import checkpoint
+from nlseg.run import checkpoint, places
+from tests.faults import saving  # noqa: F401 - registers HarmDisk
 from tests.faults.forked import Child, resumed, train_forked
 from tests.faults.kills import (
     LAST,
@@ -48,8 +48,11 @@ def test_damaged_checkpoint_costs_only_time(tmp_path: Path, reference: Path, har
     assert damage_and_go_on(tmp_path, reference, harm).lost == 0
 
 
-def test_disk_full_costs_only_time(tmp_path: Path, reference: Path) -> None:
-    config = hard_config(tmp_path)
+def test_disk_full_costs_only_time(
+    tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "PAUSES_S", (0.01,))
+    config = hard_config(tmp_path, **{"default_hooks.checkpoint.save_limit": 0.0})
     child = Child(config)
     child.wait_for_beats(10)
     child.signal(signal.SIGTERM)
@@ -58,10 +61,10 @@ def test_disk_full_costs_only_time(tmp_path: Path, reference: Path) -> None:
     assert before is not None
     data = before.read_bytes()
 
-    def fill_disk() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-
-    assert train_forked(resumed(config), fill_disk) == 1  # all periodic saves and the last fail
+    harmed = resumed(config)  # all saves fail from here on
+    harm = {"type": "HarmDisk", "disk": str(tmp_path), "plan": [(13, "limit_files")]}
+    harmed.custom_hooks = [*config.custom_hooks, harm]
+    assert train_forked(harmed) == 1
     log = (tmp_path / "child.log").read_text()
     assert "cannot be written: File too large" in log
     assert "MiB are needed" in log

@@ -34,7 +34,7 @@ TABLE = {
         "datasets", "weights",
     ],
     "run": [
-        "errors", "bounds", "structures", "registry", "files", "table", "ops", "models",
+        "errors", "bounds", "structures", "registry", "files", "memory", "table", "ops", "models",
         "datasets", "evaluation", "visualization", "weights", "config",
     ],
     "api": [
