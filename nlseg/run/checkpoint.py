@@ -23,7 +23,8 @@ from torch import Tensor
 
 from nlseg.errors import CheckpointError, RunError
 from nlseg.files import replace_file, sha256_of
-from nlseg.weights.files import read_checkpoint
+from nlseg.weights import files
+from nlseg.weights.files import read_checkpoint, record_checksum
 
 
 class SaveError(RunError, OSError):
@@ -138,17 +139,18 @@ def record_path(path: Path) -> Path:
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write the JSON beside a checkpoint."""
-    text = json.dumps({**asdict(record), "written": time.strftime("%Y-%m-%dT%H:%M:%S%z")}, indent=1)
+    """Write the JSON beside a checkpoint, with a checksum of itself."""
+    values = {**asdict(record), "written": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    text = json.dumps({**values, "crc32": record_checksum(values)}, indent=1)
     replace_file(record_path(path), lambda file: file.write(text.encode()))
 
 
 def read_record(path: Path) -> Record | None:
     """Read the JSON beside a checkpoint; None where there is none or it is damaged."""
+    values = files.read_record(path)
     try:
-        values = json.loads(record_path(path).read_text())
         return Record(**{name: values[name] for name in Record.__dataclass_fields__})
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return None
 
 
@@ -185,16 +187,19 @@ def _own_tensor(tensor: Tensor) -> Tensor:
 
 
 POINTER = "last_checkpoint"
-_ABSENT = object()
 
 
 def damage(path: Path) -> str | None:
-    """Say what is wrong with a checkpoint file, or None when size and hash hold."""
-    record = read_record(path)
+    """Say what is wrong with a checkpoint file, or None when it is whole.
+
+    Its size and hash are compared with the JSON beside it. Without one, or with a damaged one, the
+    file speaks for itself: each of its entries carries a checksum.
+    """
     if not path.is_file():
         return "is not there"
+    record = read_record(path)
     if record is None:
-        return f"has no readable {record_path(path).name} beside it, so it cannot be checked"
+        return broken_entry(path)
     size = path.stat().st_size
     if size != record.size:
         return f"has {size} bytes instead of {record.size}"
@@ -256,8 +261,8 @@ def newest(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
     """Find the newest whole checkpoint that a run can be resumed from.
 
     Asked in this order: the one that ``last_checkpoint`` names, older ones, and at last newer ones,
-    which belong to a run that was started again from an earlier point. Only where none of these
-    matches its JSON, one without a JSON is taken.
+    which belong to a run that was started again from an earlier point. The JSON beside a file makes
+    this faster; a file without one is read instead.
 
     Returns:
         The file, or None, and the files passed over, each with the reason.
@@ -273,23 +278,17 @@ def newest(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
         if record is not None and not record.resumable:
             continue
         reason = damage(path)
-        if reason is None:
+        if reason is None and (record is not None or is_resumable(path)):
             return path, skipped
-        skipped.append((path, reason))
-    for path, _ in skipped:
-        if records.get(path, _ABSENT) is None and reads_whole(path):
-            return path, [item for item in skipped if item[0] != path]
+        if reason is not None:
+            skipped.append((path, reason))
     return None, skipped
 
 
-def reads_whole(path: Path) -> bool:
-    """Return whether a checkpoint without a JSON beside it can be read and resumed from.
-
-    A kill right after the first checkpoint got its name leaves such a file. Every entry's checksum
-    is compared.
-    """
+def is_resumable(path: Path) -> bool:
+    """Return whether a checkpoint without a JSON beside it can be read and resumed from."""
     try:
-        return broken_entry(path) is None and "optimizer" in read_checkpoint(path)
+        return "optimizer" in read_checkpoint(path)
     except CheckpointError:
         return False
 

@@ -15,6 +15,13 @@ from nlseg.errors import CheckpointError, ConfigError
 from nlseg.files import link_or_copy
 from nlseg.run import checkpoint, processes
 from nlseg.run.checkpoint import point_to, read_record
+from nlseg.run.content import (
+    check_average,
+    check_meta,
+    check_optimizers,
+    check_schedulers,
+    restoring,
+)
 from nlseg.run.folder import set_aside
 from nlseg.run.logs import restore_values
 from nlseg.run.loop import TrainLoop
@@ -23,6 +30,7 @@ from nlseg.run.processes import restart_count
 from nlseg.run.protocol import RunnerProtocol
 from nlseg.run.state import describe_settings, hooks_with_state
 from nlseg.table import format_table
+from nlseg.weights.fields import mapping
 from nlseg.weights.files import read_checkpoint
 from nlseg.weights.fitting import load_strictly, load_what_fits, weights_in
 
@@ -178,11 +186,8 @@ def check(path: Path) -> None:
         CheckpointError: It does.
     """
     reason = None
-    if processes.is_main() and path.is_file():
-        if read_record(path) is not None:
-            reason = checkpoint.damage(path)
-        elif zipfile.is_zipfile(path):
-            reason = checkpoint.broken_entry(path)
+    if processes.is_main() and path.is_file() and (read_record(path) or zipfile.is_zipfile(path)):
+        reason = checkpoint.damage(path)
     if text := processes.broadcast_text(reason or ""):
         raise CheckpointError(f"{path}: {text}; see what else is in {path.parent}")
 
@@ -194,12 +199,12 @@ def read(path: Path) -> Resumed:
         CheckpointError: It cannot be read, or holds weights only.
     """
     content = read_checkpoint(path)
-    meta = content.get("meta", {})
-    if "optimizer" not in content or not isinstance(meta, Mapping) or "iter" not in meta:
+    if "optimizer" not in content:
         raise CheckpointError(
             f"{path}: holds weights but no optimizer, so no run can go on from it; to start a new "
             "run from these weights use load_from instead of resume"
         )
+    meta = check_meta(content, str(path))
     record = read_record(path)
     scores = record.scores if record is not None and record.iter == meta["iter"] else {}
     return Resumed(path, content, scores)
@@ -220,25 +225,39 @@ def restore(runner: RunnerProtocol, resumed: Resumed) -> None:
     changes = changed(before, describe_settings(runner)) if before else {}
     if changes:
         runner.logger.warning(f"settings that have changed:\n{table(changes)}")
-    _restore_place(runner, meta, source, validated=bool(resumed.scores))
-    runner.call_hook("after_load_checkpoint", checkpoint=content)
-    load_strictly(processes.unwrap(runner.model), weights_in(content, source), source)
     anew = schedule_changed(changes) or not before
+    states = None if anew else content.get("param_schedulers")
+    if states is not None and runner.param_schedulers is not None:
+        check_schedulers(runner.param_schedulers, states, source, "param_schedulers")
+    check_average(content, source)
+    _restore_place(runner, meta, source, validated=bool(resumed.scores))
+    with restoring(source, "ema_state_dict, or what a hook reads"):
+        runner.call_hook("after_load_checkpoint", checkpoint=content)
+    load_strictly(processes.unwrap(runner.model), weights_in(content, source), source)
+    entries = meta.get("optimizer_entries")
+    check_optimizers(runner.optim_wrapper, content["optimizer"], entries, source)
     _restore_optimizer(runner.optim_wrapper, content["optimizer"], source, anew=anew)
     if runner.param_schedulers is not None:
-        states = content.get("param_schedulers")
-        if anew or states is None:
+        if states is None:
             _replay(runner)
         else:
             _load_schedulers(runner.param_schedulers, states)
-    for name, hook in hooks_with_state(runner).items():
-        if name in content.get("hooks", {}):
-            hook.load_state_dict(content["hooks"][name])
-    for key, value in content.get("message_hub", {}).get("runtime_info", {}).items():
-        if isinstance(value, (bool, int, float, str)):
-            runner.message_hub.update_info(key, value)
+    _restore_hooks(runner, content, source)
     restore_values(runner.message_hub, meta.get("recent", {}))
     resumed.content = {}
+
+
+def _restore_hooks(runner: RunnerProtocol, content: Mapping[str, Any], source: str) -> None:
+    """Restore what hooks keep, and the facts that they share."""
+    states = mapping(content, "hooks", source)
+    for name, hook in hooks_with_state(runner).items():
+        if name in states:
+            with restoring(source, f"hooks.{name}"):
+                hook.load_state_dict(states[name])
+    infos = mapping(mapping(content, "message_hub", source), "message_hub.runtime_info", source)
+    for key, value in infos.items():
+        if isinstance(key, str) and isinstance(value, (bool, int, float, str)):
+            runner.message_hub.update_info(key, value)
 
 
 def _restore_place(
@@ -270,10 +289,8 @@ def _restore_optimizer(wrapper: Any, state: dict[str, Any], source: str, *, anew
         {key: value for key, value in group.items() if key != "params"}
         for group in _groups(wrapper)
     ]
-    try:
+    with restoring(source, "optimizer"):
         wrapper.load_state_dict(dict(state))
-    except (ValueError, KeyError) as error:
-        raise CheckpointError(f"{source}: its optimizer does not fit: {error}") from error
     for group, values in zip(_groups(wrapper), fresh, strict=True):
         group.update({key: v for key, v in values.items() if anew or key in _FRESH})
 

@@ -16,6 +16,7 @@ import torch
 from mmengine.optim import OptimWrapper
 
 import nlseg
+from nlseg.errors import CheckpointError
 from nlseg.run import processes
 from nlseg.run.checkpoint import plain
 from nlseg.run.loaders import batch_size_of
@@ -89,6 +90,11 @@ class RunState:
         self.first_sample = 0
         if epoch_length is not None:
             self.iteration = self._iteration_now(meta.get("settings", {}), epoch_length)
+            if not 0 <= self.iteration - self.epoch * epoch_length <= epoch_length:
+                raise CheckpointError(
+                    f"meta.epoch: {self.epoch} epochs of {epoch_length} iterations do not fit to "
+                    f"meta.iter {self.iteration}; the file was changed"
+                )
         elif "samples" in meta:
             self.first_sample = int(meta["samples"]) - self.samples_after(self.iteration)
 
@@ -139,12 +145,20 @@ def collect(
     }
     if optimizer and isinstance(runner.optim_wrapper, OptimWrapper):
         checkpoint["optimizer"] = runner.optim_wrapper.state_dict()
+        checkpoint["meta"]["optimizer_entries"] = _entries(checkpoint["optimizer"])
     if schedule and runner.param_schedulers is not None:
         checkpoint["param_schedulers"] = _scheduler_states(runner.param_schedulers)
     if hooks := hook_states(runner):
         checkpoint["hooks"] = hooks
     runner.call_hook("before_save_checkpoint", checkpoint=checkpoint)
     return checkpoint
+
+
+def _entries(state: Mapping[str, Any]) -> int:
+    """Count the parameters of which an optimizer, or one of several by name, keeps something."""
+    own = state.get("state")
+    parts = [own] if own is not None else [part.get("state", {}) for part in state.values()]
+    return sum(map(len, parts))
 
 
 def _origin(runner: RunnerProtocol) -> dict[str, Any]:

@@ -144,11 +144,38 @@ def check_optimizer(
     if not isinstance(state.get("state"), Mapping):
         raise _wrong(state.get("state"), f"{place}.state", "a dict", source)
     shaped = type(optimizer).__module__.startswith("torch.optim.")
-    for key, entry in state["state"].items():
-        where = f"{place}.state[{shorten(key)}]"
+    _check_entries(state["state"], parameters, shaped, f"{place}.state", source)
+
+
+def _check_entries(
+    entries: Mapping[Any, Any],
+    parameters: Mapping[Any, Tensor],
+    shaped: bool,
+    place: str,
+    source: str,
+) -> None:
+    """Check what is kept for each parameter; of PyTorch's own optimizers shapes and names, too."""
+    for key, entry in entries.items():
+        where = f"{place}[{shorten(key)}]"
         if key not in parameters:
             raise CheckpointError(f"{source}: {where}: belongs to no parameter")
         _check_entry(entry, parameters[key].shape if shaped else None, where, source)
+    if shaped:
+        _check_names(entries, place, source)
+
+
+def _check_names(entries: Mapping[Any, Mapping[Any, Any]], place: str, source: str) -> None:
+    """Refuse a state of which some parameters lack what others have."""
+    present = {
+        key: {n for n, v in entry.items() if v is not None} for key, entry in entries.items()
+    }
+    every = set().union(*present.values())
+    for key, names in present.items():
+        if missing := every - names:
+            name = shorten(min(map(str, missing)))
+            raise CheckpointError(
+                f"{source}: {place}[{shorten(key)}].{name}: is missing, other parameters have it"
+            )
 
 
 def _check_entry(entry: Any, shape: torch.Size | None, place: str, source: str) -> None:

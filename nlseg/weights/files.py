@@ -11,6 +11,8 @@ import datetime
 import json
 import re
 import stat
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -140,11 +142,30 @@ def _is_date(digits: str) -> bool:
 
 
 def _record(path: Path) -> tuple[int, str] | None:
-    """Return size and SHA-256 from the JSON beside a checkpoint; None where none can be read."""
+    """Return size and SHA-256 from the JSON beside a checkpoint; None where none can be used."""
+    values = read_record(path)
+    size, digest = values.get("size"), values.get("sha256")
+    if not isinstance(size, int) or not isinstance(digest, str):
+        return None
+    return (size, digest) if re.fullmatch("[0-9a-f]{64}", digest) else None
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read the JSON that nlseg writes beside a checkpoint.
+
+    Returns:
+        Its values; nothing where there is none, or it is damaged: where it holds a checksum of
+        itself that does not match.
+    """
     try:
         values = json.loads(path.with_name(f"{path.name}.json").read_text())
-        size, digest = values["size"], values["sha256"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    whole = isinstance(size, int) and isinstance(digest, str)
-    return (size, digest) if whole and re.fullmatch("[0-9a-f]{64}", digest) else None
+        values = dict(values)
+    except (OSError, ValueError, TypeError, RecursionError):
+        return {}
+    own = values.pop("crc32", None)
+    return values if own is None or own == record_checksum(values) else {}
+
+
+def record_checksum(values: Mapping[str, Any]) -> str:
+    """Return the checksum of the values of a checkpoint's JSON, which stands in it as crc32."""
+    return f"{zlib.crc32(json.dumps(values, sort_keys=True).encode()):08x}"

@@ -112,20 +112,44 @@ def test_absolute_pointer_of_mmengine_is_read_by_its_name(tmp_path: Path) -> Non
     assert checkpoint.newest(tmp_path)[0] == path
 
 
-@pytest.mark.parametrize("harm", ["empty", "short", "flip", "gone", "no record"])
+@pytest.mark.parametrize("harm", ["empty", "short", "flip", "gone"])
 def test_damaged_newest_is_passed_over_and_named(tmp_path: Path, harm: str) -> None:
     older, newer = make(tmp_path, 1), make(tmp_path, 2)
     checkpoint.point_to(newer)
     data = bytearray(newer.read_bytes())
     if harm == "gone":
         newer.unlink()
-    elif harm == "no record":
-        checkpoint.record_path(newer).unlink()
     else:
         data[len(data) // 2] ^= 1
         newer.write_bytes({"empty": b"", "short": data[:-9], "flip": data}[harm])
     found, skipped = checkpoint.newest(tmp_path)
     assert found == older
+    assert [path for path, _ in skipped] == [newer]
+
+
+@pytest.mark.parametrize("harm", ["gone", "empty", "cut off", "one digit", "of another type"])
+def test_damaged_record_loses_nothing(tmp_path: Path, harm: str) -> None:
+    make(tmp_path, 1)
+    newer = make(tmp_path, 2)
+    checkpoint.point_to(newer)
+    record = checkpoint.record_path(newer)
+    text = record.read_text()
+    digest = json.loads(text)["sha256"]
+    other = ("0" if digest[0] != "0" else "1") + digest[1:]
+    record.write_text(
+        {
+            "gone": "", "empty": "", "cut off": text[:40], "one digit": text.replace(digest, other),
+            "of another type": "[1]",
+        }[harm]
+    )  # fmt: skip
+    if harm == "gone":
+        record.unlink()
+    assert checkpoint.newest(tmp_path) == (newer, [])
+    data = bytearray(newer.read_bytes())
+    data[data.index(torch.full((50,), 2.0).numpy().tobytes())] ^= 1
+    newer.write_bytes(data)  # the file itself is still verified
+    found, skipped = checkpoint.newest(tmp_path)
+    assert found == tmp_path / "iter_1.pth"
     assert [path for path, _ in skipped] == [newer]
 
 
