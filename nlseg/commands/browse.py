@@ -2,7 +2,9 @@
 
     nlseg browse gcnet_r50-d8_4xb4-80k_ade20k-512x512
 
-Writes one picture (samples.png) and one page (samples.html) below --out; needs no display.
+Writes one picture (samples.png), one page (samples.html) and, for a click on the page, the pictures
+at full size below --out; needs no display. The last picture of a row is the tensor that the network
+gets, padding included.
 """
 
 import argparse
@@ -48,13 +50,14 @@ def browse(args: argparse.Namespace) -> None:
     from nlseg.visualization.pages import browse_page
     from nlseg.visualization.pictures import contact_sheet, write_picture
 
+    folder = Path(args.out or Path("work_dirs/browse") / Path(args.config).stem)
     browser = Browser(
         load_config(args.config, args.overrides, allow_unknown=args.allow_unknown_keys),
         args.split,
         args.seed,
+        full_size=folder / "full",
     )
     rows = list(tqdm(browser.rows(args.num, args.draws), total=args.num, disable=None))
-    folder = Path(args.out or Path("work_dirs/browse") / Path(args.config).stem)
     title = f"{Path(args.config).stem}, {args.split}"
     legend: dict[str, Any] = {"classes": browser.classes, "palette": browser.palette}
     write_picture(folder / "samples.png", contact_sheet(rows, title=title, **legend))

@@ -78,7 +78,7 @@ def train(args: argparse.Namespace) -> None:
     if args.auto_batch:
         fit_batch_size(cfg)
     if args.dry_run:
-        print(report(dry_run(cfg)))
+        print(report(dry_run(cfg, progress=True)))
         return
     with processes.one_voice(args.launcher):
         runner = Runner.build(cfg)

@@ -73,7 +73,11 @@ def _batch_size(config: Any) -> list[KeyPath]:
 
 
 def _learning_rate(config: Any) -> list[KeyPath]:
-    return keys_below(config, "lr", "optim_wrapper", "optimizer")
+    """List the rates of the optimizer, and in the variable ``optimizer`` those that it copies."""
+    paths = keys_below(config, "lr", "optim_wrapper")
+    rates = [at(config, path) for path in paths]
+    copied = keys_below(config, "lr", "optimizer")
+    return paths + [path for path in copied if not paths or at(config, path) in rates]
 
 
 def _workers(config: Any) -> list[KeyPath]:

@@ -16,7 +16,8 @@ TOOL_KEYS = (
 """What the commands and the inference API read; ``custom`` holds whatever the user likes."""
 
 OWN_KEYS = (
-    "activation_checkpointing", "channels_last", "efficient_conv_bn_eval", "find_unused_parameters",
+    "activation_checkpointing", "channels_last", "data_check", "efficient_conv_bn_eval",
+    "find_unused_parameters",
     "load_finite", "load_strict", "max_time", "model_wrapper_cfg", "non_finite", "tf32",
     "time_limits",
 )  # fmt: skip

@@ -1,17 +1,20 @@
 """Samples of a data set as pictures: as they are stored, and as the pipeline returns them."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from mmengine.config import Config
 from numpy.typing import NDArray
 
 from nlseg.datasets.stream import permutation
 from nlseg.errors import ConfigError
 from nlseg.evaluation.prediction_files import image_root, prediction_name
-from nlseg.registry import DATASETS
+from nlseg.registry import DATASETS, MODELS
 from nlseg.structures import SampleIndex
 from nlseg.visualization.pictures import (
     Cell,
@@ -20,10 +23,13 @@ from nlseg.visualization.pictures import (
     fit_longest,
     overlay,
     write_class_names,
+    write_picture,
 )
 
 _LOADING = ("LoadImageFromFile", "LoadAnnotations")
 _ANOTHER_DRAW = 1_000_003
+Shown = tuple[Image, NDArray[np.integer] | None, str]
+"""A picture (H, W, 3), the labels to lay over it, and its caption."""
 LONGEST, NAMES = 480, 22
 """Longer side of a picture and height of the names on it in px, whatever the images' size."""
 
@@ -39,13 +45,19 @@ class Browser:
         split: ``train``, ``val`` or ``test``.
         seed: Of the run.
         alpha: Weight of the label's colours in [0, 1].
+        full_size: Folder that gets every picture at its full size, to be linked from the small one.
 
     Raises:
         ConfigError: The config has no such split, or it is loaded in an unusual way.
     """
 
     def __init__(
-        self, config: Config, split: str = "train", seed: int = 0, alpha: float = 0.6
+        self,
+        config: Config,
+        split: str = "train",
+        seed: int = 0,
+        alpha: float = 0.6,
+        full_size: Path | None = None,
     ) -> None:
         loader = config.get(f"{split}_dataloader")
         if not loader:
@@ -58,6 +70,11 @@ class Browser:
         self.is_training = split == "train"
         self.seed = seed
         self.alpha = alpha
+        self.full_size = full_size
+        model = config.get("model") or {}
+        preparing = model.get("data_preprocessor", config.get("data_preprocessor"))
+        ours = preparing and preparing.get("type") == "SegDataPreProcessor"
+        self.preprocessor: Any = MODELS.build(dict(preparing)) if ours else None
         for dataset in (self.dataset, self.raw):
             if hasattr(dataset, "set_seed"):
                 dataset.set_seed(seed)
@@ -67,6 +84,9 @@ class Browser:
 
     def rows(self, count: int, num_draws: int = 3) -> Iterator[list[Cell]]:
         """Yield the pictures of the first samples: image, label, what the pipeline makes of them.
+
+        The last one is the tensor that the network gets: normalised and padded, shown again as a
+        picture; it is there where the config has a preprocessor.
 
         Args:
             count: Number of samples.
@@ -79,23 +99,52 @@ class Browser:
             sample = self.raw[SampleIndex(image, number)]
             picture, label = unpack(sample)
             name = prediction_name(sample["data_samples"].img_path, root).with_suffix("")
-            shown = [fit_longest(picture, LONGEST), self._paint(picture, label)]
-            row = [Cell(shown[0], str(name)), Cell(shown[1], "label")]
-            for draw in range(num_draws if self.is_training else 1):
-                index = SampleIndex(image, number + draw * _ANOTHER_DRAW)
-                row.append(self._augmented(index))
-            yield row
+            shown: list[Shown] = [(picture, None, str(name)), (picture, label, "label")]
+            draws = num_draws if self.is_training else 1
+            made = [
+                self.dataset[SampleIndex(image, number + draw * _ANOTHER_DRAW)]
+                for draw in range(draws)
+            ]
+            shown += [self._augmented(one) for one in made]
+            if self.preprocessor is not None and made:
+                shown.append(self._network_input(made[0]))
+            yield [self._cell(one, f"{number:04d}_{i}.png") for i, one in enumerate(shown)]
 
-    def _augmented(self, index: SampleIndex) -> Cell:
-        picture, label = unpack(self.dataset[index])
+    def _cell(self, shown: Shown, name: str) -> Cell:
+        """Paint a picture for the page, and at its full size where that is kept."""
+        picture, label, caption = shown
+        link = ""
+        if self.full_size is not None:
+            write_picture(self.full_size / name, self._paint(picture, label))
+            link = f"{self.full_size.name}/{name}"
+        return Cell(self._paint(fit_longest(picture, LONGEST), label), caption, link)
+
+    def _augmented(self, sample: Mapping[str, Any]) -> Shown:
+        picture, label = unpack(sample)
         height, width = picture.shape[:2]
-        words = (
-            f"augmented, {height} x {width} px" if self.is_training else f"{height} x {width} px"
-        )
-        return Cell(self._paint(picture, label), words)
+        words = f"{height} x {width} px"
+        return picture, label, f"augmented, {words}" if self.is_training else words
+
+    def _network_input(self, sample: Mapping[str, Any]) -> Shown:
+        """Turn what the preprocessor makes of a sample back into a picture, padding included."""
+        one = copy.deepcopy(sample["data_samples"])
+        batch = {"inputs": [sample["inputs"]], "data_samples": [one]}
+        trains = self.is_training and "gt_sem_seg" in one
+        preprocessor = self.preprocessor
+        tensor = preprocessor(batch, trains)["inputs"][0]
+        levels = tensor * preprocessor.std + preprocessor.mean
+        picture = levels.permute(1, 2, 0).clamp(0, 255).round().to(torch.uint8).numpy()
+        if not preprocessor.swap_channels:  # the network is given BGR
+            picture = picture[..., ::-1]
+        height, width = tensor.shape[-2:]
+        rows, columns = height - sample["inputs"].shape[-2], width - sample["inputs"].shape[-1]
+        words = f"tensor, {height} x {width} px, {tensor.min():.2f} to {tensor.max():.2f}, "
+        words += f"{rows} rows and {columns} columns of padding"
+        label = one.gt_sem_seg.data.numpy()[0] if trains else None
+        return np.ascontiguousarray(picture), label, words
 
     def _paint(self, picture: Image, label: NDArray[np.integer] | None) -> Image:
-        picture = fit_longest(picture, LONGEST)
+        """Lay the label's colours over a picture."""
         if label is None:
             return picture
         size = picture.shape[1::-1]  # test pipelines resize images only

@@ -12,19 +12,23 @@ from nlseg.doctor.splits import Split
 from nlseg.doctor.tally import Tally
 
 _SHOWN = 8
+WEIGHTS = "model.decode_head.loss_decode.class_weight = 'auto'"
 _RARE = 1e-4
 
 
-def class_causes(split: Split, tally: Tally, num_outputs: int | None) -> list[Finding]:
+def class_causes(
+    split: Split, tally: Tally, num_outputs: int | None, weights: str = WEIGHTS
+) -> list[Finding]:
     """Name what is wrong with the classes of a split.
 
     Args:
         split: The split.
         tally: Its counts.
         num_outputs: Classes of the network's head, where known.
+        weights: The line of a config that sets class weights.
     """
     checks = (_wrong_number(split, num_outputs), _all_ignored(split, tally), _absent(split, tally),
-              _only_one(split, tally), _rare(split, tally))  # fmt: skip
+              _only_one(split, tally), _rare(split, tally, weights))  # fmt: skip
     return [finding for finding in checks if finding is not None]
 
 
@@ -103,7 +107,7 @@ def _only_one(split: Split, tally: Tally) -> Finding | None:
     )  # fmt: skip
 
 
-def _rare(split: Split, tally: Tally) -> Finding | None:
+def _rare(split: Split, tally: Tally, line: str) -> Finding | None:
     rare = (tally.shares > 0) & (tally.shares < _RARE)
     if split.stage != "train" or not rare.any():
         return None
@@ -112,7 +116,7 @@ def _rare(split: Split, tally: Tally) -> Finding | None:
         "rare-classes", "note", split.name,
         f"Classes with fewer than 1 in 10,000 labelled pixels: {int(rare.sum())}",
         _names(split, rare),
-        f"model.decode_head.loss_decode.class_weight = 'auto'  # that is [{weights}]",
+        f"{line}  # that is [{weights}]",
     )  # fmt: skip
 
 

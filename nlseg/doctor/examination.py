@@ -1,5 +1,6 @@
 """The whole check of a config's data sets, from its text to a report."""
 
+import inspect
 import os
 import time
 from collections.abc import Sequence
@@ -11,15 +12,17 @@ from typing import Any
 from mmengine.config import Config
 
 from nlseg.datasets.class_counts import median_frequency_weights
-from nlseg.doctor.class_causes import class_causes, normalisation, unexplained
+from nlseg.doctor.class_causes import WEIGHTS, class_causes, normalisation, unexplained
 from nlseg.doctor.file_causes import file_causes, shared_between
 from nlseg.doctor.finding import Finding, by_severity
 from nlseg.doctor.label_causes import label_causes
 from nlseg.doctor.listing import list_pairs
+from nlseg.doctor.scale_causes import measure_scale, scale_causes
 from nlseg.doctor.splits import Split, find_splits
 from nlseg.doctor.survey import survey
 from nlseg.doctor.tally import Tally, ValueCounter, make_tally
 from nlseg.errors import ConfigError
+from nlseg.registry import MODELS
 
 
 @dataclass
@@ -127,11 +130,31 @@ def _causes(split: Split, tally: Tally, config: Config) -> list[Finding]:
     model = config.get("model") or {}
     values = label_causes(split, tally) if tally.labels else []
     findings = file_causes(split, tally) + values
-    findings += unexplained(class_causes(split, tally, num_outputs_of(model)), values)
-    if split.stage == "train":
+    tally.scale = measure_scale(split, tally)
+    findings += scale_causes(split, tally, tally.scale)
+    classes = class_causes(split, tally, num_outputs_of(model), weights_line(model))
+    findings += unexplained(classes, values)
+    dark = any(f.code == "deep-images" and f.severity == "error" for f in findings)
+    if split.stage == "train" and not dark:  # what they are converted to has another mean
         preprocessor = model.get("data_preprocessor", config.get("data_preprocessor"))
         findings += [f for f in [normalisation(split, tally, preprocessor)] if f is not None]
     return findings
+
+
+def weights_line(model: Any) -> str:
+    """Return the line of a config that sets class weights, in the first loss that takes them."""
+    key, head = "model.decode_head", model.get("decode_head")
+    if isinstance(head, list | tuple) and head:
+        key, head = f"{key}.{len(head) - 1}", head[-1]
+    losses = (head or {}).get("loss_decode")
+    if losses is None:
+        return f"{key}.loss_decode = dict(type='CrossEntropyLoss', class_weight='auto')"
+    several = isinstance(losses, list | tuple)
+    for i, loss in enumerate(losses if several else [losses]):
+        found = MODELS.get(loss.get("type", "CrossEntropyLoss"))
+        if found is not None and "class_weight" in inspect.signature(found).parameters:
+            return f"{key}.loss_decode{f'.{i}' if several else ''}.class_weight = 'auto'"
+    return WEIGHTS
 
 
 def num_outputs_of(model: Any) -> int | None:
@@ -155,6 +178,7 @@ def _describe(split: Split, tally: Tally) -> dict[str, Any]:
         "ignored_share": tally.ignored / total if total else None,
         "mean": statistics[0] if statistics else None,
         "std": statistics[1] if statistics else None,
+        "scale": None if tally.scale is None else tally.scale.as_dict(),
         "sizes": [[h, w, n] for (h, w), n in tally.sizes.most_common(50)],
         "classes": [
             {

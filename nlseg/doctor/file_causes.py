@@ -21,6 +21,13 @@ def _unreadable(split: Split, tally: Tally) -> Finding | None:
         return None
     listed = sorted(tally.unreadable.items())
     detail = "\n".join(f"{path}: {why}" for path, why in listed[:_SHOWN])
+    policy = getattr(split.dataset, "bad_samples", None)
+    if policy is not None and policy.policy != "raise" and policy.limit >= len(listed):
+        return Finding(
+            "unreadable", "note", split.name, f"Files that cannot be read: {len(listed)}",
+            f"{detail}\n{split.key}.bad_samples passes them over",
+            files=tuple(path for path, _ in listed[:_SHOWN]), count=len(listed),
+        )  # fmt: skip
     return Finding(
         "unreadable", "error", split.name, f"Files that cannot be read: {len(listed)}", detail,
         "copy or download them again; or skip them: "

@@ -1,6 +1,6 @@
 """A look at a few labels of a built data set, before the first iteration."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -14,27 +14,25 @@ from nlseg.doctor.label_causes import label_causes
 from nlseg.doctor.probe import Facts, probe, read_header
 from nlseg.doctor.splits import Rules, Split, read_rules
 from nlseg.doctor.tally import Tally, make_tally
-from nlseg.errors import DataError
+from nlseg.errors import ConfigError, DataError
 from nlseg.registry import HOOKS
 from nlseg.run.protocol import RunnerProtocol
 
-# What a few labels prove for all of them. Other causes are only likely, so they warn.
-_CERTAIN = frozenset(
-    {"num-classes", "no-classes", "reduce-zero-label-differs", "unreadable", "size-mismatch",
-     "exif", "rgb-masks", "grey-rgb-masks", "palette-by-cv2", "pictures-as-masks", "lost-colours",
-     "smeared-masks", "label-ids", "reduce-zero-label-missing", "spread-out-masks",
-     "instance-ids", "stray-labels"}
-)  # fmt: skip
+# Errors that a few labels only suspect: all labels are looked at before they stop a run.
+_SUSPECTED = frozenset({"binary-masks", "all-ignored", "one-class"})
+_DEEP = ("I", "F")  # how Pillow's modes of more than 8 bits begin
 
 
 @HOOKS.register_module()
 class DataCheckHook(Hook):
     """Stop before training on data that cannot work: stray labels, painted masks, other sizes.
 
-    Left out by ``default_hooks = dict(data_check=None)``.
+    What ``nlseg check-data`` calls an error of labels, sizes or classes stops the run; the config's
+    ``data_check = 'warn'`` logs it instead. Left out by ``default_hooks = dict(data_check=None)``.
 
     Args:
-        limit: How many pairs of files to look at in each data set, evenly spaced.
+        limit: How many pairs of files to look at in each data set, evenly spaced. Where they
+            suggest an error that only all labels prove, all are looked at.
     """
 
     priority = "VERY_HIGH"
@@ -47,20 +45,28 @@ class DataCheckHook(Hook):
 
         Raises:
             DataError: Names the cause, the files and the remedy; on every process the same.
+            ConfigError: ``data_check`` is neither 'stop' nor 'warn'.
         """
+        policy = runner.cfg.get("data_check", "stop")
+        if policy not in ("stop", "warn"):
+            raise ConfigError(f"data_check: {policy!r} is neither 'stop' nor 'warn'")
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         head = getattr(model, "decode_head", None)  # a user's segmentor need not say its classes
         num_classes = getattr(model, "num_classes", getattr(head, "num_classes", None))
         names = ["train"] if runner.val_loop is None else ["train", "val"]
         for name in names:
             dataset = getattr(runner, f"{name}_dataloader").dataset
-            for finding in quick_check(dataset, num_classes, limit=self.limit, name=name):
+            found = quick_check(
+                dataset, num_classes, limit=self.limit, name=name, stop=policy == "stop"
+            )
+            for finding in found:
                 runner.logger.warning(finding.as_text())
 
 
 def quick_check(
-    dataset: Any, num_classes: int | None = None, *, limit: int = 32, name: str = "train"
-) -> list[Finding]:
+    dataset: Any, num_classes: int | None = None, *, limit: int = 32, name: str = "train",
+    stop: bool = True,
+) -> list[Finding]:  # fmt: skip
     """Look at up to ``limit`` labels, evenly spaced over a data set, and at their images' sizes.
 
     Every process looks at the same files, so all of them reach the same result. A data set whose
@@ -72,9 +78,10 @@ def quick_check(
         num_classes: Classes of the network's head, where known.
         limit: How many pairs of files to look at in each data set.
         name: What to call it: ``train``, ``val`` or ``test``.
+        stop: Whether errors are raised, or returned too.
 
     Returns:
-        Problems that are likely but not certain, to be logged.
+        Problems to be logged.
 
     Raises:
         DataError: Problems that would stop training or make it useless, with the remedy.
@@ -84,12 +91,12 @@ def quick_check(
         rules = rules_of_built(part)
         if rules is not None:
             findings += _look(part, Split(name, key, part, rules), num_classes, limit)
-    errors = [f for f in findings if f.severity == "error" and f.code in _CERTAIN]
-    if errors:
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors and stop:
         texts = "\n".join(finding.as_text() for finding in by_severity(errors))
         raise DataError(
             f"{texts}\npython tools/check_data.py <config> looks at every file; "
-            "default_hooks = dict(data_check=None) leaves this check out"
+            "data_check = 'warn' in the config trains all the same"
         )
     return [finding for finding in findings if finding.severity != "note"]
 
@@ -114,7 +121,15 @@ def rules_of_built(dataset: Any) -> Rules | None:
         return None
     names = ("imdecode_backend", "reduce_zero_label", "palette_to_index")
     settings = {name: getattr(loading[0], name, None) for name in names}
-    return read_rules(dataset, {"type": "LoadAnnotations", **settings})
+    images = [step for step in steps if type(step).__name__ == "LoadImageFromFile"]
+    kind = getattr(images[0], "color_type", None) if images else None
+    return read_rules(
+        dataset,
+        [
+            {"type": "LoadImageFromFile", "color_type": kind},
+            {"type": "LoadAnnotations", **settings},
+        ],
+    )
 
 
 def _look(dataset: Any, split: Split, num_classes: int | None, limit: int) -> list[Finding]:
@@ -123,6 +138,16 @@ def _look(dataset: Any, split: Split, num_classes: int | None, limit: int) -> li
     if getattr(dataset.pipeline, "has_foreign_steps", False):
         found = [f for i in indices if (f := _run_pipeline(dataset, split, i)) is not None]
         return [*found[:1], *_class_causes(split, make_tally(split, {}), num_classes)]
+    findings = _examine(dataset, split, num_classes, indices)
+    if len(indices) < size and any(f.code in _SUSPECTED for f in findings):
+        findings = _examine(dataset, split, num_classes, list(range(size)))
+    return findings
+
+
+def _examine(
+    dataset: Any, split: Split, num_classes: int | None, indices: Sequence[int]
+) -> list[Finding]:
+    """Look at the labels of some images, and at the headers of the images."""
     entries = [dataset.get_data_info(i) for i in indices]
     split.pairs = [
         (entry["img_path"], entry["seg_map_path"]) for entry in entries if "seg_map_path" in entry
@@ -155,11 +180,13 @@ def _class_causes(split: Split, tally: Tally, num_classes: int | None) -> list[F
 
 
 def image_size(path: str) -> Facts:
-    """Return the facts that stand in an image's header, without decoding it."""
+    """Return the facts in an image's header; only one of more than 8 bits is decoded."""
     try:
         with open(path, "rb") as file:
             header = read_header(file)
     except (OSError, SyntaxError, ValueError) as error:
         return {"error": f"cannot be read: {error}"}
+    if header.mode.startswith(_DEEP):
+        return probe("image", path)
     unknown = {"dtype": "uint8", "sha": path, "mean": [0.0] * 3, "std": [0.0] * 3}
     return {"error": None, "turned": header.turned, **header._asdict(), **unknown}

@@ -1,11 +1,11 @@
 """What is wrong with label values, by the name of its cause."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from math import gcd
 
 from nlseg.doctor.finding import Finding
 from nlseg.doctor.splits import Split
-from nlseg.doctor.tally import Tally
+from nlseg.doctor.tally import Tally, colour_classes
 
 Check = Callable[[Split, Tally], Finding | None]
 
@@ -48,23 +48,27 @@ def _painted(split: Split, tally: Tally) -> Finding | None:
     if not files:
         return None
     colours = {(r, g, b) for listed in files.values() for r, g, b, _ in listed}
+    count, is_grey = len(split.rules.classes), all(r == g == b for r, g, b in colours)
     if not tally.painted:
         code, title = "palette-by-cv2", "Palette masks are decoded to colours (imdecode_backend)"
         remedy = f"in {split.key}.pipeline: dict(type='LoadAnnotations'), without imdecode_backend"
-    elif all(r == g == b for r, g, b in colours):
-        code, title = "grey-rgb-masks", "Masks are grey pictures stored with several channels"
-        table = ", ".join(f"({r}, {g}, {b}): {r}" for r, g, b in sorted(colours)[:4])
-        remedy = f"{split.key}.palette_to_index = {{{table}, ...}}, or store them with one channel"
-    elif colours <= set(split.rules.palette) | {(0, 0, 0), (255, 255, 255)}:
-        code, title = "rgb-masks", "Masks are painted in the palette's colours (RGB masks)"
-        remedy = f"{split.key}.palette_to_index = True"
-    elif len(colours) > 256:
+    elif len(colours) > 256 or (is_grey and len(colours) > max(_MANY_VALUES, count + 1)):
         code, title = "pictures-as-masks", "Label files look like pictures: too many colours"
         remedy = f"check {split.key}.data_prefix.seg_map_path; masks must not be saved as JPEG"
+    elif is_grey:
+        code, title = "grey-rgb-masks", "Masks are grey pictures stored with several channels"
+        table = _colour_table(_grey_classes(sorted(r for r, _, _ in colours), split))
+        remedy = f"{split.key}.palette_to_index = {table}"
+    elif colours <= set(split.rules.palette) | {(0, 0, 0), (255, 255, 255)}:
+        code, title = "rgb-masks", "Masks are painted in the palette's colours (RGB masks)"
+        remedy = f"{split.key}.palette_to_index = {_palette_table(colours, split)}"
     else:
         code, title = "rgb-masks", "Masks are painted in colours (RGB masks)"
-        table = ", ".join(f"{colour}: {i}" for i, colour in enumerate(sorted(colours)[:4]))
-        remedy = f"{split.key}.palette_to_index = {{{table}, ...}}  # RGB: class, 255 to ignore"
+        table = _colour_table({c: i if i < count else 255 for i, c in enumerate(sorted(colours))})
+        remedy = (
+            f"{split.key}.palette_to_index = {table}  # RGB: class, 255 to ignore; put them in the "
+            "order of metainfo.classes"
+        )
     total = len(tally.labels)
     if len(files) < 0.5 * total:
         title = f"{title}: {len(files)} of {total}"
@@ -76,16 +80,44 @@ def _painted(split: Split, tally: Tally) -> Finding | None:
     )
 
 
+def _palette_table(colours: set[tuple[int, int, int]], split: Split) -> str:
+    """Return True where the palette has all colours, else a table with the others ignored."""
+    palette = split.rules.palette
+    if colours <= set(palette):
+        return "True"
+    others = dict.fromkeys(sorted(colours - set(palette)), 255)
+    table = _colour_table({**{colour: i for i, colour in enumerate(palette)}, **others})
+    return f"{table}  # 255 to ignore"
+
+
+def _grey_classes(values: Sequence[int], split: Split) -> dict[tuple[int, int, int], int]:
+    """Guess the classes of grey levels: themselves where they can be, else their order."""
+    num_classes, ignored = len(split.rules.classes), split.rules.ignore_index
+    can_be = all(value < num_classes or value == ignored for value in values)
+    black_and_white = len(values) == 2 and ignored in values  # two classes, none of them ignored
+    if can_be and not black_and_white:
+        return {(value, value, value): value for value in values}
+    order = {value: i if i < num_classes else ignored for i, value in enumerate(values)}
+    return {(value, value, value): new for value, new in order.items()}
+
+
+def _colour_table(classes: Mapping[tuple[int, int, int], int]) -> str:
+    """Write a mapping from colours to classes as it stands in a config."""
+    return "{" + ", ".join(f"{colour}: {new}" for colour, new in classes.items()) + "}"
+
+
 def _lost_colours(split: Split, tally: Tally) -> Finding | None:
     if not tally.lost_colours:
         return None
     listed = sorted(tally.lost_colours.items(), key=lambda item: -item[1].pixels)
     text = ", ".join(f"{c} ({s})" for c, s in listed[:8])
     files = tuple(dict.fromkeys(file for _, spread in listed for file in spread.files))[:8]
+    known = colour_classes(split.rules.palette_to_index)
+    table = _colour_table({**known, **dict.fromkeys(sorted(tally.lost_colours), 255)})
     return Finding(
         "lost-colours", "error", split.name,
         f"Colours that are not in palette_to_index: {len(listed)}", text,
-        f"{split.key}.palette_to_index: add {listed[0][0]}: <class>, or 255 to ignore it",
+        f"{split.key}.palette_to_index = {table}  # 255 ignores; or give them their classes",
         files, max(spread.num_files for _, spread in listed),
     )  # fmt: skip
 
@@ -100,7 +132,8 @@ def _binary(split: Split, tally: Tally) -> Finding | None:
         "binary-masks", "error", split.name,
         "Binary masks hold 0 and 255, so that the foreground is ignored",
         f"0 on {values[0]} px, 255 on {values[255]} px; 255 does not train and does not count",
-        f"{split.key}.label_map = {{255: 1}}  # with two classes, background first",
+        f"{_unreduced(split)}{split.key}.label_map = {{255: 1}}  # with two classes, background "
+        "first",
         tuple(tally.values["255"].files), tally.values["255"].num_files,
     )  # fmt: skip
 
@@ -112,8 +145,14 @@ def _two_values(split: Split, tally: Tally) -> Finding | None:
     raw = next(iter(tally.strays))
     return _stray_finding(
         split, tally, "binary-masks", f"Binary masks hold 0 and {raw}",
-        f"{split.key}.label_map = {{{raw}: 1}}  # with two classes, background first",
+        f"{_unreduced(split)}{split.key}.label_map = {{{raw}: 1}}  # with two classes, background "
+        "first",
     )  # fmt: skip
+
+
+def _unreduced(split: Split) -> str:
+    """Return the line that label 0 of a binary mask needs to be a class."""
+    return f"{split.key}.reduce_zero_label = False\n" if split.rules.reduce_zero_label else ""
 
 
 def _reduced_twice(split: Split, tally: Tally) -> Finding | None:
@@ -235,10 +274,12 @@ def _spread_out(split: Split, tally: Tally) -> Finding | None:
     step = gcd(*values)
     if not tally.strays or step < 2 or len(values) < 3:
         return None
-    table = ", ".join(f"{value}: {value // step}" for value in values[1:4])
+    if max(values) // step >= len(split.rules.classes):
+        return None
+    table = ", ".join(f"{value}: {value // step}" for value in values if value)
     return _stray_finding(
         split, tally, "spread-out-masks", f"Mask values are multiples of {step}",
-        f"{split.key}.label_map = {{{table}, ...}}",
+        f"{split.key}.label_map = {{{table}}}",
     )  # fmt: skip
 
 
@@ -258,7 +299,7 @@ def _unknown(split: Split, tally: Tally) -> Finding | None:
     if not tally.strays:
         return None
     strays = sorted(_whole_values(tally, strays=True))
-    table = _map_with(split, dict.fromkeys(strays[:6], 255))
+    table = _map_with(split, dict.fromkeys(strays, 255))
     return _stray_finding(
         split, tally, "stray-labels", f"Label values outside the classes: {len(tally.strays)}",
         f"{split.key}.label_map = {table}  # to ignore them\n"

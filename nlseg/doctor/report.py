@@ -60,11 +60,30 @@ def _splits_table(report: dict[str, Any]) -> str:
             "-" if split["ignored_share"] is None else f"{split['ignored_share']:.1%}",
             _triple(split["mean"]),
             _triple(split["std"]),
+            _scale(split["scale"]),
         ]
         for split in report["splits"]
     ]
-    header = ["split", "images", "labels", "height x width", "ignored", "mean RGB", "std RGB"]
+    header = [
+        "split",
+        "images",
+        "labels",
+        "height x width",
+        "ignored",
+        "mean RGB",
+        "std RGB",
+        "resized to",
+    ]
     return format_table(header, rows)
+
+
+def _scale(scale: dict[str, Any] | None) -> str:
+    """Say what becomes of the most frequent size, and what that loses."""
+    if scale is None:
+        return "-"
+    lost = f", {scale['lost']:.0%} of regions lost" if scale["lost"] else ""
+    height, width = scale["after"]
+    return f"{height}x{width} ({scale['pixels_kept']:.0%} of pixels{lost})"
 
 
 def _triple(values: list[float] | None) -> str:

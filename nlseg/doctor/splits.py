@@ -27,6 +27,7 @@ class Rules:
         ignore_index: Value that does not count.
         decoder: ``pillow``, or ``cv2``, which turns palette masks into colours.
         pipeline_reduces: What the pipeline's own ``reduce_zero_label`` says, None for nothing.
+        turns: Whether images are turned as their EXIF tags say.
     """
 
     classes: tuple[str, ...]
@@ -38,6 +39,7 @@ class Rules:
     ignore_index: int = IGNORE_INDEX
     decoder: str = "pillow"
     pipeline_reduces: bool | None = None
+    turns: bool = True
 
 
 @dataclass
@@ -51,6 +53,7 @@ class Split:
         rules: Of its labels.
         where: ``file:line`` that wrote the data set, where known.
         crop: Height and width in px of training crops, where the pipeline has a fixed one.
+        pipeline: Its transforms, as the config gives them.
         pairs: Image and label file of every sample that has them; filled by the listing.
         trouble: Why no dataset could be built.
     """
@@ -61,6 +64,7 @@ class Split:
     rules: Rules
     where: str = ""
     crop: tuple[int, int] | None = None
+    pipeline: Any = ()
     pairs: list[tuple[str, str | None]] = field(default_factory=list)
     trouble: str = ""
 
@@ -112,13 +116,16 @@ def _make_split(name: str, key: str, settings: dict[str, Any], config: Config) -
     except DataError as error:
         return Split(name, key, None, Rules(()), where, trouble=str(error))
     rules = read_rules(dataset, pipeline)
-    return Split(name, key, dataset, rules, where, crop=_fixed_crop(pipeline))
+    return Split(
+        name, key, dataset, rules, where, crop=_fixed_crop(pipeline), pipeline=tuple(pipeline)
+    )
 
 
 def read_rules(dataset: Any, pipeline: Any = ()) -> Rules:
     """Read the label rules of a built data set and of the pipeline that is configured for it."""
     meta = dataset.metainfo
     loading = next(_steps(pipeline, "LoadAnnotations"), {})
+    images = next(_steps(pipeline, "LoadImageFromFile"), {})
     colours = loading.get("palette_to_index") or getattr(dataset, "palette_to_index", None)
     standard = getattr(dataset, "METAINFO", {}).get("classes")
     is_subset = standard is not None and tuple(standard) != tuple(meta.get("classes") or ())
@@ -132,6 +139,7 @@ def read_rules(dataset: Any, pipeline: Any = ()) -> Rules:
         ignore_index=getattr(dataset, "ignore_index", IGNORE_INDEX),
         decoder=loading.get("imdecode_backend", "pillow"),
         pipeline_reduces=loading.get("reduce_zero_label"),
+        turns=not str(images.get("color_type")).endswith("_ignore_orientation"),
     )
 
 

@@ -51,6 +51,7 @@ class Tally:
         unreadable: File -> why.
         mismatched: Image, label and their sizes where these differ.
         sizes: Size of the images as the pipeline sees them -> their number.
+        scale: What the pipeline's resizing steps do, see ``scale_causes``.
         images: Image file -> its facts.
         labels: Label file -> its facts.
     """
@@ -67,6 +68,7 @@ class Tally:
     unreadable: dict[str, str] = field(default_factory=dict)
     mismatched: list[tuple[str, str, Size, Size]] = field(default_factory=list)
     sizes: Counter[Size] = field(default_factory=Counter)
+    scale: Any = None
     images: dict[str, Facts] = field(default_factory=dict)
     labels: dict[str, Facts] = field(default_factory=dict)
 
@@ -100,7 +102,10 @@ def make_tally(split: Split, facts: Mapping[tuple[str, str], Facts]) -> Tally:
     tally = Tally(zeros, zeros.copy(), zeros.copy())
     counter = ValueCounter(split.rules)
     for image, label in split.pairs:
-        seen = tally.images[image] = facts["image", image]
+        seen = facts["image", image]
+        if not (seen["error"] or split.rules.turns):
+            seen = {**seen, "turned": False, "orientation": 1}
+        tally.images[image] = seen
         if seen["error"]:
             tally.unreadable[image] = seen["error"]
         else:
@@ -126,7 +131,7 @@ class ValueCounter:
         self.num_classes = len(rules.classes)
         table = label_table(rules.reduce_zero_label, rules.label_map)
         self.table = np.arange(256) if table is None else table.astype(np.int64)
-        self.colours = _colour_classes(rules.palette_to_index)
+        self.colours = colour_classes(rules.palette_to_index)
 
     def add(self, tally: Tally, path: str, facts: Facts) -> None:
         """Add one readable label file."""
@@ -187,7 +192,12 @@ def _painted_values(facts: Facts) -> list[list[int]]:
     return [[*palette[raw], pixels] for raw, pixels in facts["values"].items()]
 
 
-def _colour_classes(colours: Any) -> dict[tuple[int, int, int], int]:
+def colour_classes(colours: Any) -> dict[tuple[int, int, int], int]:
+    """Return the class of each RGB colour, as ``palette_to_index`` gives them.
+
+    Args:
+        colours: A mapping, colours in the order of the classes, or None.
+    """
     if colours is None:
         return {}
     pairs = colours.items() if isinstance(colours, Mapping) else zip(colours, range(256))  # noqa: B905

@@ -66,6 +66,8 @@ class IoUMetric(BaseMetric):
         per_class: Scores of every class in the latest evaluation, as fractions.
         confusion: Counts (K + 1, K + 1) of the latest evaluation; see
             :func:`nlseg.ops.confusion.count_pairs`.
+        unscored: Classes without a score in the latest evaluation: neither labels nor predictions
+            hold them, so that the means are over fewer classes than there are.
         image_counts: Whoever wants the counts of every single image sets it before the evaluation;
             a subclass that counts in its own way leaves it empty.
 
@@ -105,6 +107,7 @@ class IoUMetric(BaseMetric):
         self.img_root = img_root
         self.per_class_file = per_class_file
         self.per_class: Scores = {}
+        self.unscored: list[str] = []
         self.confusion: Tensor | None = None
         self.image_counts: ImageCounts | None = None
         self._counts: Tensor | None = None
@@ -246,12 +249,27 @@ class IoUMetric(BaseMetric):
         )
         summary = summarize(self.per_class)
         print_log("per class results, %:\n" + self.table(), logger="current")
+        self._name_unscored((union == 0).tolist())
         if self.per_class_file is not None and dist.is_main_process():
             file = Path(self.per_class_file)
             write_scores(file, self.classes, self.per_class, self.confusion)
             print_log(f"scores of every class: {self.per_class_file}", logger="current")
         prefix = f"{self.prefix}/" if self.prefix else ""
         return {prefix + name: value for name, value in summary.items()}
+
+    def _name_unscored(self, absent: Sequence[bool]) -> None:
+        """Note the classes that no mean counts, and say so."""
+        names = list(self.classes)
+        self.unscored = [name for name, gone in zip(names, absent, strict=True) if gone]
+        if self.unscored:
+            shown = ", ".join(self.unscored[:8])
+            more = f" and {len(self.unscored) - 8} more" if len(self.unscored) > 8 else ""
+            print_log(
+                f"means over {len(names) - len(self.unscored)} of {len(names)} classes: neither "
+                f"labels nor predictions hold {shown}{more}",
+                logger="current",
+                level=logging.WARNING,
+            )
 
     @staticmethod
     def intersect_and_union(

@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from nlseg.memory import shown_bytes
 from nlseg.ops.resize import Size
@@ -99,7 +100,7 @@ def built(config: Config) -> Iterator[Runner]:
             runner.close()
 
 
-def dry_run(config: Config) -> DryRun:
+def dry_run(config: Config, *, progress: bool = False) -> DryRun:
     """Build everything, load batches, and take steps forward and backward.
 
     Small steps on parts of one real image are always taken and extrapolated to the full size. The
@@ -107,13 +108,17 @@ def dry_run(config: Config) -> DryRun:
 
     Args:
         config: A config for training; it is not changed.
+        progress: Show what is measured on a terminal.
 
     Returns:
         What was measured.
     """
-    with built(config) as runner:
+    bar = tqdm(total=3, unit="part", disable=None if progress else True)
+    with bar, built(config) as runner:
         loop: Any = runner.train_loop
+        bar.set_description("loading batches")
         batch, data_s, count = time_loading(loop.dataloader)
+        bar.update()
         model: Any = processes.unwrap(runner.model)
         data = model.data_preprocessor(batch, training=True)
         probe = StepProbe(model, runner.optim_wrapper)
@@ -124,7 +129,7 @@ def dry_run(config: Config) -> DryRun:
             data_s=data_s,
             batches=count,
             iterations=loop.max_iters,
-            **_measure(probe, data["inputs"], data["data_samples"]),
+            **_measure(probe, data["inputs"], data["data_samples"], bar),
         )
 
 
@@ -141,14 +146,23 @@ class Measured(TypedDict):
     free: int
 
 
-def _measure(probe: StepProbe, inputs: Tensor, samples: Sequence[SegDataSample]) -> Measured:
+def _measure(
+    probe: StepProbe, inputs: Tensor, samples: Sequence[SegDataSample], bar: Any
+) -> Measured:
     """Take the small steps on a preprocessed batch (N, 3, H, W), and the full one if it fits."""
     size: Size = (inputs.shape[2], inputs.shape[3])
-    steps = [probe.measure(*cut(inputs, samples, 1, small)) for small in smaller_sizes(size)]
+    steps = []
+    for small in smaller_sizes(size):
+        bar.set_description(f"a step of 1 image, {small[0]}x{small[1]} px")
+        steps.append(probe.measure(*cut(inputs, samples, 1, small)))
+    bar.update()
     memory = full_bytes(steps, size, len(inputs))
     step_s = extrapolate(steps, "seconds", size, len(inputs))
     free = free_bytes(probe.device)
     fits = memory < LARGEST_SHARE * free and step_s < LONGEST_STEP_S
+    bar.set_description(f"a step of {len(inputs)} images, {size[0]}x{size[1]} px" if fits else "")
+    full = _full_step(probe, inputs, samples) if fits else None
+    bar.update()
     forward, both = (extrapolate(steps, name, size, 1) for name in ("forward_flops", "flops"))
     return {
         "images": len(inputs),
@@ -157,7 +171,7 @@ def _measure(probe: StepProbe, inputs: Tensor, samples: Sequence[SegDataSample])
         "small": steps[-1],
         "memory_bytes": memory,
         "step_s": step_s,
-        "full": _full_step(probe, inputs, samples) if fits else None,
+        "full": full,
         "free": free,
     }
 

@@ -196,6 +196,7 @@ def extrapolate(steps: Sequence[StepCost], name: str, size: Size, images: int) -
 
     Quantity = a + n (b p + c p^2) with n images of p pixels. The square is there where attention
     holds all pairs of positions; it is left out where two steps predict the third without it.
+    Where noise of short steps bends the line down, the largest step's own value is the answer.
 
     Args:
         steps: Steps of one image at three sizes, smallest first.
@@ -214,8 +215,8 @@ def extrapolate(steps: Sequence[StepCost], name: str, size: Size, images: int) -
     slope, start = np.polyfit(shares[-2:], values[-2:], 1)
     if len(steps) > 2 and abs(start + slope * shares[0] - values[0]) > STRAIGHT[name] * values[0]:
         square, slope, start = np.polyfit(shares[-3:], values[-3:], 2)
-        return float(max(start, 0.0) + images * (slope + square))
-    return float(max(start, 0.0) + images * slope)
+        return float(max(max(start, 0.0) + images * (slope + square), values[-1]))
+    return float(max(max(start, 0.0) + images * slope, values[-1]))
 
 
 def full_bytes(steps: Sequence[StepCost], size: Size, images: int) -> float:

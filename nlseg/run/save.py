@@ -860,8 +860,11 @@ class CheckpointHook(Hook):
             self.saver.run(partial(self._add_best, whole, frozen, better, scores))
             self.report()
         self._wait_for_writer(True, False)
+        metrics_of = getattr(getattr(runner.val_loop, "evaluator", None), "metrics", ())
+        unscored = {name for metric in metrics_of for name in getattr(metric, "unscored", ())}
         for _, name, _ in better:
-            runner.logger.info(f"Best so far: {name}")
+            partly = f", without a score of {', '.join(sorted(unscored)[:8])}" if unscored else ""
+            runner.logger.info(f"{'Best so far' if not partly else 'Kept as best'}: {name}{partly}")
 
     def _add_best(
         self,

@@ -242,10 +242,11 @@ def legend(classes: Sequence[str], palette: Image, *, width: int = 800, size: in
 
 
 class Cell(NamedTuple):
-    """An RGB picture (H, W, 3) of any size and what to write below it."""
+    """An RGB picture (H, W, 3) of any size, what to write below it, the file of a larger one."""
 
     picture: Image
     caption: str = ""
+    link: str = ""
 
 
 def contact_sheet(

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
@@ -7,6 +8,7 @@ from nlseg.doctor.browsing import LONGEST, Browser, only_loading, unpack
 from nlseg.errors import ConfigError
 from nlseg.registry import DATASETS
 from nlseg.structures import SampleIndex
+from nlseg.visualization.pages import browse_page
 from nlseg.visualization.pictures import fit_longest
 from tests.doctor.damaged import make_config, make_data, make_image, make_label
 
@@ -60,3 +62,30 @@ def test_only_loading_reaches_inside_joined_data_sets():
     assert [step["type"] for step in kept] == ["mmcv.LoadImageFromFile", "PackSegInputs"]
     with pytest.raises(ConfigError, match="has none of LoadImageFromFile"):
         only_loading({"pipeline": [{"type": "RandomFlip"}]})
+
+
+def test_the_tensor_of_the_network_is_shown_with_its_padding(config, tmp_path):
+    config.model.data_preprocessor.update(
+        type="SegDataPreProcessor", size=(40, 48), bgr_to_rgb=True, mean=[10.0, 20, 30]
+    )
+    folder = tmp_path / "full"
+    (row,) = Browser(config, seed=3, full_size=folder).rows(1, num_draws=1)
+    tensor = row[-1]
+    assert tensor.caption.startswith("tensor, 40 x 48 px, ")
+    assert tensor.caption.endswith(", 16 rows and 16 columns of padding")
+    # padding is 0 behind the normalisation, so the mean's colour as a picture
+    padding = cv2.imread(str(folder / "0000_3.png"))[-3:, -3:, ::-1]
+    assert (padding == [10, 20, 30]).all()
+    assert [cell.link for cell in row] == [f"full/0000_{i}.png" for i in range(4)]
+    assert cv2.imread(str(folder / "0000_0.png")).shape == (24, 32, 3)
+    page = browse_page([row], title="samples", classes=["a"], palette=np.zeros((1, 3), np.uint8))
+    assert page.count('<a href="full/0000_') == 4
+
+
+def test_a_test_image_is_padded_as_in_evaluation(config):
+    config.model.data_preprocessor.update(
+        type="SegDataPreProcessor", size=(40, 48), test_cfg={"size_divisor": 32}
+    )
+    (row,) = Browser(config, "val").rows(1)
+    assert "tensor, 64 x 64 px" in row[-1].caption
+    assert "16 rows and 0 columns of padding" in row[-1].caption

@@ -171,3 +171,18 @@ def test_data_of_ones_own_on_a_published_base_has_one_root(tmp_path: Path) -> No
     assert config.train_dataloader.dataset.data_root == config.val_dataloader.dataset.data_root
     assert config.val_dataloader.dataset.data_root == "/d"
     assert config.dataset_train.data_root == "data/VOCdevkit/VOC2012"  # nothing uses it
+
+
+def test_a_rate_that_a_file_overrides_is_linked_by_its_value(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    base = f"_base_ = {str(SLIDE)!r}\n"
+    file.write_text(base + "optim_wrapper = dict(optimizer=dict(lr=0.002))\n")
+    assert load_and_check(file).optimizer.lr != 0.002  # the variable that the base copied stays
+    config = load_and_check(file, ["lr=0.5"])
+    assert config.optim_wrapper.optimizer.lr == 0.5
+    file.write_text(base + "optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(\n"
+                           "    head=dict(lr=0.1))))\n")  # fmt: skip
+    with pytest.raises(
+        ConfigError, match=r"(?s)lr: its places differ.*optim_wrapper\.optimizer\.lr"
+    ):
+        load_and_check(file, ["lr=0.5"])

@@ -172,10 +172,41 @@ def test_quick_check_compares_with_the_head(data):
         quick_check(built(data), 19)
 
 
-def test_quick_check_only_warns_of_what_a_few_labels_do_not_prove(tmp_path):
-    make_data(tmp_path, lambda label: np.where(label > 0, 255, 0).astype(np.uint8))
-    warned = quick_check(built(tmp_path), 3)
+def test_quick_check_stops_on_what_all_labels_prove(tmp_path):
+    make_data(tmp_path, lambda label: np.where(label > 0, 255, 0).astype(np.uint8), num=6)
+    with pytest.raises(DataError, match=r"(?s)Binary masks hold 0 and 255.*data_check = 'warn'"):
+        quick_check(built(tmp_path), 3, limit=2)
+    warned = quick_check(built(tmp_path), 3, limit=2, stop=False)
     assert {finding.code for finding in warned} == {"binary-masks"}
+    save(make_label(1), tmp_path / "train/lab/1.png")  # none of the two that are looked at first
+    assert quick_check(built(tmp_path), 3, limit=2) == []
+
+
+def test_quick_check_stops_on_pictures_that_are_nearly_black(data):
+    for i in range(4):
+        save(make_image(i)[..., 0].astype(np.uint16) * 4, data / f"train/img/{i}.png")
+    with pytest.raises(DataError, match=r"(?s)more than 8 bits a channel.*nearly black"):
+        quick_check(built(data), 3)
+
+
+def test_training_stops_or_warns_as_the_config_says(data, tmp_path):
+    for i in range(4):
+        save(np.full((24, 32), 255, np.uint8), data / f"train/lab/{i}.png")
+    config = tiny_run(tmp_path / "run", iters=1)
+    for head in (config.model.decode_head, config.model.auxiliary_head):
+        head.num_classes = 3
+    dataset = make_config(data).train_dataloader.dataset
+    dataset.pipeline.append({"type": "PackSegInputs"})
+    config.train_dataloader.dataset = dataset
+    with pytest.raises(DataError, match="every pixel is 255 after the label rules"):
+        Runner.from_cfg(config).train()
+    config.data_check = "worn"
+    with pytest.raises(ConfigError, match="data_check: 'worn' is neither 'stop' nor 'warn'"):
+        Runner.from_cfg(config).train()
+    config.data_check = "warn"
+    runner = Runner.from_cfg(config)
+    runner.train()
+    assert runner.iter == 1
 
 
 def test_quick_check_leaves_unusual_data_sets_alone(data):

@@ -42,7 +42,7 @@ CASES = {
     "grey-rgb-masks": (
         grey,
         {"palette_to_index": {(0, 0, 0): 0, (1, 1, 1): 1, (2, 2, 2): 2}},
-        "palette_to_index = {(0, 0, 0): 0, (1, 1, 1): 1, (2, 2, 2): 2, ...}",
+        "palette_to_index = {(0, 0, 0): 0, (1, 1, 1): 1, (2, 2, 2): 2}",
     ),
     "reduce-zero-label-missing": (
         lambda label: label + 1,
@@ -52,7 +52,7 @@ CASES = {
     "spread-out-masks": (
         lambda label: label * 100,
         {"label_map": {100: 1, 200: 2}},
-        "label_map = {100: 1, 200: 2, ...}",
+        "label_map = {100: 1, 200: 2}",
     ),
     "stray-labels": (
         lambda label: np.where(label == 2, 77, label).astype(np.uint8),

@@ -94,6 +94,13 @@ def test_extrapolation_is_exact_for_what_obeys_the_formula() -> None:
     assert full_bytes([step(10, work_bytes=20, update_bytes=900)], (10, 10), 1) == 900
 
 
+def test_noise_of_short_steps_gives_no_negative_time() -> None:
+    falling = [step(p, seconds=value) for p, value in ((10, 0.9), (20, 0.5), (40, 0.2))]
+    assert extrapolate(falling, "seconds", (10, 10), 4) == 0.2
+    bent = [step(p, seconds=value) for p, value in ((10, 0.1), (20, 0.9), (40, 1.0))]
+    assert extrapolate(bent, "seconds", (10, 10), 1) >= 1.0
+
+
 def test_smaller_sizes() -> None:
     assert smaller_sizes((512, 1024)) == [(128, 256), (256, 512), (384, 768)]
     assert smaller_sizes((96, 192)) == [(32, 48), (48, 96), (72, 144)]

@@ -25,7 +25,7 @@ def runner(data, warned, num_classes=3):
     }
     model = SimpleNamespace(decode_head=SimpleNamespace(num_classes=num_classes))
     logger = SimpleNamespace(warning=warned.append)
-    return SimpleNamespace(model=model, logger=logger, val_loop=True, **loaders)
+    return SimpleNamespace(model=model, logger=logger, val_loop=True, cfg={}, **loaders)
 
 
 def test_healthy_data_pass_without_a_word(tmp_path):
