@@ -26,6 +26,21 @@ nlseg test "$config" "$checkpoint" --work-dir "$work/test" --show-dir "$work/pre
 say "Testing, multi-scale + flip"
 nlseg test "$config" "$checkpoint" --work-dir "$work/test_tta" --tta
 
+say "Checking the score: recomputed from the receipt, and predicted again"
+nlseg verify "$work"/test/*/receipt.json
+cat > "$work/zoo.yml" <<ZOO
+groups: {mine: {title: Quickstart}}
+data: {drawn: {title: drawn street scenes, images: 20, obtain: tools/draw_dataset.py}}
+models:
+  quickstart:
+    group: mine
+    data: drawn
+    config: $(basename "$config" .py)
+    weights: $(basename "$checkpoint")
+    miou: $(sed -n 's/^  "mIoU": \([0-9.]*\).*/\1/p' "$work"/test/*/receipt.json)
+ZOO
+nlseg zoo verify quickstart --zoo "$work/zoo.yml" --out "$work/zoo"
+
 say "What a guess would reach on the same images"
 python tools/draw_dataset.py "$data" --guess
 

@@ -3,7 +3,8 @@
     nlseg verify work_dirs/RUN/TIMESTAMP/receipt.json
     nlseg verify receipt.json --images 0      # only what the receipt itself holds
 
-Config and weights are those beside the receipt, as nlseg test leaves them, or given. A config is
+Config and weights are those beside the receipt, as nlseg test leaves them, or given; a published
+config is known by its name. A config is
 Python, and reading it runs it.
 
 Exit code 0: all agrees; 1: something differs; 2: something to mend in the command;

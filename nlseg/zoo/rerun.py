@@ -12,13 +12,14 @@ from mmengine.config import Config
 from torch.utils.data import Sampler
 
 from nlseg.config import load_config
-from nlseg.errors import DataError, UserError
+from nlseg.config.published import find_config
+from nlseg.errors import ConfigError, DataError, UserError
 from nlseg.evaluation.image_counts import ImageCounts
 from nlseg.evaluation.iou import IoUMetric
 from nlseg.evaluation.prediction_files import image_root
 from nlseg.files import sha256_of
 from nlseg.registry import DATA_SAMPLERS
-from nlseg.run.command import without_training
+from nlseg.run.command import use_test_time_augmentation, without_training
 from nlseg.run.runner import Runner
 from nlseg.weights.downloads import locate
 from nlseg.zoo.data import digest_of_config, hash_files, name_below
@@ -70,19 +71,31 @@ class Again:
     problem: str
 
 
-def config_of(receipt: Receipt, given: str | None) -> Path:
-    """Return the config of a receipt: the given one, else the one beside it.
+def config_of(receipt: Receipt, given: str | None) -> Config:
+    """Read the config of a receipt: the given one, the one beside it, or a published one.
+
+    A published one gets the views and the half precision of the test; the one beside has them.
 
     Raises:
         NothingToRunError: There is none.
+        NotWhatWasTestedError: It is another one.
     """
-    beside = receipt.path.with_name(Path(receipt.facts["config"]["file"]).name)
-    path = Path(given) if given else beside
-    if not path.is_file():
-        raise NothingToRunError(
-            f"{path}: is not there; give the config of the test by --config FILE"
+    said, protocol = receipt.facts["config"], receipt.facts["protocol"]
+    beside = receipt.path.with_name(Path(said["file"]).name)
+    try:
+        file = find_config(given or (beside if beside.is_file() else beside.name))
+    except ConfigError as error:
+        raise NothingToRunError(f"{error}; give the config of the test by --config FILE") from None
+    cfg = load_config(file, allow_unknown=True)
+    if protocol["multi_scale_and_flip"] and "module" not in cfg.model:
+        use_test_time_augmentation(cfg)
+    if protocol["half"] is not None:
+        cfg.test_cfg.fp16 = True
+    if (found := digest_of_config(cfg)) != said["sha256"]:
+        raise NotWhatWasTestedError(
+            f"{file}: is not what was tested: its digest is {found}, written is {said['sha256']}"
         )
-    return path
+    return cfg
 
 
 def weights_of(receipt: Receipt, cfg: Config, given: str | None) -> Path:
@@ -152,7 +165,7 @@ def rerun(
 
     Args:
         receipt: The receipt.
-        config: Config of the test; None for the one beside the receipt.
+        config: Config of the test; None for the one beside the receipt, or a published one.
         checkpoint: Its weights; None for those that the config names.
         data_root: Folder of the data; None for the config's.
         number: How many images, at least; their whole batches are taken.
@@ -165,13 +178,7 @@ def rerun(
         NothingToRunError: Weights, config or data are not here.
         NotWhatWasTestedError: Weights or config are others.
     """
-    file = config_of(receipt, config)
-    cfg = load_config(file, allow_unknown=True)
-    said = receipt.facts["config"]["sha256"]
-    if (found := digest_of_config(cfg)) != said:
-        raise NotWhatWasTestedError(
-            f"{file}: is not what was tested: its digest is {found}, written is {said}"
-        )
+    cfg = config_of(receipt, config)
     weights = weights_of(receipt, cfg, checkpoint)
     if data_root is not None:
         use_data_root(cfg.test_dataloader.dataset, data_root)

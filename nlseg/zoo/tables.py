@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -15,6 +15,7 @@ from nlseg.zoo.catalogue import Model, Zoo
 from nlseg.zoo.receipt import Receipt, problems, read_receipt
 
 NOT_RUN = "not run"
+_CLASSES = "-classes"  # at the end of a mark: the IoU of each class, in place of the models
 _BLOCK = re.compile(r"(<!-- zoo: (\S+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
 
@@ -22,7 +23,8 @@ def fill(text: str, zoo: Zoo, folder: Path) -> str:
     """Write the tables of a page between ``<!-- zoo: KEY -->`` and ``<!-- end of KEY -->``.
 
     Args:
-        text: The page; what is outside the marks stays.
+        text: The page; what is outside the marks stays. ``KEY`` is a group of the zoo, or one with
+            ``-classes`` behind it.
         zoo: The models.
         folder: Folder of the page, which links start from.
 
@@ -32,6 +34,9 @@ def fill(text: str, zoo: Zoo, folder: Path) -> str:
 
     def table(match: re.Match[str]) -> str:
         key = match.group(2)
+        if key.endswith(_CLASSES) and key.removesuffix(_CLASSES) in zoo.groups:
+            text = class_table(zoo, key.removesuffix(_CLASSES))
+            return f"{match.group(1)}\n{text}\n\n{match.group(3)}"
         if key not in zoo.groups:
             raise ConfigError(
                 f"<!-- zoo: {key} -->: there is no such group{nearest(key, zoo.groups)}"
@@ -57,7 +62,29 @@ def group_table(zoo: Zoo, key: str, folder: Path) -> str:
     }
     rows = {title: [cell(model) for model in models] for title, cell in columns.items()}
     shown = {title: cells for title, cells in rows.items() if any(c != "-" and c for c in cells)}
-    lines = [list(shown), ["---"] * len(shown), *map(list, zip(*shown.values(), strict=True))]
+    return _markdown(shown)
+
+
+def class_table(zoo: Zoo, key: str) -> str:
+    """Write the IoU of each class, in percent: the mean over the receipts of each model."""
+    columns: dict[str, list[str]] = {}
+    for model in zoo.models.values():
+        receipts = receipts_of(model) if model.group == key else []
+        if receipts:
+            columns.setdefault("class", receipts[0].classes)
+            runs = [receipt.facts["per_class"]["IoU"] for receipt in receipts]
+            columns[model.name] = [_mean(values) for values in zip(*runs, strict=True)]
+    return _markdown(columns)
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return _number(fmean(known) if known else None, 2)
+
+
+def _markdown(columns: Mapping[str, Sequence[str]]) -> str:
+    rows = list(map(list, zip(*columns.values(), strict=True)))
+    lines = [list(columns), ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

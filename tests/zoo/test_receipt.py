@@ -16,6 +16,7 @@ from nlseg.evaluation.image_counts import CountedImages, ImageCounts, joined
 from nlseg.evaluation.iou import IoUMetric
 from nlseg.evaluation.scores import summarize
 from nlseg.registry import METRICS
+from nlseg.zoo import rerun
 from nlseg.zoo.data import digest_of_config, label_areas
 from nlseg.zoo.receipt import (
     digest_of_labels,
@@ -26,7 +27,7 @@ from nlseg.zoo.receipt import (
     score_counts,
     write_receipt,
 )
-from nlseg.zoo.rerun import batch_with
+from nlseg.zoo.rerun import NothingToRunError, batch_with
 from tests.zoo import scenes
 
 
@@ -217,9 +218,13 @@ def test_what_is_missing_is_told_with_exit_3(
     assert verify([str(path), "--data-root", str(tmp_path / "nowhere")]) == 3
     assert "by --data-root DIR" in capsys.readouterr().out
     config = path.with_name(f"{scenes.CONFIG}.py")
-    config.unlink()
-    assert verify([str(path)]) == 3
-    assert "by --config FILE" in capsys.readouterr().out
+    config.rename(config.with_name("mine.py"))
+    path.write_text(path.read_text().replace(config.name, "mine.py"))
+    config.with_name("mine.py").rename(tmp_path / "away.py")
+    receipt = read_receipt(path)
+    with pytest.raises(NothingToRunError, match="by --config FILE"):
+        rerun.config_of(receipt, None)
+    assert rerun.config_of(receipt, str(tmp_path / "away.py")).model.type == "EncoderDecoder"
     with pytest.raises(SystemExit, match="2"):
         verify([str(tmp_path)])
     assert "nlseg test writes receipt.json" in capsys.readouterr().err
@@ -233,6 +238,19 @@ def test_a_damaged_receipt_ends_with_2(
     with pytest.raises(SystemExit, match="2"):
         verify([str(path)])
     assert "is no receipt" in capsys.readouterr().err
+
+
+def test_the_config_of_a_receipt_may_be_a_published_one(
+    tested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = copied(tested, tmp_path)
+    path.with_name(f"{scenes.CONFIG}.py").unlink()
+    data = ["--data-root", str(tested.parents[2] / "data")]
+    assert verify([str(path), *data, "--images", "1"]) == 3
+    assert "give weights.pth with SHA-256" in capsys.readouterr().out
+    weights = ["--checkpoint", str(tested.parents[2] / "weights.pth")]
+    assert verify([str(path), *data, *weights, "--images", "1"]) == 0
+    assert "1 images predicted again" in capsys.readouterr().out
 
 
 def test_a_part_of_the_images_is_marked(drawn: tuple[Path, list[str]]) -> None:

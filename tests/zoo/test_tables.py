@@ -90,6 +90,22 @@ def test_a_row_is_filled_by_receipts_alone(tmp_path: Path, receipt: Receipt) -> 
     )
 
 
+def test_classes_have_the_mean_of_the_receipts(tmp_path: Path, receipt: Receipt) -> None:
+    zoo = read_zoo(zoo_file(tmp_path, receipts=[str(receipt.path)]))
+    page = fill("<!-- zoo: mine-classes -->\n<!-- end of mine-classes -->", zoo, tmp_path)
+    iou = receipt.facts["per_class"]["IoU"][2]
+    assert f"| building | {iou:.2f} |" in page.splitlines()
+
+
+def test_a_part_fills_no_row(tmp_path: Path, receipt: Receipt) -> None:
+    folder = receipt.path.parents[2]
+    data = [f"data_root={folder / 'data'}", *scenes.ALONE, "test_dataloader.dataset.indices=2"]
+    part = scenes.tested(folder, "part", overrides=data)
+    zoo = read_zoo(zoo_file(tmp_path, receipts=[str(part.path)]))
+    with pytest.raises(ConfigError, match="a part of the images, which fills no row"):
+        group_table(zoo, "mine", tmp_path)
+
+
 def test_an_unsound_receipt_fills_no_row(tmp_path: Path, receipt: Receipt) -> None:
     shutil.copy(receipt.path.with_suffix(".npz"), tmp_path)
     changed = tmp_path / "receipt.json"
