@@ -26,6 +26,7 @@ MOST_PX = 25_000_000
 _FONTS = ("system-ui", "sans-serif")
 _BUTTONS = ["download", "fullscreen"]  # and not the one that shares
 _SHOWN_PX = 640
+_ORIENTATION = 0x0112  # the EXIF tag
 _PICTURES = {
     "result": "Prediction: click a point",
     "heat": "Attention",
@@ -45,23 +46,24 @@ class Demo:
     def __init__(self, network: Network, preparer: Preparer, painter: Painter) -> None:
         self.network, self.preparer, self.painter = network, preparer, painter
 
-    def label(self, path: str | None) -> tuple[Looked, NDArray[np.float32]]:
+    def label(self, path: str | None) -> tuple[Looked, NDArray[np.float32], list[str]]:
         """Label an uploaded file.
 
         Returns:
-            What the network saw, and its confidence (H, W), the largest probability of each pixel.
+            What the network saw; its confidence (H, W), the largest probability of each pixel; and
+            what was done to the image before.
 
         Raises:
             UserError: The file is no image, or larger than the page takes.
         """
         if path is None:
             raise UserError("choose an image first")
-        check_upload(Path(path))
+        notes = check_upload(Path(path))
         self.network.confidence = None
         looked = look(self.network, self.preparer.read(Path(path)))
         confidence = self.network.confidence
         assert confidence is not None
-        return looked, confidence
+        return looked, confidence, notes
 
     def draw(self, looked: Looked, hidden: Sequence[str], alpha: float) -> Image:
         """Draw the labelled image (H, W, 3) with some classes left out.
@@ -103,8 +105,11 @@ class Demo:
         return picture, rows
 
 
-def check_upload(path: Path) -> None:
+def check_upload(path: Path) -> list[str]:
     """Look at the header of an uploaded file.
+
+    Returns:
+        What is done to the image before it is labelled, one sentence each.
 
     Raises:
         UserError: It is empty, no image, or larger than the page takes.
@@ -116,6 +121,7 @@ def check_upload(path: Path) -> None:
             warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
             with PillowImage.open(path) as image:
                 width, height = image.size
+                mode, turned = image.mode, image.getexif().get(_ORIENTATION, 1) != 1
     except (UnidentifiedImageError, OSError, PillowImage.DecompressionBombError) as error:
         if isinstance(error, PillowImage.DecompressionBombError):
             raise UserError(f"{path.name} is too large for this page; use nlseg predict") from None
@@ -125,6 +131,10 @@ def check_upload(path: Path) -> None:
             f"{path.name} has {width} x {height} px; this page takes up to "
             f"{MOST_PX // 10**6} megapixels, nlseg predict takes any size"
         )
+    notes = [f"{path.name} holds CMYK; it is shown and labelled in RGB"] if mode == "CMYK" else []
+    if turned:
+        notes.append(f"{path.name} is turned as its EXIF tag says; so are the places of clicks")
+    return notes
 
 
 def enlargement(shape: Sequence[int]) -> int:
@@ -167,7 +177,9 @@ def build_page(  # noqa: C901, PLR0915 - one layout, and what each part of it do
             raise gr.Error(str(error)) from error
 
     def on_upload(path: str | None, alpha: float) -> Any:
-        looked, confidence = guarded(lambda: demo.label(path))
+        looked, confidence, notes = guarded(lambda: demo.label(path))
+        for note in notes:
+            gr.Info(note)
         names = list(demo.painter.shares(looked.label))
         sure = np.uint8(np.clip(confidence, 0, 1) * 255)
         return (

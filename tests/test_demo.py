@@ -14,8 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nlseg.demo import check_upload
+from nlseg.api import inference_pipeline, init_model
+from nlseg.config import load_config
+from nlseg.demo import Demo, check_upload
 from nlseg.errors import UserError
+from nlseg.predict.labeller import Network, Preparer
+from nlseg.visualization.painter import Painter
 from tests.predict.test_predict import NAME, ROOT, picture, weights
 
 __all__ = ["weights"]
@@ -33,10 +37,39 @@ def test_bad_uploads_get_a_message(tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(UserError, match=message):
             check_upload(file)
-    for mode in ("CMYK", "L", "RGB"):
+    tall = tmp_path / "tall.png"
+    Image.new("1", (1000, 30000)).save(tall)
+    with pytest.raises(UserError, match="1000 x 30000 px"):
+        check_upload(tall)
+    for mode, notes in (("CMYK", 1), ("L", 0), ("RGB", 0)):
         good = tmp_path / f"{mode}.jpg"
         Image.new(mode, (20, 10)).save(good)
-        check_upload(good)
+        assert len(check_upload(good)) == notes
+
+
+def test_cmyk_and_turned_uploads_are_labelled_and_say_what_was_done(
+    weights: Path, tmp_path: Path
+) -> None:
+    config = load_config(NAME)
+    model = init_model(config, weights, device="cpu")
+    painter = Painter(model.dataset_meta["classes"], model.dataset_meta["palette"])
+    network = Network(model, probabilities=True)
+    demo = Demo(network, Preparer(inference_pipeline(config)), painter)
+    upright = Image.fromarray(picture(1, (64, 96)))
+    upright.save(tmp_path / "upright.png")
+    plain, _, notes = demo.label(str(tmp_path / "upright.png"))
+    assert notes == []
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying; shown after a quarter turn clockwise
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    turned, _, notes = demo.label(str(tmp_path / "turned.png"))
+    assert notes == ["turned.png is turned as its EXIF tag says; so are the places of clicks"]
+    assert (turned.image == plain.image).all()
+    assert (turned.label == plain.label).all()
+    upright.convert("CMYK").save(tmp_path / "print.jpg", quality=95)
+    cmyk, _, notes = demo.label(str(tmp_path / "print.jpg"))
+    assert notes == ["print.jpg holds CMYK; it is shown and labelled in RGB"]
+    assert np.abs(cmyk.image.astype(int) - plain.image).mean() < 12
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +132,10 @@ def test_upload_click_and_toggle_in_a_browser(address: str, tmp_path: Path) -> N
         page.reload()
         page.set_input_files("#upload input[type=file]", str(tmp_path / "bad.png"))
         page.wait_for_selector("text=no image that can be read", timeout=30_000)
+        Image.fromarray(picture(1)).convert("CMYK").save(tmp_path / "print.jpg")
+        page.reload()
+        page.set_input_files("#upload input[type=file]", str(tmp_path / "print.jpg"))
+        page.wait_for_selector("text=holds CMYK", timeout=30_000)
         browser.close()
     outside = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
     assert outside == []

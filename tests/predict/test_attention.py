@@ -1,5 +1,6 @@
 """The attention row of one position equals that row of the map of all of them."""
 
+import math
 from pathlib import Path
 
 import cv2
@@ -48,6 +49,56 @@ def test_global_map_pools_to_the_context(pooling: str) -> None:
 def looked_at(label: np.ndarray) -> Looked:
     block = NonLocal2d(4)
     return Looked(np.zeros((*label.shape, 3), np.uint8), label, block, torch.zeros(1, 4, 2, 4))
+
+
+@pytest.mark.parametrize("place", [(0, 0), (3, 34), (11, 6), (4, 7), (7, 27), (11, 34), (8, 20)])
+def test_clicked_place_asks_for_the_position_that_covers_it(place: tuple[int, int]) -> None:
+    """Cells of 4 x 7 px: the weights are a softmax over the products with that cell's query."""
+    torch.manual_seed(1)
+    block = NonLocal2d(6, reduction=1, std=0.7)
+    features = torch.randn(1, 6, 3, 5)
+    label = np.zeros((12, 35), np.uint8)
+    looked = Looked(np.zeros((12, 35, 3), np.uint8), label, block, features)
+    query = block.theta(features)[0, :, place[0] // 4, place[1] // 7].tolist()
+    keys = block.phi(features)[0].tolist()
+    products = [
+        [sum(q * keys[c][i][j] for c, q in enumerate(query)) / math.sqrt(6) for j in range(5)]
+        for i in range(3)
+    ]
+    total = sum(math.exp(product) for row in products for product in row)
+    expected = [[math.exp(product) / total for product in row] for row in products]
+    np.testing.assert_allclose(looked.weights(place), expected, rtol=1e-4)
+
+
+def test_weights_of_a_sub_sampled_block_have_half_the_sides() -> None:
+    torch.manual_seed(1)
+    block = NonLocal2d(6, sub_sample=True, std=0.7)
+    image = np.zeros((12, 20, 3), np.uint8)
+    looked = Looked(image, image[..., 0], block, torch.randn(1, 6, 6, 10))
+    assert looked.weights((11, 19)).shape == (3, 5)
+
+
+def test_heat_is_blended_by_its_formula_and_the_ring_stands_at_the_place() -> None:
+    rng = np.random.RandomState(0)
+    image = rng.randint(0, 255, (60, 90, 3)).astype(np.uint8)
+    looked = Looked(image, np.zeros((60, 90), np.uint8), NonLocal2d(4), torch.zeros(1, 4, 2, 4))
+    weights = -rng.rand(60, 90).astype(np.float32)  # their size counts, not their sign
+    drawn = looked.draw(weights, None)
+    low, high = np.abs(weights).min(), np.abs(weights).max()
+    shades = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO).reshape(
+        256, 3
+    )[:, ::-1]
+    for row, column in ((0, 0), (59, 89), (10, 70), (44, 3)):
+        heat = (abs(float(weights[row, column])) - low) / (high - low)
+        red, green, blue = map(float, image[row, column])
+        grey = round(0.299 * red + 0.587 * green + 0.114 * blue)
+        alpha = 0.25 + 0.6 * heat
+        expected = grey * (1 - alpha) + shades[int(heat * 255)].astype(float) * alpha
+        np.testing.assert_allclose(drawn[row, column], expected, atol=1.01)
+    ring = looked.draw(weights, (20, 60)).astype(int) - drawn
+    rows, columns = np.nonzero(ring.any(2))
+    assert (rows.min() + rows.max(), columns.min() + columns.max()) == (40, 120)
+    assert not ring[20, 60].any()  # the point itself stays visible
 
 
 def test_regions_by_hand() -> None:

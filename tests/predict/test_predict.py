@@ -1,6 +1,7 @@
 """``nlseg predict`` on files: images, broken ones, lists shared by processes, videos, rasters."""
 
 import csv
+import math
 import os
 import subprocess
 import sys
@@ -13,10 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from nlseg.api import inference_model, init_model
+from nlseg.api import inference_model, inference_pipeline, init_model
 from nlseg.commands.main import main
+from nlseg.config import load_config
 from nlseg.models import BaseCascadeDecodeHead
+from nlseg.predict.labeller import Network, Preparer
 from nlseg.predict.outputs import Writer
+from nlseg.predict.raster import RasterLabeller
 from nlseg.predict.sources import Source
 from nlseg.registry import MODELS
 from nlseg.visualization.painter import Painter
@@ -241,3 +245,64 @@ def test_raster_of_a_cascade_with_one_logit(tmp_path: Path) -> None:
     want = sample.pred_sem_seg.data[0].numpy()
     assert 0 < want.mean() < 1
     assert (found == want).mean() > 0.999
+
+
+def test_probabilities_of_one_and_of_several_channels_by_their_formulas(weights: Path) -> None:
+    """One channel: p = 1 / (1 + exp(-z)) of class 1, and 1 - p; several: a softmax."""
+    head = ["model.decode_head.num_classes=2", "model.decode_head.out_channels=1",
+            "model.decode_head.loss_decode.use_sigmoid=True",
+            "model.auxiliary_head.num_classes=2", "model.auxiliary_head.out_channels=1",
+            "model.auxiliary_head.loss_decode.use_sigmoid=True"]  # fmt: skip
+    classes = [
+        f"{part}_dataloader.dataset.metainfo.classes=('road','car')"
+        for part in ("train", "val", "test")
+    ]
+    for overrides, channels in (([*head, *classes], 1), ([], 19)):
+        torch.manual_seed(0)
+        config = load_config(NAME, overrides)
+        model = init_model(config, device="cpu")
+        torch.nn.init.normal_(model.decode_head.conv_seg.weight, std=0.5)
+        network = Network(model, probabilities=True)
+        prepared = Preparer(inference_pipeline(config)).take(picture(3), "picture")
+        label, probabilities = network.label(prepared)
+        seen = []
+        model.decode_head.register_forward_hook(lambda _, __, out, seen=seen: seen.append(out))
+        network.label(prepared)
+        logits = torch.nn.functional.interpolate(
+            seen[0].float(), prepared.item["inputs"].shape[1:], mode="bilinear"
+        )
+        logits = torch.nn.functional.interpolate(logits, label.shape, mode="bilinear")[0]
+        assert logits.shape[0] == channels
+        for row, column in ((0, 0), (63, 95), (20, 40)):
+            scores = logits[:, row, column].tolist()
+            if channels == 1:
+                one = 1 / (1 + math.exp(-scores[0]))
+                expected = [1 - one, one]
+                threshold = model.decode_head.threshold
+                assert label[row, column] == (one > threshold)
+            else:
+                total = sum(math.exp(z) for z in scores)
+                expected = [math.exp(z) / total for z in scores]
+            np.testing.assert_allclose(probabilities[:, row, column], expected, atol=2e-3)
+        assert network.confidence is not None
+        np.testing.assert_allclose(network.confidence, probabilities.max(0))
+
+
+@pytest.mark.parametrize(
+    ("channels", "side"),
+    [(1, 4096), (18, 1024), (30, 1024), (31, 1024), (32, 512), (149, 512), (1000, 512)],
+)
+def test_blocks_of_a_raster_hold_128_mib_of_sums_at_most(channels: int, side: int) -> None:
+    labeller = RasterLabeller.__new__(RasterLabeller)
+    labeller.channels = channels
+    size = (side + 100, 2 * side + 1)
+    blocks = list(labeller.blocks(size))
+    largest = max((b.bottom - b.top) * (b.right - b.left) for b in blocks)
+    assert largest == side * side
+    assert side == 512 or largest * (channels + 1) * 4 <= 128 * 2**20
+    assert (side + 512) ** 2 * (channels + 1) * 4 > 128 * 2**20
+    seen = np.zeros(size, np.uint8)
+    for block in blocks:
+        seen[block.top : block.bottom, block.left : block.right] += 1
+    assert (seen == 1).all()
+    assert all(block.top % 512 == block.left % 512 == 0 for block in blocks)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import runpy
 import shlex
 import sys
@@ -153,6 +154,83 @@ def test_sweep_runs_goes_on_and_compares(
     assert rows[1].startswith("0.5,10.5,")
     assert rows[2].endswith(",20.0 21.0")
     assert (out / "scores.png").read_bytes().startswith(b"\x89PNG")
+
+
+STAND_IN_SBATCH = """#!/usr/bin/env bash
+# Stands in for sbatch: runs the tasks of an array one after the other, and a wrapped job at once.
+set -euo pipefail
+echo "$@" >> "$JOBS"
+[ "$1" = --parsable ]
+array= wrap= script=
+for word; do
+    case $word in
+        --array=*) array=${word#--array=0-};;
+        --wrap) wrap=next;;
+        *) if [ "$wrap" = next ]; then wrap=$word; else script=$word; fi;;
+    esac
+done
+if [ -n "$wrap" ]; then bash -c "$wrap" > "$JOBS.table"; echo 8; exit; fi
+for task in $(seq 0 "$array"); do
+    SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$task bash "$script" >&2 || true
+done
+echo "7;cluster"
+"""
+STAND_IN_SRUN = """#!/usr/bin/env bash
+[ "$1" = --kill-on-bad-exit=1 ] && shift
+exec "$@"
+"""
+
+
+def test_slurm_gets_one_array_and_a_job_that_gathers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in (
+        ("sbatch", STAND_IN_SBATCH), ("srun", STAND_IN_SRUN), ("train.py", FAKE_TRAINING),
+        ("scontrol", '#!/bin/sh\necho "$@" >> "$JOBS"\n'),
+    ):  # fmt: skip
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    jobs = tmp_path / "jobs"
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("JOBS", str(jobs))
+    monkeypatch.setenv("SBATCH_ARGS", "--gres=gpu:1 --time=4:00:00")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    out = tmp_path / "with blank" / "out"
+    args = [QUICK, "--grid", "lr=0.5,0.25", "--slurm", "--repeat", 2, "--out", out, "--command"]
+    args += [f"{sys.executable} {tmp_path}/train.py {{config}} {{folder}}"]
+    assert call(monkeypatch, *args) == 0
+    assert "array job 7: 4 runs" in capfd.readouterr().out
+    array, gather = jobs.read_text().splitlines()
+    assert "--array=0-3" in array
+    assert "--gres=gpu:1 --time=4:00:00" in array
+    assert "--dependency=afterany:7" in gather
+    table = (tmp_path / "jobs.table").read_text()
+    assert "lr=0.5   1 of 2  10.00" in table  # one run fails the first time
+    assert call(monkeypatch, *args) == 0
+    assert "array job 7: 1 runs" in capfd.readouterr().out
+    assert "lr=0.5   2     10.50" in (tmp_path / "jobs.table").read_text()
+    assert call(monkeypatch, *args) == 0
+    assert "all runs are finished" in capfd.readouterr().out
+
+    # a task that is stopped after saving goes back into the queue
+    (tmp_path / "train.py").write_text("raise SystemExit(143)")
+    args[5], args[7] = 1, tmp_path / "stopped"
+    assert call(monkeypatch, *args) == 0
+    assert jobs.read_text().count("requeue 7_") == 2
+    assert not list((tmp_path / "stopped").rglob(sweep.FINISHED))
+
+
+def test_without_sbatch_slurm_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    args = [QUICK, "--grid", "lr=0.5", "--out", tmp_path / "out", "--slurm"]
+    assert call(monkeypatch, *args) == 2
+    assert "there is no sbatch on PATH" in capsys.readouterr().err
+    (tmp_path / "sbatch").write_text("#!/bin/sh\necho 'invalid partition' >&2; exit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    assert call(monkeypatch, *args) == 2
+    assert "sbatch refuses: invalid partition" in capsys.readouterr().err
 
 
 def test_plot_of_words_and_of_numbers(tmp_path: Path) -> None:

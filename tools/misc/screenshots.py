@@ -87,8 +87,8 @@ def main() -> int:
     report = max(args.run.glob("test/*/report.html"))
     images = Path("data/quickstart/leftImg8bit/val")
     image = min(images.rglob("*.png"))
-    overlay = min((args.run / "labelled/overlays").rglob("*.png"))
-    shutil.copy(overlay, args.out / "overlay.png")
+    overlay = min((args.run / "labelled/overlays").rglob("*.jpg"))
+    shutil.copy(overlay, args.out / "overlay.jpg")
     errors: list[str] = []
     asked: list[str] = []
     with served(checkpoint, images) as url, sync_playwright() as driver:
@@ -108,7 +108,7 @@ def main() -> int:
     outside = [one for one in asked if not one.startswith((url, "file:", "data:", "blob:"))]
     for problem in (*errors, *outside):
         print(f"in the browser: {problem}")
-    print(*sorted(map(str, args.out.glob("*.png"))), sep="\n")
+    print(*sorted(map(str, args.out.iterdir())), sep="\n")
     return 1 if errors or outside else 0
 
 
