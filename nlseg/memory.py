@@ -1,5 +1,6 @@
 """How much memory the host may still give to this process."""
 
+import resource
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -39,6 +40,15 @@ def _cached_files(folder: Path) -> int:
     except (OSError, ValueError):
         return 0
     return counts.get("active_file", 0) + counts.get("inactive_file", 0)
+
+
+def peak_memory(file: Path = Path("/proc/self/status")) -> int:
+    """Return the most bytes that this process has held in memory at a time."""
+    if file.is_file():  # getrusage counts what a parent held before it started this program, too
+        for line in file.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def shown_bytes(number: float) -> str:

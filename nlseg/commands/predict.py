@@ -67,6 +67,7 @@ def predict(args: argparse.Namespace) -> int:
     """Label everything; returns the exit code."""
     from tqdm import tqdm
 
+    from nlseg.memory import peak_memory, shown_bytes
     from nlseg.predict.labeller import Records, summarize
     from nlseg.predict.sources import find_sources, share_of_process
 
@@ -90,6 +91,7 @@ def predict(args: argparse.Namespace) -> int:
             f"{timing.images / timing.total_s:.2f} images/s; the network waited for "
             f"{100 * timing.waiting_share:.1f} % of the time"
         )
+    print(f"at most {shown_bytes(peak_memory())} of memory")
     print(f"{args.out}\n{file}")
     if result.failed and not result.labelled and not result.skipped:
         return 2

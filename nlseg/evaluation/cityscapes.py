@@ -158,7 +158,7 @@ def _official_scores(predictions: list[str], truths: list[str]) -> dict[str, flo
     except ImportError as error:
         raise UserError(
             "CityscapesMetric: the official evaluation is not installed; "
-            "pip install cityscapesscripts, or use IoUMetric"
+            "pip install cityscapesscripts (or 'nlseg[optional]'), or use IoUMetric"
         ) from error
     if not predictions:
         raise DataError("CityscapesMetric: there are no predictions to score")

@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 from nlseg.api import inference_model, inference_pipeline, init_model
 from nlseg.commands.main import main
 from nlseg.config import load_config
+from nlseg.memory import peak_memory
 from nlseg.models import BaseCascadeDecodeHead
 from nlseg.predict.labeller import Network, Preparer
 from nlseg.predict.outputs import Writer
@@ -76,6 +78,7 @@ def test_a_folder_with_a_broken_file(
     said = capsys.readouterr()
     assert code == 1
     assert "3 labelled, 0 skipped, 1 failed" in said.out
+    assert re.search(r"^at most \d+ MiB of memory$", said.out, re.M)
     assert "broken.jpg" in said.err
     assert [Path(row["file"]).name for row in rows(tmp_path / "out")] == [
         "0.png", "1.png", "2.png", "broken.jpg",
@@ -306,3 +309,12 @@ def test_blocks_of_a_raster_hold_128_mib_of_sums_at_most(channels: int, side: in
         seen[block.top : block.bottom, block.left : block.right] += 1
     assert (seen == 1).all()
     assert all(block.top % 512 == block.left % 512 == 0 for block in blocks)
+
+
+def test_peak_memory_is_that_of_this_process(tmp_path: Path) -> None:
+    (tmp_path / "status").write_text("VmPeak:\t 9999 kB\nVmHWM:\t  2048 kB\nVmRSS:\t 1024 kB\n")
+    assert peak_memory(tmp_path / "status") == 2 * 2**20
+    held = np.ones(64 << 20, np.uint8)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    assert peak_memory() >= pages * os.sysconf("SC_PAGE_SIZE") - (1 << 20) > held.nbytes
+    assert peak_memory(tmp_path / "absent") > held.nbytes  # where the system has no such file

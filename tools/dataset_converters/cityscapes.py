@@ -28,7 +28,10 @@ def check_package() -> None:
     try:
         import cityscapesscripts.preparation.json2labelImg  # noqa: F401
     except ImportError as error:
-        stop(f"cityscapesscripts cannot be imported ({error}); pip install cityscapesscripts")
+        stop(
+            f"cityscapesscripts cannot be imported ({error}); pip install cityscapesscripts "
+            "(or 'nlseg[optional]')"
+        )
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ def check_package() -> None:
     try:
         import scipy.io  # noqa: F401
     except ImportError as error:
-        stop(f"scipy cannot be imported ({error}); pip install scipy")
+        stop(f"scipy cannot be imported ({error}); pip install scipy (or 'nlseg[optional]')")
 
 
 def write_lists(sbd: Path, lists: Path) -> None:

@@ -45,7 +45,8 @@ class Albu(BaseTransform):
             self.package: str = import_module("albumentations").__name__
         except ImportError as error:
             raise ConfigError(
-                f"Albu: albumentations cannot be imported ({error}); pip install albumentations"
+                f"Albu: albumentations cannot be imported ({error}); pip install albumentations "
+                "(or 'nlseg[optional]')"
             ) from error
         self.transforms = transforms
         self.keymap = dict(_KEYS if keymap is None else keymap)
