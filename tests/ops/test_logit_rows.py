@@ -88,6 +88,15 @@ def test_probabilities_are_averaged_over_sources():
     source = Averaged([Held(view) for view in views])
     assert torch.allclose(whole_map(source), want, atol=1e-6)
     assert torch.equal(label_map(source), want.argmax(0, keepdim=True))
+    views = [view.requires_grad_() for view in views]
+    rows = Averaged([Held(view) for view in views]).rows(0, 6).permute(2, 0, 1)
+    assert torch.allclose(rows, want, atol=1e-6)
+    factor = torch.randn(3, 6, 8)
+    grads = torch.autograd.grad((rows * factor).sum(), views)
+    plain = torch.stack([view.softmax(0) for view in views]).mean(0)
+    wants = torch.autograd.grad((plain * factor).sum(), views)
+    for grad, expected in zip(grads, wants, strict=True):
+        assert torch.allclose(grad, expected, atol=1e-6)
 
 
 def test_a_single_class_is_told_by_its_probability():
