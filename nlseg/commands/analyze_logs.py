@@ -5,6 +5,7 @@ nlseg analyze-logs work_dirs/run_a work_dirs/run_b --out curves.png
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from nlseg.commands.arguments import plain_parser
 
@@ -21,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--legend", nargs="+", help="names of the runs (default: their folders)")
     parser.add_argument("--title", default="", help="written on top")
     parser.add_argument("--smooth", type=int, help="average over this many points")
-    parser.add_argument("--out", default="curves.png", help="picture file (default: curves.png)")
+    parser.add_argument("--out", help="picture file (default: curves.png of the first run)")
     return parser
 
 
@@ -36,10 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def analyze(args: argparse.Namespace) -> None:
     """Print the table and draw the curves."""
-    from nlseg.compare.run_log import read_runs, summary
+    from nlseg.compare.run_log import find_scalars, read_runs, summary
     from nlseg.visualization.plots import plot_curves
 
     runs = read_runs(args.logs, args.legend)
     print(summary(runs, args.keys))
-    plot_curves(runs, args.out, keys=args.keys, title=args.title, smooth=args.smooth)
-    print(args.out)
+    out = args.out or find_scalars(Path(args.logs[0])).parent / "curves.png"
+    plot_curves(runs, out, keys=args.keys, title=args.title, smooth=args.smooth)
+    print(out)

@@ -23,6 +23,7 @@ COMMANDS = {
     "config": "print a resolved config with the file and line of each value",
     "describe": "print what a class takes: types, ranges, defaults, meanings",
     "report": "write the page that explains a test or a training",
+    "compare": "compare tests of the same images: classes, images, paired test",
     "sweep": "train with several values, several times each, and compare",
     "analyze-logs": "draw scores and losses of runs",
     "confusion": "draw which classes are taken for which",

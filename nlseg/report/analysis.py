@@ -103,7 +103,7 @@ def analyse(facts: Sequence[ImageFacts], classes: Sequence[str]) -> Analysis:
         by_size=_by_size(facts, num),
         calibration=calibration,
         image_scores=sorted(
-            ((one.image, _image_score(area)) for one, area in zip(facts, areas, strict=True)),
+            ((one.image, score_of_image(area)) for one, area in zip(facts, areas, strict=True)),
             key=lambda pair: pair[1],
         ),
         missing=[
@@ -139,7 +139,8 @@ def miou_of(counts: NDArray[np.generic]) -> float:
     return float(np.nanmean(iou_of(_areas(counts.astype(np.int64)))))
 
 
-def _image_score(areas: NDArray[np.int64]) -> float:
+def score_of_image(areas: NDArray[np.int64]) -> float:
+    """Return the mean IoU over the classes that an image is labelled with; areas (3, K)."""
     iou = iou_of(areas)
     occurs = areas[1] > 0
     return float(iou[occurs].mean()) if occurs.any() else float("nan")

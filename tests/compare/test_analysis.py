@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
+from nlseg.commands.main import main
 from nlseg.compare.confusion_report import count_folder, counts_of_test, read_kept_counts
 from nlseg.compare.run_log import read_runs, summary
 from nlseg.errors import DataError, UserError
@@ -37,6 +38,19 @@ def test_logs_of_a_run_that_was_resumed(tmp_path):
         "ours  mIoU    31.50  31.50            20",
         "ours  loss     2.00   2.00            20",
     ]
+
+
+def test_curves_are_drawn_beside_the_first_run(tmp_path, monkeypatch, capsys):
+    for name in ("first", "second"):
+        write_log(tmp_path / name, "scalars.jsonl", [{"kind": "train", "step": 1, "loss": 3.0}])
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    runs = [str(tmp_path / "first"), str(tmp_path / "second")]
+    assert main(["analyze-logs", *runs, "--keys", "loss"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "first/curves.png")
+    assert (tmp_path / "first/curves.png").is_file()
+    assert main(["analyze-logs", *runs, "--keys", "loss", "--out", "mine.png"]) == 0
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["mine.png"]
 
 
 def test_logs_of_openmmlab_toolkits(tmp_path):

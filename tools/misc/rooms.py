@@ -48,9 +48,9 @@ KIT = {  # what people use around a run: it may import every room of the core an
     "compare": ["doctor"],
     "migrate": [],
     "predict": [],
-    "report": ["compare"],
-    "demo": ["predict"],
     "zoo": ["compare"],
+    "report": ["compare", "zoo"],
+    "demo": ["predict"],
     "commands": ["doctor", "plan", "compare", "migrate", "predict", "report", "demo", "zoo"],
     "__main__": ["commands"],
 }
