@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import keyword
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -19,6 +20,7 @@ COMMANDS = {
     "demo": "open a page: upload an image, click a point, see where the network looks",
     "plan": "say what a training will need: memory, operations, hours",
     "check-data": "look through data sets, and say what is wrong with them",
+    "import": "turn an export of COCO, LabelMe or CVAT into a data set",
     "browse": "show samples as they are stored and as the network gets them",
     "config": "print a resolved config with the file and line of each value",
     "describe": "print what a class takes: types, ranges, defaults, meanings",
@@ -35,7 +37,8 @@ COMMANDS = {
 
 def module_of(command: str) -> ModuleType:
     """Import the module of a command."""
-    return importlib.import_module(f"nlseg.commands.{command.replace('-', '_')}")
+    name = command.replace("-", "_")
+    return importlib.import_module(f"nlseg.commands.{name}{'_' * keyword.iskeyword(name)}")
 
 
 def overview() -> str:

@@ -47,13 +47,16 @@ KIT = {  # what people use around a run: it may import every room of the core an
     "plan": [],
     "compare": ["doctor"],
     "migrate": [],
+    "intake": [],
     "predict": [],
     "zoo": ["compare"],
     "report": ["compare", "zoo"],
     "demo": ["predict"],
-    "commands": ["doctor", "plan", "compare", "migrate", "predict", "report", "demo", "zoo"],
+    "commands": [
+        "doctor", "plan", "compare", "migrate", "predict", "report", "demo", "zoo", "intake",
+    ],
     "__main__": ["commands"],
-}
+}  # fmt: skip
 _NO_CODE = (
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
     tokenize.ENDMARKER,

@@ -1,0 +1,1 @@
+"""Exports of labelling tools, turned into label maps, images and a config."""

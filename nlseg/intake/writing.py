@@ -1,0 +1,295 @@
+"""Images, indexed label maps, lists and a config, as a data set of nlseg reads them."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from pprint import pformat
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image as PillowImage
+
+from nlseg.config.published import find_config
+from nlseg.datasets.transforms.decode import picture_to_array
+from nlseg.errors import ConfigError, DataError, UserError
+from nlseg.evaluation.prediction_files import encode_label
+from nlseg.files import replace_file
+from nlseg.intake.coco import read_coco
+from nlseg.intake.cvat import LABELS, MASKS, read_cvat
+from nlseg.intake.labelme import read_labelme
+from nlseg.intake.rows import Export, Labelled, read_json
+from nlseg.ops.resize import Size
+from nlseg.visualization.pictures import make_palette
+
+BASE = "nonlocal_r50-d8_4xb4-20k_voc12aug-512x512"
+FORMATS = ("coco", "labelme", "cvat")
+_MAX_CLASSES = 255
+_BATCH = 16
+
+
+@dataclass
+class Written:
+    """What was made of an export.
+
+    Args:
+        classes: Names of the classes.
+        names: Images of each split.
+        sizes: Sizes that occur, (height, width) in px.
+        unreadable: Rows that were left out, each with file and line.
+    """
+
+    classes: tuple[str, ...]
+    names: dict[str, list[str]] = field(default_factory=dict)
+    sizes: set[Size] = field(default_factory=set)
+    unreadable: list[str] = field(default_factory=list)
+
+
+def recognise(source: Path) -> tuple[str, Path]:
+    """Return the format of an export, and its file or folder.
+
+    Raises:
+        UserError: It is none of the formats, or several.
+    """
+    if source.suffix == ".json" and source.is_file():
+        return "coco", source
+    if not source.is_dir():
+        raise UserError(
+            f"{source}: is neither a folder nor a COCO .json file (unpack archives first)"
+        )
+    if (source / LABELS).is_file() and (source / MASKS).is_dir():
+        return "cvat", source
+    coco, labelme = _json_files(source)
+    if len(coco) == 1 and not labelme:
+        return "coco", coco[0]
+    if labelme and not coco:
+        return "labelme", source
+    if coco:
+        listed = ", ".join(map(str, coco[:4]))
+        more = f" beside {labelme} files of LabelMe" if labelme else ""
+        raise UserError(f"{source}: holds {len(coco)} COCO files{more}; name one ({listed})")
+    raise UserError(
+        f"{source}: no export of COCO (.json), LabelMe (.json beside images) or CVAT's masks "
+        f"({LABELS} and {MASKS})"
+    )
+
+
+def _json_files(folder: Path) -> tuple[list[Path], int]:
+    """Return the COCO files below a folder, and how many of LabelMe there are."""
+    coco, labelme = [], 0
+    for file in sorted(folder.rglob("*.json")):
+        try:
+            values, _ = read_json(file)
+        except DataError:
+            continue  # told where the export is read
+        keys = values.keys() if isinstance(values, dict) else set()
+        if keys >= {"images", "annotations", "categories"}:
+            coco.append(file)
+        labelme += "shapes" in keys
+    return coco, labelme
+
+
+def import_export(
+    source: Path, target: Path, *, unlabelled: int = 0, images: Path | None = None,
+    classes: Sequence[str] | None = None, validate: float = 0.2, kind: str | None = None,
+) -> Written:  # fmt: skip
+    """Turn an export into images, label maps, lists and a config.
+
+    Args:
+        source: COCO's .json file, or a folder.
+        target: New or empty folder: ``images``, ``labels``, ``train.txt``, ``val.txt``,
+            ``config.py``, and ``unreadable.txt`` where rows are left out.
+        unlabelled: 0: what nobody labelled is class 0, ``background``; 255: it is ignored.
+        images: Folder of the images, where they do not lie where the format says.
+        classes: Names in their order, for LabelMe.
+        validate: Share of the images that validate, in (0, 1), where the export has no splits.
+        kind: One of ``FORMATS``; None recognises it.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: The target is in use, the export is none, or nothing in it can be read.
+    """
+    if unlabelled not in (0, 255):
+        raise ConfigError(f"--unlabelled: {unlabelled} is neither 0 nor 255")
+    if not 0 < validate < 1:
+        raise ConfigError(f"--val: {validate} is no share between 0 and 1")
+    if target.exists() and any(target.iterdir()):
+        raise UserError(f"{target}: is not empty; give a new folder")
+    found, place = recognise(source) if kind is None else (kind, source)
+    export, labelled = _read(found, place, unlabelled, images, classes)
+    if len(export.classes) > _MAX_CLASSES:
+        raise DataError(f"{place}: names {len(export.classes)} classes; at most {_MAX_CLASSES} fit")
+    written = Written(export.classes)
+    drawn = make_palette(len(export.classes))
+    palette: Sequence[Sequence[int]] = export.palette or drawn.tolist()
+    files = dict(_write(labelled, target, np.array(palette), export, written))
+    written.unreadable = export.unreadable
+    if not files:
+        told = "\n  ".join(export.unreadable[:8])
+        raise DataError(f"{place}: no image in it can be used\n  {told}")
+    suffix = _one_suffix(files)
+    written.names = _split(sorted(files), export, validate)
+    for split, names in written.names.items():
+        _write_text(target / f"{split}.txt", "\n".join(names) + "\n")
+    if written.unreadable:
+        _write_text(target / "unreadable.txt", "\n".join(written.unreadable) + "\n")
+    _write_text(target / "config.py", config_text(target, written, palette, suffix, source))
+    return written
+
+
+def _read(
+    kind: str, place: Path, unlabelled: int, images: Path | None, classes: Sequence[str] | None
+) -> tuple[Export, Iterator[Labelled]]:
+    if kind == "coco":
+        above = place.parent
+        beside = [above, above / "images", above.parent / "images", above.parent]
+        return read_coco(place, [images] if images else beside, unlabelled=unlabelled)
+    if kind == "labelme":
+        return read_labelme(place, unlabelled=unlabelled, classes=classes)
+    return read_cvat(place, images, unlabelled=unlabelled)
+
+
+def _write(
+    labelled: Iterator[Labelled], target: Path, palette: np.ndarray, export: Export, done: Written
+) -> Iterator[tuple[str, Path]]:
+    """Write each image and its label map; yield the name and the image's file."""
+    taken: set[str] = set()
+    for one in labelled:
+        where = one.image if isinstance(one.image, Path) else Path(one.name)
+        try:
+            with PillowImage.open(where if where is one.image else BytesIO(one.image)) as picture:  # type: ignore[arg-type]
+                size, suffix = (picture.height, picture.width), f".{str(picture.format).lower()}"
+        except (OSError, ValueError) as error:
+            export.leave_out(where, 1, f"cannot be read as an image: {error}")
+            continue
+        if size != one.label.shape:
+            height, width = one.label.shape
+            export.leave_out(
+                where, 1, f"is {size[0]} x {size[1]} px, labelled as {height} x {width}"
+            )
+            continue
+        if one.name in taken:
+            export.leave_out(where, 1, f"a second image named {one.name}")
+            continue
+        taken.add(one.name)
+        done.sizes.add(size)
+        label, image = (target / folder / one.name for folder in ("labels", "images"))
+        for path in (label, image):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        data = encode_label(one.label, palette)
+        replace_file(label.with_name(f"{label.name}.png"), partial(_put, data=data))
+        kept = where.suffix.lower() if where is one.image else suffix.replace(".jpeg", ".jpg")
+        image = image.with_name(f"{image.name}{kept}")
+        if isinstance(one.image, Path):
+            shutil.copyfile(one.image, image)
+        else:
+            image.write_bytes(one.image)
+        yield one.name, image
+
+
+def _one_suffix(files: dict[str, Path]) -> str:
+    """Return the suffix of all images; where they have several, all become PNG."""
+    suffixes = {path.suffix for path in files.values()}
+    if len(suffixes) == 1:
+        return suffixes.pop()
+    for name, path in files.items():
+        if path.suffix != ".png":
+            with PillowImage.open(path) as picture:
+                array = picture_to_array(picture, "color_ignore_orientation")
+            PillowImage.fromarray(array[..., ::-1]).save(path.with_suffix(".png"))
+            path.unlink()
+            files[name] = path.with_suffix(".png")
+    return ".png"
+
+
+def _split(names: list[str], export: Export, validate: float) -> dict[str, list[str]]:
+    """Return the images of training and validation: the export's splits, or every n-th one."""
+    given = {
+        split: [name for name in names if name in set(listed)]
+        for split, listed in export.splits.items()
+        if split in ("train", "val")
+    }
+    if given.get("train") and given.get("val"):
+        return given
+    if len(names) == 1:
+        return {"train": names, "val": names}
+    step = max(2, round(1 / validate))
+    chosen = names[step - 1 :: step] or names[-1:]
+    return {"train": [name for name in names if name not in set(chosen)], "val": chosen}
+
+
+def _write_text(path: Path, text: str) -> None:
+    replace_file(path, partial(_put, data=text.encode()))
+
+
+def _put(file: BinaryIO, *, data: bytes) -> None:
+    file.write(data)
+
+
+def config_text(
+    target: Path,
+    written: Written,
+    palette: Sequence[Sequence[int]],
+    suffix: str,
+    source: Path,
+) -> str:
+    """Write the config that trains on an imported data set.
+
+    Args:
+        target: Folder of the data set.
+        written: Its classes and sizes.
+        palette: RGB colour of each class.
+        suffix: Of the images.
+        source: What it was made of.
+    """
+    height, width = (max(size[axis] for size in written.sizes) for axis in (0, 1))
+    crop = tuple(min(512, -(-side // 8) * 8) for side in (height, width))
+    colours = [[int(level) for level in colour] for colour in palette]
+    metainfo = pformat({"classes": written.classes, "palette": colours}, width=96, compact=True)
+    count = len(written.classes)
+    batch = max(1, min(_BATCH, len(written.names["train"])))
+    return f"""# Made of {source} by nlseg import; every value may be changed.
+_base_ = {str(find_config(BASE))!r}
+data_root = {str(target.resolve())!r}
+crop_size = {crop}  # height, width: that of the largest image, at most 512
+metainfo = {metainfo}
+data_preprocessor = dict(size=crop_size)
+model = dict(
+    data_preprocessor=data_preprocessor,
+    decode_head=dict(num_classes={count}),
+    auxiliary_head=dict(num_classes={count}))
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(
+        type='RandomResize',
+        scale=({width}, {height}),  # width, height of the largest image
+        ratio_range=(0.5, 2.0),
+        keep_ratio=True),
+    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs')
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='PackSegInputs')
+]
+train_dataloader = dict(
+    batch_size={min(4, batch)},
+    dataset=dict(
+        _delete_=True, type='BaseSegDataset', data_root=data_root, metainfo=metainfo,
+        ann_file='train.txt', img_suffix={suffix!r}, seg_map_suffix='.png',
+        data_prefix=dict(img_path='images', seg_map_path='labels'), pipeline=train_pipeline))
+val_dataloader = dict(
+    dataset=dict(
+        _delete_=True, type='BaseSegDataset', data_root=data_root, metainfo=metainfo,
+        ann_file='val.txt', img_suffix={suffix!r}, seg_map_suffix='.png',
+        data_prefix=dict(img_path='images', seg_map_path='labels'), pipeline=test_pipeline))
+test_dataloader = val_dataloader
+"""
