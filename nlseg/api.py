@@ -33,8 +33,8 @@ from nlseg.datasets import get_classes, get_palette
 from nlseg.datasets.transforms import LoadImageFromFile
 from nlseg.datasets.transforms.decode import picture_to_array
 from nlseg.errors import ConfigError, DataError, UserError
-from nlseg.evaluation.prediction_files import encode_label
 from nlseg.files import VIDEO_SUFFIXES, replace_file
+from nlseg.label_png import encode_label
 from nlseg.registry import DATASETS, FOREIGN_SCOPE, MODELS, SCOPE
 from nlseg.run.device import revert_sync_batchnorm
 from nlseg.structures import SegDataSample
@@ -75,7 +75,7 @@ def register_all_modules(init_default_scope: bool = True) -> None:
     import nlseg.datasets
     import nlseg.evaluation
     import nlseg.run
-    import nlseg.visualization  # noqa: F401 - registers, as the others
+    import nlseg.visualization.visualizer  # noqa: F401 - registers, as the others
 
     if init_default_scope:
         _use_scope(SCOPE)

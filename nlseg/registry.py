@@ -68,7 +68,7 @@ TRANSFORMS = _child("transform", parents.TRANSFORMS, "nlseg.datasets")
 DATA_SAMPLERS = _child("data sampler", parents.DATA_SAMPLERS, "nlseg.datasets")
 METRICS = _child("metric", parents.METRICS, "nlseg.evaluation")
 EVALUATOR = _child("evaluator", parents.EVALUATOR, "nlseg.evaluation")
-VISUALIZERS = _child("visualizer", parents.VISUALIZERS, "nlseg.visualization")
+VISUALIZERS = _child("visualizer", parents.VISUALIZERS, "nlseg.visualization.visualizer")
 TASK_UTILS = _child("task util", parents.TASK_UTILS, "nlseg.models")
 HOOKS = _child(
     "hook", parents.HOOKS, "nlseg.run", "nlseg.doctor.hook", "nlseg.report.hook", "nlseg.zoo.hook"

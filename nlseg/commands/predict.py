@@ -3,7 +3,9 @@
     nlseg predict CONFIG CHECKPOINT photos/ --out labelled
     nlseg predict CONFIG CHECKPOINT "day1/*.png" film.mp4 --out labelled --write mask geojson
     find . -name "*.jpg" | nlseg predict CONFIG CHECKPOINT - --out labelled --resume
+    nlseg predict model.onnx photos/ --out labelled
 
+The last form runs a file of 'nlseg export' on images, by onnxruntime and without PyTorch.
 Writes overlays/, masks/ and whatever else --write names, and summary.csv with the share of each
 class. Started several times at once by torchrun or as a Slurm array, the processes share the list.
 Exit code 0: all is labelled; 1: some files could not be read, they are named; 2: nothing could be.
@@ -15,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nlseg.commands.arguments import add_config_options, command_parser
+from nlseg.commands.arguments import add_config_options, command_parser, plain_parser
 
 WRITE = ("overlay", "mask", "beside", "probabilities", "geojson", "coco")
 
@@ -24,17 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Make the parser of the command's arguments."""
     parser = command_parser(__doc__)
     parser.add_argument("checkpoint", help="weights: a file, https address or published name")
-    parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT",
-        help="image, video, folder, pattern, @FILE with one path a line, or - for standard input",
-    )  # fmt: skip
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
-    parser.add_argument(
-        "--write", nargs="+", choices=WRITE, default=["overlay", "mask"], metavar="KIND",
-        help=f"what to write: {', '.join(WRITE)} (default: overlay mask)",
-    )  # fmt: skip
-    parser.add_argument("--alpha", type=float, default=0.5, help="weight of the colours (0.5)")
-    parser.add_argument("--resume", action="store_true", help="leave out what is already labelled")
+    _add_lists(parser)
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: a GPU where there is one)")
     parser.add_argument(
         "--every", type=int, default=1, metavar="N", help="label each N-th frame of a video (1)"
@@ -53,14 +45,39 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def onnx_parser() -> argparse.ArgumentParser:
+    """Make the parser for an exported network, which needs neither config nor weights."""
+    parser = plain_parser(__doc__)
+    parser.add_argument("model", type=Path, help="file of 'nlseg export --format onnx'")
+    _add_lists(parser)
+    return parser
+
+
+def _add_lists(parser: argparse.ArgumentParser) -> None:
+    """Add what is labelled, and what is written where."""
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT",
+        help="image, video, folder, pattern, @FILE with one path a line, or - for standard input",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    parser.add_argument(
+        "--write", nargs="+", choices=WRITE, default=["overlay", "mask"], metavar="KIND",
+        help=f"what to write: {', '.join(WRITE)} (default: overlay mask)",
+    )  # fmt: skip
+    parser.add_argument("--alpha", type=float, default=0.5, help="weight of the colours (0.5)")
+    parser.add_argument("--resume", action="store_true", help="leave out what is already labelled")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; without arguments, with those of the process."""
-    args = build_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    exported = any(word.endswith(".onnx") for word in words)
+    args = (onnx_parser() if exported else build_parser()).parse_args(words)
 
     from nlseg.errors import ending_at_the_user
 
     with ending_at_the_user():
-        return predict(args)
+        return predict_exported(args) if exported else predict(args)
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -68,7 +85,7 @@ def predict(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from nlseg.memory import peak_memory, shown_bytes
-    from nlseg.predict.labeller import Records, summarize
+    from nlseg.predict.records import Records, summarize
     from nlseg.predict.sources import find_sources, share_of_process
 
     check_numbers(args)
@@ -93,9 +110,59 @@ def predict(args: argparse.Namespace) -> int:
         )
     print(f"at most {shown_bytes(peak_memory())} of memory")
     print(f"{args.out}\n{file}")
-    if result.failed and not result.labelled and not result.skipped:
-        return 2
-    return 1 if result.failed else 0
+    return exit_code(len(result.failed), result.labelled + result.skipped)
+
+
+def exit_code(failed: int, labelled: int) -> int:
+    """Return 0 where nothing failed, 2 where all did, else 1."""
+    return 0 if not failed else 1 if labelled else 2
+
+
+def predict_exported(args: argparse.Namespace) -> int:
+    """Label images by an ONNX file; returns the exit code. Imports no PyTorch."""
+    from tqdm import tqdm
+
+    from nlseg.errors import DataError, UserError
+    from nlseg.export.runtime import OnnxNetwork, read_picture
+    from nlseg.predict.outputs import Writer
+    from nlseg.predict.records import Records, summarize
+    from nlseg.predict.sources import find_sources, share_of_process
+    from nlseg.visualization.painter import Painter
+
+    check_alpha(args.alpha)
+    if "probabilities" in args.write:
+        raise UserError("--write probabilities: needs CONFIG and CHECKPOINT")
+    sources = find_sources(args.inputs)
+    process, processes = share_of_process()
+    network = OnnxNetwork(args.model)
+    for name in network.facts["not_in_the_file"]:
+        print(f"warning: the test pipeline's {name} is not in the file", file=sys.stderr)
+    painter = Painter(network.facts["classes"], network.facts["palette"], args.alpha)
+    writer = Writer(args.out, args.write, painter)
+    records = Records(args.out, process)
+    records.start(resume=args.resume, processes=processes)
+    done = records.read() if args.resume else {}
+    labelled = skipped = failed = 0
+    for source in tqdm(sources[process::processes], unit="file", desc="labelling", disable=None):
+        known = done.get(str(source.path), {"error": "not yet"})
+        if "error" not in known and all(path.is_file() for path in writer.paths(source.name)):
+            skipped += 1
+            continue
+        try:
+            if source.kind == "video":
+                raise DataError(f"{source.path}: a video needs CONFIG and CHECKPOINT")
+            picture = read_picture(source.path)
+        except DataError as error:
+            failed += 1
+            records.add({"source": str(source.path), "error": str(error)})
+            tqdm.write(f"warning: {error}; it is left out", file=sys.stderr)
+            continue
+        record = writer.write(source.name, picture[..., ::-1], network.label(picture))
+        records.add({"source": str(source.path), "name": str(source.name), **record})
+        labelled += 1
+    file = summarize(args.out, records, painter.classes, coco="coco" in args.write)
+    print(f"{labelled} labelled, {skipped} skipped, {failed} failed\n{args.out}\n{file}")
+    return exit_code(failed, labelled + skipped)
 
 
 def check_numbers(args: argparse.Namespace) -> None:
@@ -110,11 +177,22 @@ def check_numbers(args: argparse.Namespace) -> None:
         raise UserError(f"--every {args.every}: give a whole number from 1 on")
     if not 0 <= args.smooth < 1:
         raise UserError(f"--smooth {args.smooth}: give a number from 0 to below 1")
-    if not 0 <= args.alpha <= 1:
-        raise UserError(f"--alpha {args.alpha}: give a number from 0 to 1")
+    check_alpha(args.alpha)
     for name in ("window", "stride"):
         if min(getattr(args, name) or (1,)) < 1:
             raise UserError(f"--{name}: give two numbers of px above 0")
+
+
+def check_alpha(alpha: float) -> None:
+    """Refuse a weight that is none.
+
+    Raises:
+        UserError: Names the option.
+    """
+    from nlseg.errors import UserError
+
+    if not 0 <= alpha <= 1:
+        raise UserError(f"--alpha {alpha}: give a number from 0 to 1")
 
 
 class Job:

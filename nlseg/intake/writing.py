@@ -15,12 +15,12 @@ from PIL import Image as PillowImage
 from nlseg.config.published import find_config
 from nlseg.datasets.transforms.decode import picture_to_array
 from nlseg.errors import ConfigError, DataError, UserError
-from nlseg.evaluation.prediction_files import encode_label
 from nlseg.files import replace_file
 from nlseg.intake.coco import read_coco
 from nlseg.intake.cvat import LABELS, MASKS, read_cvat
 from nlseg.intake.labelme import read_labelme
 from nlseg.intake.rows import Export, Labelled, read_json
+from nlseg.label_png import encode_label
 from nlseg.ops.resize import Size
 from nlseg.visualization.pictures import make_palette
 

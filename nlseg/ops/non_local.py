@@ -234,5 +234,5 @@ def to_rows(map_NDHW: Tensor) -> Tensor:
 
 def to_map(rows_NLD: Tensor, size_HW: torch.Size) -> Tensor:
     """Make a map (N, D, H, W) of one row per position, channels last in memory."""
-    map_NDHW = rows_NLD.reshape(len(rows_NLD), *size_HW, -1).permute(0, 3, 1, 2)
+    map_NDHW = rows_NLD.reshape(rows_NLD.shape[0], *size_HW, -1).permute(0, 3, 1, 2)
     return map_NDHW.contiguous(memory_format=torch.channels_last)

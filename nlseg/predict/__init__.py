@@ -2,7 +2,8 @@
 
 sources    what was asked for -> a list of images, videos and rasters, each with a name
 outputs    one label map -> overlay, mask, probabilities, polygons; each file whole or absent
-labeller   decoding, network and writing overlap; records of what was done
+records    what was done with each file, and the summary
+labeller   decoding, network and writing overlap
 video      frames in, frames out
 raster     images that do not fit in memory, window by window
 """

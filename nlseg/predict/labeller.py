@@ -4,7 +4,6 @@ Threads decode ahead (OpenCV leaves Python's lock alone), the caller's thread ru
 other threads draw and write. Queues are short, so that memory does not grow with the list.
 """
 
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,11 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nlseg.errors import DataError
-from nlseg.predict.outputs import Writer, write_coco, write_summary
+from nlseg.predict.outputs import Writer
+from nlseg.predict.records import Records
 from nlseg.predict.sources import Source
 from nlseg.visualization.pictures import Image
 
-RECORDS = ".records"
 _AHEAD = 4
 _DECODERS = 2
 _WRITERS = 2
@@ -164,52 +163,6 @@ class Network:
         return logits.float().softmax(0)
 
 
-class Records:
-    """What was done with each file, as JSON lines; one file of them for each process.
-
-    Args:
-        folder: The output folder.
-        process: Number of this process among those that share the list.
-    """
-
-    def __init__(self, folder: Path, process: int) -> None:
-        self.folder = folder / RECORDS
-        self.file = self.folder / f"{process}.jsonl"
-
-    def start(self, *, resume: bool, processes: int) -> None:
-        """Make the folder; without ``resume`` the records of an earlier call go.
-
-        Each process drops its own; the first also those of processes that are not there any more.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if resume:
-            return
-        self.file.unlink(missing_ok=True)
-        if self.file.stem == "0":
-            for file in self.folder.glob("*.jsonl"):
-                if file.stem.isdigit() and int(file.stem) >= processes:
-                    file.unlink(missing_ok=True)
-
-    def add(self, record: dict[str, Any]) -> None:
-        """Append one record."""
-        with open(self.file, "ab") as handle:
-            handle.write(json.dumps(record).encode() + b"\n")
-
-    def read(self) -> dict[str, dict[str, Any]]:
-        """Return the newest record of each file, of all processes, in order of names."""
-        records: dict[str, dict[str, Any]] = {}
-        for file in sorted(self.folder.glob("*.jsonl")):
-            for line in file.read_text(errors="replace").splitlines():
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    continue  # cut short by a kill
-                old = records.get(record["source"])
-                if old is None or "error" in old:
-                    records[record["source"]] = record
-        return dict(sorted(records.items()))
-
-
 @dataclass
 class Labeller:
     """Labels images with one network and writes their files.
@@ -306,13 +259,3 @@ class Labeller:
         result.failed[str(source.path)] = str(error)
         self.records.add({"source": str(source.path), "error": str(error)})
         self.tell(f"{error}; it is left out")
-
-
-def summarize(folder: Path, records: Records, classes: Sequence[str], *, coco: bool) -> Path:
-    """Write ``summary.csv``, and ``coco.json`` where wanted, from the records of all processes."""
-    file = folder / "summary.csv"
-    known = list(records.read().values())
-    write_summary(file, known, classes)
-    if coco:
-        write_coco(folder / "coco.json", known, classes)
-    return file

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from nlseg.evaluation.prediction_files import encode_label
 from nlseg.files import replace_file
+from nlseg.label_png import encode_label
 from nlseg.visualization.painter import Painter
 from nlseg.visualization.pictures import Image, Label
 

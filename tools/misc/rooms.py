@@ -21,13 +21,16 @@ TABLE = {
     "files": [],
     "memory": [],
     "table": [],
+    "label_png": [],
     "ops": ["errors", "extension", "bounds", "structures", "registry"],
     "weights": ["errors", "structures", "registry", "files", "memory"],
     "models": [
         "errors", "extension", "bounds", "checked", "structures", "registry", "ops", "weights",
     ],
     "datasets": ["errors", "bounds", "structures", "registry", "files", "ops"],
-    "evaluation": ["errors", "bounds", "structures", "registry", "files", "table", "ops"],
+    "evaluation": [
+        "errors", "bounds", "structures", "registry", "files", "table", "label_png", "ops",
+    ],
     "visualization": ["errors", "bounds", "structures", "registry", "files", "ops"],
     "config": [
         "mmseg_names", "errors", "bounds", "checked", "structures", "registry", "files", "models",
@@ -38,8 +41,8 @@ TABLE = {
         "datasets", "evaluation", "visualization", "weights", "config",
     ],
     "api": [
-        "errors", "structures", "registry", "files", "models", "datasets", "evaluation",
-        "visualization", "weights", "config", "run",
+        "errors", "structures", "registry", "files", "label_png", "models", "datasets",
+        "evaluation", "visualization", "weights", "config", "run",
     ],
 }  # fmt: skip
 KIT = {  # what people use around a run: it may import every room of the core and this of the kit
@@ -49,11 +52,13 @@ KIT = {  # what people use around a run: it may import every room of the core an
     "migrate": [],
     "intake": [],
     "predict": [],
+    "export": [],
     "zoo": ["compare"],
     "report": ["compare", "zoo"],
     "demo": ["predict"],
     "commands": [
         "doctor", "plan", "compare", "migrate", "predict", "report", "demo", "zoo", "intake",
+        "export",
     ],
     "__main__": ["commands"],
 }  # fmt: skip
