@@ -103,3 +103,13 @@ def test_scenes_stay_as_they_are() -> None:
     assert abs(counts[255] - 4816) <= 20
     recorded = [92.56, 106.23, 82.02, 107.18, 114.54, 104.18, 101.95, 120.39]
     np.testing.assert_allclose(brightness, recorded, atol=0.05)
+
+
+def test_a_class_that_does_not_occur_is_not_in_the_mean() -> None:
+    image, label = np.zeros((1, 4, 3), np.uint8), np.array([[0, 0, 2, 255]], np.uint8)
+    guess = {"all right": [0, 0, 2, 1], "half of one": [0, 2, 2, 1]}
+    values = {
+        name: mean_iou(lambda _, row=row: np.array([row]), [(image, label)], num_classes=4)
+        for name, row in guess.items()
+    }
+    assert values == {"all right": 100.0, "half of one": 50.0}  # 1/2 and 1/2
