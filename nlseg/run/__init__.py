@@ -1,5 +1,5 @@
 """Everything that knows about a run: processes, loops, checkpoints, hooks, the runner."""
 
-from nlseg.run import eval_loop, half, hooks, loop, runner, save, step, symptoms
+from nlseg.run import back_ends, eval_loop, half, hooks, loop, runner, save, step, symptoms
 
-__all__ = ["eval_loop", "half", "hooks", "loop", "runner", "save", "step", "symptoms"]
+__all__ = ["back_ends", "eval_loop", "half", "hooks", "loop", "runner", "save", "step", "symptoms"]

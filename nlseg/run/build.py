@@ -39,10 +39,11 @@ from nlseg.registry import (
     VISUALIZERS,
 )
 from nlseg.run import processes
+from nlseg.run.back_ends import guarded_back_ends
 from nlseg.run.control import CloseUserLoop, OpenUserLoop
 from nlseg.run.device import prefer_fused, revert_sync_batchnorm
 from nlseg.run.loaders import clean_loader_config
-from nlseg.run.logs import for_console, guard_handlers, guarded_back_ends
+from nlseg.run.logs import for_console, guard_handlers
 from nlseg.run.loop import TrainLoop
 from nlseg.run.protocol import RunnerProtocol
 from nlseg.weights.pretrained import use_own_reader

@@ -1,6 +1,8 @@
 """What runs beside training: weight averages, log lines, progress bars, pictures."""
 
 import logging
+import math
+import re
 import resource
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,13 +24,18 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from nlseg.bounds import Natural, Range
 from nlseg.errors import DataError
+from nlseg.evaluation.iou import IoUMetric
 from nlseg.evaluation.prediction_files import image_root, prediction_name
 from nlseg.registry import HOOKS, MODELS
 from nlseg.run import processes
 from nlseg.run.logs import UNLESS_BAR, LogGuard, ScalarLog, WindowBuffer, beside_bar
 from nlseg.run.protocol import RunnerProtocol
+from nlseg.run.state import describe_settings
 from nlseg.structures import SegDataSample
-from nlseg.visualization.pictures import Image
+from nlseg.visualization.painter import Painter
+from nlseg.visualization.pictures import Image, side_by_side
+
+_NOT_IN_NAMES = re.compile(r"[^\w\-. ]")
 
 
 @MODELS.register_module()
@@ -261,8 +268,9 @@ def _lines_above_bar(logger: Any) -> Iterator[None]:
 class LoggerHook(MMLoggerHook):
     """Write a log line and the scalars every few iterations; never ends training.
 
-    Lines are mmengine's. Scalars go to ``scalars.jsonl`` of the run folder (see ``logs``), to
-    TensorBoard where it is installed, and to the visualizer's back ends.
+    Lines are mmengine's. Scalars, IoU of each class among them, go to ``scalars.jsonl`` of the run
+    folder (see ``logs``), to TensorBoard where it is installed, and to the visualizer's back ends.
+    TensorBoard gets the hyper-parameters and some pictures of each validation, too.
 
     Args:
         interval: Iterations between two lines.
@@ -275,6 +283,7 @@ class LoggerHook(MMLoggerHook):
         log_metric_by_epoch: Whether the back ends get validation scores by epoch.
         backend_args: Where ``out_dir`` is, as for ``LoadImageFromFile``.
         tensorboard: Whether to write TensorBoard's files where it is installed.
+        images: How many images of each validation TensorBoard shows, label beside prediction.
     """
 
     def __init__(
@@ -290,6 +299,7 @@ class LoggerHook(MMLoggerHook):
         backend_args: dict[str, Any] | None = None,
         *,
         tensorboard: bool = True,
+        images: Natural = 2,
     ) -> None:
         super().__init__(
             interval=interval,
@@ -302,7 +312,8 @@ class LoggerHook(MMLoggerHook):
             log_metric_by_epoch=log_metric_by_epoch,
             backend_args=backend_args,
         )
-        self.tensorboard = tensorboard
+        self.tensorboard, self.images = tensorboard, images
+        self._drawn = 0
         self.curves: ScalarLog | None = None
         self._guard: LogGuard | None = None
 
@@ -312,6 +323,11 @@ class LoggerHook(MMLoggerHook):
             folder = Path(runner.work_dir)
             self.curves = ScalarLog(folder, runner.logger.warning, self.tensorboard)
             self.curves.resume(runner.iter)
+            self._run_guarded(runner, lambda: self._describe(runner))
+
+    def _describe(self, runner: RunnerProtocol) -> None:
+        if self.curves is not None and self.curves.tensorboard:
+            self.curves.describe(_hyper_parameters(runner), runner.config_text)
 
     def after_train_iter(
         self, runner: RunnerProtocol, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -329,8 +345,21 @@ class LoggerHook(MMLoggerHook):
     def after_val_iter(
         self, runner: RunnerProtocol, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Write a line where one is due."""
+        """Write a line where one is due, and draw the first images for TensorBoard."""
         self._tell_progress(runner, batch_idx, "val")
+        curves, self._drawn = self.curves, self._drawn if batch_idx else 0
+        if curves is not None and curves.tensorboard and self._drawn < self.images:
+            self._run_guarded(runner, lambda: self._draw(runner, curves, outputs))
+
+    def _draw(self, runner: RunnerProtocol, curves: ScalarLog, outputs: Any) -> None:
+        meta = getattr(runner.val_dataloader.dataset, "metainfo", None) or {}
+        for sample in outputs or ():
+            path = sample.get("img_path") if isinstance(sample, SegDataSample) else None
+            if path is None or self._drawn == self.images or not meta.get("classes"):
+                return
+            picture = draw_sample(sample, Painter(meta["classes"], meta.get("palette"), 0.6))
+            curves.add_image(f"val/{self._drawn}", picture, runner.iter)
+            self._drawn += 1
 
     def after_test_iter(
         self, runner: RunnerProtocol, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -350,6 +379,7 @@ class LoggerHook(MMLoggerHook):
         size = len(runner.val_dataloader)
         tag, line = runner.log_processor.get_log_after_epoch(runner, size, "val")
         runner.logger.info(line)
+        tag = {**tag, **_scores_of_classes(runner.val_evaluator.metrics)}
         step = runner.epoch if self.log_metric_by_epoch else runner.iter
         self._write(runner, "val", runner.iter, tag, step)
 
@@ -382,6 +412,54 @@ class LoggerHook(MMLoggerHook):
         if self.curves is not None:
             self.curves.close()
         self._run_guarded(runner, lambda: super(LoggerHook, self).after_run(runner))
+
+
+def _scores_of_classes(metrics: Sequence[Any]) -> dict[str, float]:
+    """Return IoU of each class in percent by a name that every back end takes."""
+    found = {}
+    for metric in metrics:
+        if isinstance(metric, IoUMetric) and "IoU" in metric.per_class:
+            prefix = f"{metric.prefix}/" if metric.prefix else ""
+            scores = zip(metric.classes, metric.per_class["IoU"].tolist(), strict=True)
+            for name, score in scores:
+                found[f"{prefix}IoU/{_NOT_IN_NAMES.sub('_', name)}"] = round(100 * score, 2)
+    return {name: score for name, score in found.items() if math.isfinite(score)}
+
+
+def _hyper_parameters(runner: RunnerProtocol) -> dict[str, Any]:
+    """Return what is compared between runs: numbers, words and flags by name."""
+    settings = describe_settings(runner)
+    groups = settings["optimizer"].get("groups") or [{}]
+    chosen = {key: groups[0].get(key) for key in ("lr", "momentum", "weight_decay")}
+    names = ("max_iters", "batch_size", "processes", "accumulation", "dataset", "seed")
+    chosen |= {key: settings[key] for key in names}
+    chosen |= {"optimizer": settings["optimizer"].get("type"), "model": runner.model_name}
+    network = processes.unwrap(runner.model)
+    for name in ("backbone", "decode_head"):
+        if hasattr(network, name):
+            chosen[name] = type(getattr(network, name)).__name__
+    return {key: v for key, v in chosen.items() if isinstance(v, bool | int | float | str)}
+
+
+def draw_sample(sample: SegDataSample, painter: Painter, longest: int = 640) -> Image:
+    """Draw label and prediction over their image, side by side.
+
+    Args:
+        sample: With ``img_path``; ``gt_sem_seg`` may be missing.
+        painter: Of the data set's classes.
+        longest: Longer side of each picture in px; larger images are shrunk first.
+    """
+    maps = [
+        np.asarray(sample.get(key).data.cpu())[0].astype(np.int16)
+        for key in ("gt_sem_seg", "pred_sem_seg")
+        if key in sample
+    ]
+    image = read_rgb(sample.img_path)
+    scale = min(1.0, longest / max(image.shape[:2]))
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    small = [np.asarray(cv2.resize(m, size, interpolation=cv2.INTER_NEAREST)) for m in maps]
+    return side_by_side([painter.draw(image, each) for each in small], gap=8)
 
 
 def peak_memory_mib() -> int:

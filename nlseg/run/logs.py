@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer, MessageHub
-from mmengine.registry import VISBACKENDS
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,10 +28,6 @@ from nlseg.datasets.transforms.compose import describe_pipelines
 SCALARS_FILE = "scalars.jsonl"
 _EVENT = "resumed at"
 _WINDOW = 1000
-_BACK_END_METHODS = (
-    "add_config", "add_graph", "add_image", "add_scalar", "add_scalars", "close",
-)  # fmt: skip
-_PATIENCE = 3
 FILE_ONLY = {"shown": "in the file"}
 """``extra`` of a log line that is for the log file alone, such as the resolved config."""
 UNLESS_BAR = {"shown": "where there is no bar"}
@@ -106,43 +101,6 @@ def open_again(logger: logging.Logger) -> None:
                 Path(handler.baseFilename).parent.mkdir(parents=True, exist_ok=True)
                 handler.close()
                 handler.stream = None  # type: ignore[assignment]  # opened with the next line
-
-
-def guarded_back_ends(configs: Any, warn: Callable[[str], None]) -> list[dict[str, Any] | Any]:
-    """Change the configs of a visualizer's back ends so that a failing one cannot end a run.
-
-    Args:
-        configs: One back end or a list of them, as dicts or built.
-        warn: Called with one line when a back end fails for the first time.
-    """
-    given = configs if isinstance(configs, (list, tuple)) else [configs]
-    guarded: list[Any] = []
-    for config in given:
-        if isinstance(config, dict):
-            inner = {key: value for key, value in config.items() if key != "name"}
-            entry = {"type": _build_back_end, "config": inner, "warn": warn}
-            guarded.append(entry | ({"name": config["name"]} if config.get("name") else {}))
-        else:
-            guarded.append(_guard(config, warn))
-    return guarded
-
-
-def _build_back_end(
-    config: dict[str, Any], warn: Callable[[str], None], save_dir: str | None = None
-) -> Any:
-    return _guard(VISBACKENDS.build({"save_dir": save_dir, **config}), warn)
-
-
-def _guard(back_end: Any, warn: Callable[[str], None]) -> Any:
-    guard = LogGuard(type(back_end).__name__, warn, _PATIENCE)
-    for name in _BACK_END_METHODS:
-        method = getattr(back_end, name)
-
-        def call(*args: Any, method: Callable[..., Any] = method, **options: Any) -> None:
-            guard.run(lambda: method(*args, **options))
-
-        setattr(back_end, name, call)
-    return back_end
 
 
 class WindowBuffer(HistoryBuffer):
@@ -272,6 +230,7 @@ class ScalarLog:
         self._guard = LogGuard(str(self.path), warn)
         self._tensorboard_guard = LogGuard("TensorBoard", warn)
         self._writer: Any = None
+        self._end: Any = None
         self._step = 0
 
     def resume(self, step: int) -> None:
@@ -288,11 +247,28 @@ class ScalarLog:
             step: Iterations trained.
             values: Numbers by name; what is not a number is left out.
         """
-        numbers = {key: _number(value) for key, value in values.items()}
+        numbers = {key: as_number(value) for key, value in values.items()}
         numbers = {key: value for key, value in numbers.items() if value is not None}
         self._append({"kind": kind, "step": step, **numbers})
         if self.tensorboard:
             self._tensorboard_guard.run(lambda: self._to_tensorboard(kind, step, numbers))
+
+    def describe(self, settings: Mapping[str, Any], text: str) -> None:
+        """Give TensorBoard the hyper-parameters and the config of the run.
+
+        Args:
+            settings: Numbers, words and flags by name.
+            text: The resolved config.
+        """
+        if self.tensorboard:
+            self._tensorboard_guard.run(lambda: self._describe(settings, text))
+
+    def add_image(self, name: str, picture: NDArray[np.uint8], step: int) -> None:
+        """Give TensorBoard an RGB picture (H, W, 3)."""
+        if self.tensorboard:
+            self._tensorboard_guard.run(
+                lambda: self._open().add_image(name, picture, step, dataformats="HWC")
+            )
 
     def note(self, kind: str, step: int, sentences: Sequence[str]) -> None:
         """Add sentences about a step; a resume drops those of later steps like its scalars.
@@ -307,19 +283,39 @@ class ScalarLog:
     def _append(self, entry: Mapping[str, Any]) -> None:
         self._guard.run(lambda: _append_line(self.path, json.dumps(entry)))
 
-    def _to_tensorboard(self, kind: str, step: int, numbers: Mapping[str, Any]) -> None:
+    def _open(self) -> Any:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
             folder = str(self.folder / "tensorboard")
             self._writer = SummaryWriter(folder, purge_step=self._step + 1)
+        return self._writer
+
+    def _to_tensorboard(self, kind: str, step: int, numbers: Mapping[str, Any]) -> None:
+        writer = self._open()
         for name, value in numbers.items():
-            self._writer.add_scalar(f"{kind}/{name}", value, step)
+            writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def _describe(self, settings: Mapping[str, Any], text: str) -> None:
+        from torch.utils.tensorboard.summary import hparams
+
+        writer = self._open()
+        writer.add_text("config", f"    {text}".replace("\n", "\n    "), self._step)
+        # SummaryWriter.add_hparams would write them into a folder of their own, without the curves
+        found = hparams(dict(settings), {"val/mIoU": 0.0})  # type: ignore[no-untyped-call]
+        experiment, begin, self._end = found
+        writer.file_writer.add_summary(experiment)
+        writer.file_writer.add_summary(begin)
 
     def close(self) -> None:
         """Finish TensorBoard's file."""
         if self._writer is not None:
-            self._tensorboard_guard.run(self._writer.close)
+            self._tensorboard_guard.run(self._close)
+
+    def _close(self) -> None:
+        if self._end is not None:
+            self._writer.file_writer.add_summary(self._end)
+        self._writer.close()
 
 
 def _append_line(path: Path, line: str) -> None:
@@ -330,7 +326,8 @@ def _append_line(path: Path, line: str) -> None:
         file.write(line.encode() + b"\n")
 
 
-def _number(value: Any) -> float | int | str | None:
+def as_number(value: Any) -> float | int | None:
+    """Return a value where it is one finite number, None for anything else."""
     if isinstance(value, Tensor | np.ndarray | np.generic):
         value = value.item() if np.prod(value.shape) == 1 else None
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -1,15 +1,38 @@
+import importlib.util
 import logging
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from mmengine.registry import VISBACKENDS
 from mmengine.visualization import BaseVisBackend
 
+from nlseg.config.load import load_config
+from nlseg.errors import ConfigError
+from nlseg.registry import DATASETS
+from nlseg.run.back_ends import guarded_back_ends
+from tests.report.test_hook import with_validation
 from tests.run.runs import curves, train
+from tests.run.tiny_segmentor import NoiseImages
 from tests.run.toy import toy_config
 
 CALLS: list[str] = []
+
+
+@DATASETS.register_module(force=True)
+class NoiseOnDisk(NoiseImages):
+    """Images of noise that have a file."""
+
+    def __init__(self, file: str, size: int = 8) -> None:
+        super().__init__(size)
+        self.file = file
+
+    def __getitem__(self, index: Any) -> dict[str, Any]:
+        item = super().__getitem__(index)
+        item["data_samples"].set_metainfo({"img_path": self.file})
+        return item
 
 
 @VISBACKENDS.register_module(force=True)
@@ -64,10 +87,97 @@ def test_back_end_that_fails_is_warned_of_once_and_left_alone(
     assert [line["step"] for line in curves(tmp_path) if line["kind"] == "train"][-1] == 12
 
 
-def test_wandb_that_is_not_installed_is_no_reason_to_stop(tmp_path: Path) -> None:
-    visualizer = {"type": "Visualizer", "vis_backends": [{"type": "WandbVisBackend"}]}
+@pytest.mark.parametrize(
+    ("kind", "package"),
+    [
+        ("WandbVisBackend", "wandb"),
+        ("mmengine.AimVisBackend", "aim"),
+        ("TrackioVisBackend", "trackio"),
+        ("MLflowVisBackend", "mlflow"),
+    ],
+)
+def test_logger_that_is_not_installed_is_refused_before_the_first_iteration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, package: str
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == package else found(name, *rest),
+    )
+    for config in (kind, {"type": kind}):
+        visualizer = {"type": "Visualizer", "vis_backends": [config]}
+        with pytest.raises(ConfigError, match=f"needs {package}, .* pip install {package}$"):
+            train(toy_config(tmp_path, iters=4, visualizer=visualizer))
+    assert not (tmp_path / "scalars.jsonl").exists()
+
+
+def test_one_line_of_the_config_names_the_loggers() -> None:
+    line = "visualizer.vis_backends=[LocalVisBackend,TensorboardVisBackend]"
+    config = load_config("nonlocal_r50-d8_4xb2-40k_cityscapes-512x1024", [line], check=True)
+    assert config.visualizer.vis_backends == ["LocalVisBackend", "TensorboardVisBackend"]
+    with pytest.raises(ConfigError, match="did you mean 'WandbVisBackend'"):
+        guarded_back_ends(["WandVisBackend"], print)
+
+
+def test_loggers_may_be_named_by_words(tmp_path: Path) -> None:
+    visualizer = {"type": "Visualizer", "vis_backends": ["LocalVisBackend"]}
     train(toy_config(tmp_path, iters=4, visualizer=visualizer))
-    assert (tmp_path / "iter_4.pth").is_file()
+    assert list(tmp_path.glob("*/vis_data/scalars.json"))
+
+
+def test_tensorboard_gets_pictures_hyper_parameters_and_classes(tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((48, 48, 3), np.uint8))
+    config = with_validation(tmp_path / "run")
+    config.default_hooks.logger = {"type": "LoggerHook", "interval": 1, "images": 1}
+    config.val_dataloader.dataset = {
+        "type": "NoiseOnDisk",
+        "file": str(tmp_path / "a.png"),
+        "size": 3,
+    }
+    runner = train(config)
+    (metric,) = runner.val_evaluator.metrics
+    found = events.EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
+    tags = found.Tags()
+    assert tags["images"] == ["val/0"]
+    assert [event.step for event in found.Images("val/0")] == [1, 2]
+    assert (found.Images("val/0")[0].height, found.Images("val/0")[0].width) == (48, 2 * 48 + 8)
+    for name, score in zip("abcde", metric.per_class["IoU"], strict=True):
+        assert found.Scalars(f"val/IoU/{name}")[-1].value == pytest.approx(100 * score, abs=0.01)
+    assert "train/loss" in tags["scalars"]
+    assert tags["tensors"] == ["config/text_summary"]
+    (text,) = found.Tensors("config/text_summary")[0].tensor_proto.string_val
+    assert b"max_iters=2" in text
+    kept = found.summary_metadata
+    assert kept["_hparams_/session_start_info"].plugin_data.plugin_name == "hparams"
+    assert b"weight_decay" in kept["_hparams_/session_start_info"].plugin_data.content
+    assert "_hparams_/session_end_info" in kept
+
+
+@pytest.mark.parametrize(
+    ("package", "back_end", "left"),
+    [
+        ("wandb", {"type": "WandbVisBackend", "init_kwargs": {"mode": "offline"}},
+         "run/*/vis_data/wandb/offline-run-*/*.wandb"),
+        ("mlflow", {"type": "MLflowVisBackend"}, "run/*/vis_data/*/*/metrics/mIoU"),
+        ("aim", {"type": "AimVisBackend"}, "repo/.aim/run_metadata*"),
+        ("trackio", {"type": "TrackioVisBackend", "project": "toy"}, "trackio/toy.db"),
+    ],
+)  # fmt: skip
+def test_logger_that_is_installed_gets_the_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    package: str, back_end: dict[str, Any], left: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    pytest.importorskip(package)
+    (tmp_path / "repo").mkdir()
+    if package == "aim":
+        back_end = {**back_end, "init_kwargs": {"repo": str(tmp_path / "repo")}}
+    visualizer = {"type": "Visualizer", "vis_backends": [back_end]}
+    train(toy_config(tmp_path / "run", iters=4, visualizer=visualizer))
+    assert "fails (" not in capfd.readouterr().out
+    assert list(tmp_path.glob(left))
 
 
 def test_tensorboard_that_cannot_write_is_no_reason_to_stop(tmp_path: Path) -> None:
