@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from misc.mkdocs_hooks import on_page_markdown
 from misc.run_docs import PAGES, SHELL, Block, blocks_of, wrong_arguments
 
 ROOT = Path(__file__).parents[1]
@@ -43,6 +44,16 @@ def test_wrong_arguments_are_named() -> None:
     assert "x.md:3: FOO=1 nlseg train" in problems[0]
     assert "unrecognized arguments: --dry-rum" in problems[0]
     assert "no command trian" in problems[1]
+
+
+def test_the_site_says_why_a_block_is_not_run_and_names_files_outside() -> None:
+    page = (
+        "<!-- not run: needs a GPU -->\n```bash\nx\n```\n[mine](../configs/x.py), [here](zoo.md)\n"
+    )
+    assert on_page_markdown(page) == (
+        "*Not run by the tests: needs a GPU.*\n\n```bash\nx\n```\n"
+        "mine (`configs/x.py`), [here](zoo.md)\n"
+    )
 
 
 @pytest.mark.slow

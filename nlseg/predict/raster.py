@@ -28,6 +28,7 @@ NO_DATA = 255
 LARGE_PX = 40_000_000
 _BLOCK = 512
 _SUM_BYTES = 128 << 20
+_CACHE_BYTES = 64 << 20  # of tiles in GDAL, which would take a share of the machine's memory
 _OVERVIEW_PX = 2048
 _WINDOW: Size = (1024, 1024)
 
@@ -101,8 +102,12 @@ class RasterLabeller:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.stem}.{os.getpid()}{self.file_suffix}")
         counts = np.zeros(len(self.writer.painter.classes), np.int64)
+        settings = {"GDAL_CACHEMAX": _CACHE_BYTES}
         try:
-            with rasterio.open(source.path) as raster:
+            with (
+                rasterio.Env(**({} if "GDAL_CACHEMAX" in os.environ else settings)),
+                rasterio.open(source.path) as raster,
+            ):
                 self._check(raster, source.path)
                 size = (raster.height, raster.width)
                 with rasterio.open(temporary, "w", **self._profile(raster)) as out:

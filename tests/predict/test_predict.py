@@ -241,7 +241,11 @@ def test_raster_of_a_cascade_with_one_logit(tmp_path: Path) -> None:
         file.write(np.moveaxis(image[..., ::-1], 2, 0))
     writer = Writer(tmp_path, ["mask"], Painter(("a", "b"), [[0, 0, 0], [9, 9, 9]]))
     source = Source(tmp_path / "map.tif", Path("map"), "image")
-    RasterLabeller(model, writer).run(source, lambda done, total: None)
+    caches = []
+    RasterLabeller(model, writer).run(
+        source, lambda done, total: caches.append(rasterio.env.getenv()["GDAL_CACHEMAX"])
+    )
+    assert caches == [64 << 20]  # without it GDAL keeps tiles up to a share of the machine's memory
     with rasterio.open(tmp_path / "masks/map.tif") as labelled:
         found = labelled.read(1)
     (sample,) = model.test_step(inputs)

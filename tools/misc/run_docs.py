@@ -218,11 +218,11 @@ def make_sandbox(folder: Path) -> None:
     old = folder / WORDS["OLD"]
     old.parent.mkdir()
     old.write_text(OLD_CONFIG)
-    shim = folder / "bin/nlseg"
-    shim.parent.mkdir()
-    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m nlseg "$@"\n')
-    shim.chmod(0o755)
-    (folder / "bin/python").symlink_to(sys.executable)
+    (folder / "bin").mkdir()
+    for name, words in (("nlseg", "-m nlseg "), ("python", "")):
+        shim = folder / "bin" / name
+        shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" {words}"$@"\n')
+        shim.chmod(0o755)
 
 
 def draw_cracks(root: Path) -> None:
