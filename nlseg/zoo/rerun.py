@@ -16,13 +16,12 @@ from nlseg.config.published import find_config
 from nlseg.errors import ConfigError, DataError, UserError
 from nlseg.evaluation.image_counts import ImageCounts
 from nlseg.evaluation.iou import IoUMetric
-from nlseg.evaluation.prediction_files import image_root
 from nlseg.files import sha256_of
 from nlseg.registry import DATA_SAMPLERS
 from nlseg.run.command import use_test_time_augmentation, without_training
 from nlseg.run.runner import Runner
 from nlseg.weights.downloads import locate
-from nlseg.zoo.data import digest_of_config, hash_files, name_below
+from nlseg.zoo.data import digest_of_config, file_pairs, hash_files, image_names
 from nlseg.zoo.receipt import Receipt
 
 _NOT_AGAIN = ("receipt", "report", "visualization")  # hooks that write what nobody asked for
@@ -145,11 +144,9 @@ def batch_with(index: int, *, size: int, processes: int, total: int) -> list[int
         total: Images in the data set.
     """
     rank, place = index % processes, index // processes
-    share = -(-total // processes)
     first = place // size * size
-    return [
-        (rank + processes * at) % total for at in range(first, min(first + size, share))
-    ]  # the last process fills up with the first images
+    indices = (rank + processes * at for at in range(first, first + size))
+    return [index for index in indices if index < total]
 
 
 def rerun(
@@ -182,32 +179,19 @@ def rerun(
     weights = weights_of(receipt, cfg, checkpoint)
     if data_root is not None:
         use_data_root(cfg.test_dataloader.dataset, data_root)
-    protocol = receipt.facts["protocol"]
-    total = len(receipt.images.names)
-    chosen = random.Random(seed).sample(range(total), min(number, total))
-    batches = {
-        tuple(
-            batch_with(i, size=protocol["batch_size"], processes=protocol["processes"], total=total)
-        )
-        for i in chosen
-    }
-    ordered = sorted(batches, key=lambda batch: (-len(batch), batch))
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(receipt.facts["machine"]["threads"])
-        return _compare(receipt, cfg, weights, [i for batch in ordered for i in batch])
+        return _predict(receipt, cfg, weights, number, seed)
     finally:
         torch.set_num_threads(threads)
 
 
-def _compare(receipt: Receipt, cfg: Config, weights: Path, indices: list[int]) -> list[Again]:
+def _predict(receipt: Receipt, cfg: Config, weights: Path, number: int, seed: int) -> list[Again]:
     cfg.load_from, cfg.resume, cfg.launcher, cfg.log_level = str(weights), False, "none", "ERROR"
     cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
-    cfg.test_dataloader.sampler = {"type": "ChosenImages", "indices": indices}
-    cfg.default_hooks = {
-        **cfg.get("default_hooks", {}),
-        **dict.fromkeys(_NOT_AGAIN),
-    }
+    cfg.test_dataloader.sampler = {"type": "ChosenImages", "indices": []}
+    cfg.default_hooks = {**cfg.get("default_hooks", {}), **dict.fromkeys(_NOT_AGAIN)}
     with tempfile.TemporaryDirectory() as folder:
         cfg.work_dir = folder
         runner = Runner.build(without_training(cfg))
@@ -217,32 +201,60 @@ def _compare(receipt: Receipt, cfg: Config, weights: Path, indices: list[int]) -
             raise NothingToRunError(
                 f"{error}\ngive the folder of the data by --data-root DIR"
             ) from None
+        dataset = loop.dataloader.dataset
+        loop.dataloader.sampler.indices += _choose(receipt, dataset, number, seed)
         counts = ImageCounts()
         prefix = receipt.facts["metric"]["prefix"]
         for metric in loop.evaluator.metrics:
             if isinstance(metric, IoUMetric) and metric.prefix == prefix:
                 metric.image_counts = counts
         runner.test()
-    return _differences(receipt, loop.dataloader.dataset, counts)
+    return _differences(receipt, dataset, counts)
+
+
+def _choose(receipt: Receipt, dataset: Any, number: int, seed: int) -> list[int]:
+    """Draw images of the receipt, and return them with those that were in their batches.
+
+    Raises:
+        NothingToRunError: The data set is another one.
+    """
+    known = {*receipt.images.names}
+    names = image_names(dataset).values()
+    here = [index for index, name in enumerate(names) if name in known]
+    if not here:
+        raise NothingToRunError(
+            "no image of the receipt is in the data set; give its folder by --data-root DIR"
+        )
+    protocol = receipt.facts["protocol"]
+    batches = {
+        tuple(
+            batch_with(
+                index, size=protocol["batch_size"], processes=protocol["processes"],
+                total=len(dataset),
+            )
+        )
+        for index in random.Random(seed).sample(here, min(number, len(here)))
+    }  # fmt: skip
+    ordered = sorted(batches, key=lambda batch: (-len(batch), batch))
+    short = [batch for batch in ordered if len(batch) < len(ordered[0])]
+    ordered = ordered[: len(ordered) - len(short)] + short[:1]  # only the last one may be short
+    return [index for batch in ordered for index in batch]
 
 
 def _differences(receipt: Receipt, dataset: Any, counts: ImageCounts) -> list[Again]:
-    images, root = counts.gather(), image_root(dataset)
+    images, names, labels = counts.gather(), image_names(dataset), dict(file_pairs(dataset))
     places = {name: i for i, name in enumerate(receipt.images.names)}
-    labels = {
-        str(info["img_path"]): info.get("seg_map_path")
-        for info in (dataset.get_data_info(i) for i in range(len(dataset)))
-    }
     found = []
     for position, path in enumerate(images.names):
-        name = name_below(path, root)
+        name = names[path]
         if name not in places:
             found.append(Again(name, "is not among the images of the receipt"))
             continue
         place = places[name]
         files = hash_files([(path, labels.get(path))])[path]
         now, then = images.of_image(position), receipt.images.of_image(place)
-        off = abs(_dense(now, len(receipt.classes)) - _dense(then, len(receipt.classes))).sum() // 2
+        moved = abs(_dense(now, len(receipt.classes)) - _dense(then, len(receipt.classes))).sum()
+        off = (moved + 1) // 2  # a pixel leaves one pair of classes for another
         if files != receipt.files[place]:
             found.append(Again(name, "its image or label file is not the one that was tested"))
         elif off:

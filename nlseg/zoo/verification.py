@@ -28,7 +28,7 @@ from nlseg.zoo.receipt import NAME, Receipt, digest_of_labels, problems, read_re
 from nlseg.zoo.rerun import use_data_root
 
 TOLERANCE = 0.10
-"""Points of mIoU that a score may be off: seeds of the data, decoders and kernels move it less."""
+"""Points of mIoU that a score may be off and pass."""
 _ELSEWHERE_FROM = 0.5  # share of a class's pixels that go to another one before it is named
 
 

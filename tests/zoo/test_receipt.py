@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mmengine.dataset import DefaultSampler
 
 from nlseg.commands.verify import main as verify
 from nlseg.datasets import CityscapesDataset
+from nlseg.datasets.stream import DefaultSampler
 from nlseg.evaluation.image_counts import CountedImages, ImageCounts, joined
 from nlseg.evaluation.iou import IoUMetric
 from nlseg.evaluation.scores import summarize
@@ -211,6 +211,16 @@ def test_other_weights_config_or_image_are_found(
     assert "its image or label file is not the one" in capsys.readouterr().out
 
 
+def test_another_data_set_is_told(
+    tested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(tested.parents[2] / "data", tmp_path / "data")
+    for file in sorted((tmp_path / "data").glob("*/val/*/*")):
+        file.rename(file.with_name(f"other_{file.name}"))
+    assert verify([str(tested), "--data-root", str(tmp_path / "data")]) == 3
+    assert "no image of the receipt is in the data set" in capsys.readouterr().out
+
+
 def test_what_is_missing_is_told_with_exit_3(
     tested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -292,13 +302,10 @@ def test_places_and_workers_do_not_change_the_digest_of_a_config() -> None:
 
 
 @pytest.mark.parametrize(("total", "processes", "size"), [(7, 2, 2), (5, 1, 2), (6, 3, 4)])
-def test_batches_are_those_of_the_sampler(
-    total: int, processes: int, size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batches_are_those_of_the_sampler(total: int, processes: int, size: int) -> None:
     batches = []
     for rank in range(processes):
-        monkeypatch.setattr("mmengine.dataset.sampler.get_dist_info", lambda r=rank: (r, processes))
-        order = list(DefaultSampler(range(total), shuffle=False))
+        order = list(DefaultSampler(range(total), False, rank=rank, world_size=processes))
         batches += [order[i : i + size] for i in range(0, len(order), size)]
     for index in range(total):
         found = batch_with(index, size=size, processes=processes, total=total)
