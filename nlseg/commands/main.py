@@ -31,6 +31,7 @@ COMMANDS = {
     "analyze-logs": "draw scores and losses of runs",
     "confusion": "draw which classes are taken for which",
     "flops": "count parameters and operations",
+    "adopt": "go on here with a run folder of mmsegmentation",
     "migrate": "rewrite a config of mmsegmentation 0.x",
     "doctor": "look at this installation and this machine",
 }

@@ -51,6 +51,7 @@ KIT = {  # what people use around a run: it may import every room of the core an
     "compare": ["doctor"],
     "migrate": [],
     "intake": [],
+    "adopt": [],
     "predict": [],
     "export": [],
     "zoo": ["compare"],
@@ -58,7 +59,7 @@ KIT = {  # what people use around a run: it may import every room of the core an
     "demo": ["predict"],
     "commands": [
         "doctor", "plan", "compare", "migrate", "predict", "report", "demo", "zoo", "intake",
-        "export",
+        "export", "adopt",
     ],
     "__main__": ["commands"],
 }  # fmt: skip

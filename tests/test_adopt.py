@@ -1,0 +1,188 @@
+"""``nlseg adopt``: a run folder that mmengine's own runner has written is gone on with here."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner as MMRunner
+from PIL import Image
+
+from nlseg.adopt import adopt, read_curve
+from nlseg.commands.adopt import main
+from nlseg.config import load_config
+from nlseg.errors import CheckpointError, UserError
+from nlseg.evaluation import IoUMetric
+from nlseg.registry import DATASETS, MODELS
+from nlseg.run.logs import read_scalars
+from nlseg.run.runner import Runner
+from tests.run.tiny_segmentor import tiny_config
+
+CLASSES = tuple("abcde")
+
+
+def mmseg_config(root: Path) -> Config:
+    """Write data, and the config of mmsegmentation for it."""
+    for i in range(6):
+        rng = np.random.RandomState(i)
+        for name, shape, top in (("img", (48, 48, 3), 256), ("lab", (48, 48), 5)):
+            (root / name).mkdir(parents=True, exist_ok=True)
+            array = rng.randint(0, top, shape).astype(np.uint8)
+            Image.fromarray(array).save(root / f"{name}/{i}.png")
+    pipeline = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"},
+                {"type": "PackSegInputs"}]  # fmt: skip
+    dataset = {
+        "type": "BaseSegDataset", "data_root": str(root), "img_suffix": ".png",
+        "data_prefix": {"img_path": "img", "seg_map_path": "lab"},
+        "metainfo": {"classes": CLASSES, "palette": [[i, i, i] for i in range(5)]},
+        "pipeline": pipeline,
+    }  # fmt: skip
+    loader = {"batch_size": 2, "num_workers": 0, "dataset": dataset}
+    model = tiny_config()
+    model["type"] = "mmseg.EncoderDecoder"
+    val = {**loader, "batch_size": 1, "sampler": {"type": "DefaultSampler", "shuffle": False}}
+    schedule = {"type": "PolyLR", "eta_min": 1e-4, "power": 0.9, "begin": 0, "end": 8,
+                "by_epoch": False}  # fmt: skip
+    return Config({
+        "default_scope": "mmseg",
+        "model": model,
+        "train_dataloader": {**loader, "sampler": {"type": "InfiniteSampler", "shuffle": True}},
+        "val_dataloader": val, "test_dataloader": val,
+        "val_evaluator": {"type": "IoUMetric", "iou_metrics": ["mIoU"]},
+        "test_evaluator": {"type": "IoUMetric", "iou_metrics": ["mIoU"]},
+        "train_cfg": {"type": "IterBasedTrainLoop", "max_iters": 8, "val_interval": 2},
+        "val_cfg": {"type": "ValLoop"}, "test_cfg": {"type": "TestLoop"},
+        "optim_wrapper": {"type": "OptimWrapper", "clip_grad": None,
+                          "optimizer": {"type": "SGD", "lr": 0.01, "momentum": 0.9}},
+        "param_scheduler": [schedule],
+        "default_hooks": {
+            "checkpoint": {"type": "CheckpointHook", "interval": 2, "by_epoch": False},
+            "logger": {"type": "LoggerHook", "interval": 1, "log_metric_by_epoch": False},
+        },
+        "log_processor": {"by_epoch": False}, "randomness": {"seed": 3},
+        "launcher": "none", "work_dir": "./work_dirs/old", "resume": False, "load_from": None,
+    })  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train four iterations by mmengine's runner, with parts of ours in mmsegmentation's place."""
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("old")
+    cfg = mmseg_config(root / "data")
+    folder = root / "run"
+    (root / "old.py").write_text(cfg.pretty_text)
+    cfg = Config.fromfile(root / "old.py")
+    train, val = (
+        {**cfg[f"{name}_dataloader"].to_dict(), "dataset": DATASETS.build(
+            {**cfg.train_dataloader.dataset.to_dict(), "test_mode": name == "val"})}
+        for name in ("train", "val")
+    )  # fmt: skip
+    model = MODELS.build({**cfg.model.to_dict(), "type": "EncoderDecoder"})
+    runner = MMRunner(
+        model=model, work_dir=str(folder), train_dataloader=train, val_dataloader=val,
+        train_cfg={"by_epoch": False, "max_iters": 4, "val_interval": 2}, val_cfg={},
+        val_evaluator=[IoUMetric()], optim_wrapper=cfg.optim_wrapper.to_dict(),
+        param_scheduler=cfg.param_scheduler, default_hooks=cfg.default_hooks.to_dict(),
+        log_processor={"by_epoch": False}, randomness={"seed": 3}, default_scope="mmengine",
+        experiment_name="old", cfg=cfg,
+    )  # fmt: skip
+    runner.train()
+    return folder
+
+
+def test_the_layout_is_that_of_mmengine(old: Path) -> None:
+    assert (old / "old.py").is_file()
+    assert Path((old / "last_checkpoint").read_text()).is_absolute()
+    assert len(list(old.glob("*/vis_data/scalars.json"))) == 1
+    content = torch.load(old / "iter_4.pth", weights_only=False)
+    assert "nlseg_version" not in content["meta"]
+    assert "runtime_info" in content["message_hub"]
+
+
+def test_a_run_goes_on_where_it_was(old: Path, tmp_path: Path, capfd: Any) -> None:
+    before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
+    new = tmp_path / "new"
+    main([str(old), "--out", str(new)])
+    said = capfd.readouterr().out
+    assert f"nlseg train {new}/old.py --work-dir {new} --resume" in said
+    assert {path: path.read_bytes() for path in before} == before
+    rows = {line[:16].strip(): line[16:].split() for line in said.splitlines()}
+    assert rows["iteration"] == ["4", "equal"]
+    assert rows["curve"] == ["6", "lines", "equal", "up", "to", "this", "iteration"]
+    assert rows["classes"] == ["5", "equal"]
+    assert rows["order of samples"][:3] == ["its", "sampler's", "ours"]
+
+    theirs = torch.load(old / "iter_4.pth", weights_only=False)
+    cfg = load_config(new / "old.py")
+    cfg.work_dir, cfg.resume, cfg.experiment_name = str(new), True, "adopted"
+    runner = Runner.from_cfg(cfg)
+    runner._choose_start()
+    runner.prepare_training()
+    runner.load_or_resume()
+    assert (runner.iter, runner.seed) == (4, 3)
+    for name, value in runner.model.state_dict().items():
+        assert torch.equal(value, theirs["state_dict"][name]), name
+    mine = runner.optim_wrapper.optimizer.state_dict()
+    for key, entry in theirs["optimizer"]["state"].items():
+        assert torch.equal(mine["state"][key]["momentum_buffer"], entry["momentum_buffer"])
+    rate = theirs["optimizer"]["param_groups"][0]["lr"]
+    assert mine["param_groups"][0]["lr"] == pytest.approx(rate, rel=1e-9)
+    runner.close()
+
+    cfg.experiment_name = "adopted_on"
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.iter == 8
+    curve = read_scalars(new / "scalars.jsonl")
+    steps = [line["step"] for line in curve if line["kind"] == "train"]
+    assert steps == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [line["step"] for line in curve if line["kind"] == "val"] == [2, 4, 6, 8]
+    first = json.loads(next(old.glob("*/vis_data/scalars.json")).read_text().splitlines()[0])
+    assert curve[0]["loss"] == first["loss"]
+
+
+def test_both_checkpoints_score_as_was_recorded(old: Path, tmp_path: Path, capfd: Any) -> None:
+    new = tmp_path / "new"
+    main([str(old), "--out", str(new), "--verify"])
+    said = capfd.readouterr().out
+    recorded = [line for line in read_curve(old) if line["kind"] == "val"][-1]
+    (row,) = (line for line in said.splitlines() if line.startswith("mIoU"))
+    assert row.split()[1:] == [f"{recorded['mIoU']:.2f}"] * 3
+
+
+def test_what_cannot_be_adopted_is_named(old: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no such folder"):
+        adopt(tmp_path / "none", tmp_path / "new")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="configs in it: none; name the one"):
+        adopt(tmp_path / "empty", tmp_path / "new")
+    with pytest.raises(UserError, match="is not empty"):
+        adopt(old, old.parent)
+    weights = torch.load(old / "iter_4.pth", weights_only=False)
+    weights.pop("optimizer")
+    weights.pop("message_hub")
+    torch.save(weights, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match="holds no optimizer"):
+        adopt(old, tmp_path / "new", checkpoint=tmp_path / "weights.pth")
+    other = load_config(old / "old.py", check=False)
+    other.model.decode_head.channels = 8
+    (tmp_path / "other.py").write_text(other.pretty_text)
+    with pytest.raises(CheckpointError, match="decode_head"):
+        adopt(old, tmp_path / "new", config=tmp_path / "other.py")
+    assert not (tmp_path / "new").exists()
+
+
+def test_curves_of_several_starts_are_one(tmp_path: Path) -> None:
+    for time, steps in (("20260101_1", (1, 2, 3, 4)), ("20260102_1", (3, 4, 5))):
+        folder = tmp_path / time / "vis_data"
+        folder.mkdir(parents=True)
+        lines = [json.dumps({"loss": float(time[7]), "iter": s, "step": s}) for s in steps]
+        lines.append(json.dumps({"mIoU": 50.0, "time": 1.0, "step": steps[-1]}))
+        (folder / "scalars.json").write_text("\n".join([*lines, '{"loss": 1']))
+    curve = read_curve(tmp_path)
+    assert [line["loss"] for line in curve if line["kind"] == "train"] == [1, 1, 2, 2, 2]
+    assert [(line["step"], line["mIoU"]) for line in curve if line["kind"] == "val"] == [(5, 50.0)]
