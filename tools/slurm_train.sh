@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # Train on a Slurm cluster; the job is started again by itself when its time is over.
 #   tools/slurm_train.sh PARTITION JOB_NAME CONFIG [ARGUMENTS OF train.py ...]
-# GPUS (4), GPUS_PER_NODE (4), CPUS_PER_TASK (5), SBATCH_ARGS (such as "--time=12:00:00"), SIGNAL_S (300): how many seconds
-# before the time is over Slurm tells the run, which then saves and leaves with 143; the job is then put back in the queue
-# and goes on from its newest checkpoint. INTERACTIVE=1 runs it in this terminal through srun instead.
+# GPUS (4), GPUS_PER_NODE (4), CPUS_PER_TASK (5), SBATCH_ARGS (such as "--time=12:00:00"), SRUN_ARGS (such as
+# "--gpus-per-task=1"; a process may see one GPU only), SIGNAL_S (300): how many seconds before the time is over Slurm tells
+# the run, which then saves and leaves with 143; the job is then put back in the queue and goes on from its newest
+# checkpoint. INTERACTIVE=1 runs it in this terminal through srun instead.
 set -euo pipefail
 if [ -n "${NLSEG_IN_JOB:-}" ]; then # inside the job
     resume=; [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && resume=--resume
     code=0; trap : USR1 TERM
-    srun --kill-on-bad-exit=1 python -u "$NLSEG_IN_JOB/train.py" "$@" --launcher slurm $resume & step=$!
+    # shellcheck disable=SC2086
+    srun --kill-on-bad-exit=1 ${SRUN_ARGS:-} python -u "$NLSEG_IN_JOB/train.py" "$@" --launcher slurm $resume & step=$!
     while :; do code=0; wait $step || code=$?; kill -0 $step 2>/dev/null || break; done
     [ "$code" = 143 ] && scontrol requeue "$SLURM_JOB_ID"
     exit "$code"

@@ -14,6 +14,7 @@ import random
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def parse_args() -> argparse.Namespace:
         "--short", action="store_true", help=f"{KILLS_IN_SHORT} kills, and the faster faults"
     )
     parser.add_argument("--group", nargs="+", choices=GROUPS, default=GROUPS, help="only these")
+    parser.add_argument("--match", default="", metavar="TEXT", help="only faults that hold this")
     parser.add_argument("--no-ranks", action="store_true", help="leave out runs of two processes")
     parser.add_argument("--folder", type=Path, help="keep the runs here")
     return parser.parse_args()
@@ -56,8 +58,9 @@ def main() -> None:
                 continue
             group = import_module(f"torture.{name}").GROUP
             folder = (args.folder or Path(temporary)) / name
-            rows = run_group(group, folder, random.Random(args.seed), kills, short=args.short)
-            results.append((group, rows))
+            group = replace(group, faults=[f for f in group.faults if args.match in f.name])
+            dice = random.Random(args.seed)
+            results.append((group, run_group(group, folder, dice, kills, short=args.short)))
     print("\n" + table(results))
     print(f"{time.monotonic() - started:.0f} s")
     sys.exit(any(row.outcome.lost for _, rows in results for row in rows))

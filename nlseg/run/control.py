@@ -336,6 +336,8 @@ class Control:
 
     def _leave(self, iteration: int | None = None) -> None:
         saved = self.runner.checkpoints.save_now(self.runner, iteration)
+        if not self.agreement.stop_asked:
+            processes.tell_launcher()
         raise Preempted(f"{self.requests.reason}; saved {saved}")
 
     def roll_back(self, request: RollBack) -> None:

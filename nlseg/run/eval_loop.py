@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from mmengine.evaluator import Evaluator
+from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.runner import BaseLoop
 from mmengine.structures import BaseDataElement
 from torch import Tensor
@@ -17,6 +17,7 @@ from nlseg.evaluation.prediction_files import root_of_shared_names
 from nlseg.models import fuse_conv_bn
 from nlseg.registry import LOOPS
 from nlseg.run import processes
+from nlseg.run.folder import is_seen_by_all
 from nlseg.run.half import HalfName, check_half, half_precision
 from nlseg.run.loaders import batch_size_of
 from nlseg.run.protocol import RunnerProtocol
@@ -47,6 +48,7 @@ class EvalLoop(BaseLoop):
     ) -> None:
         super().__init__(runner, runner.build_dataloader(dataloader, seed=runner.seed))
         self.evaluator = runner.build_evaluator(evaluator)
+        _collect_without_files(self.evaluator.metrics)
         meta = getattr(self.dataloader.dataset, "metainfo", None)
         self.evaluator.dataset_meta = runner.visualizer.dataset_meta = meta
         self.fp16, self.dtype = fp16, check_half(dtype)
@@ -104,6 +106,18 @@ class EvalLoop(BaseLoop):
             parts = [value] if isinstance(value, Tensor) else value
             self._losses[name] += [part.item() for part in parts]
         return outputs[:-1]
+
+
+def _collect_without_files(metrics: Sequence[Any]) -> None:
+    """Let mmengine's metrics gather their results in memory where nodes share no folder.
+
+    By default they hand them over as files in the current folder.
+    """
+    mmengines = [m for m in metrics if type(m).evaluate is BaseMetric.evaluate]
+    by_files = [m for m in mmengines if m.collect_device == "cpu" and m.collect_dir is None]
+    if by_files and not is_seen_by_all(Path.cwd()):
+        for metric in by_files:
+            metric.collect_device = "gpu"  # mmengine's name for it; on CPUs it is gloo
 
 
 def _mean_losses(losses: Mapping[str, Sequence[float]], mode: str) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import IO
 
 from nlseg.errors import UserError
 from nlseg.files import remove_leftovers
+from nlseg.run import processes
 
 LOCK = ".lock"
 FAULTS = "faults"
@@ -98,3 +99,21 @@ def set_aside(folder: Path) -> Path | None:
         for path in folder.glob(pattern):
             path.rename(target / path.name)
     return target
+
+
+def is_seen_by_all(folder: Path) -> bool:
+    """Return whether all processes see the same folder; those of several nodes need not."""
+    if processes.world_size() == 1:
+        return True
+    mark = folder / f".seen.{socket.gethostname()}.{os.getpid()}"
+    written = False
+    if processes.is_main():
+        with contextlib.suppress(OSError):
+            mark.touch()
+            written = True
+    name = processes.broadcast_text(mark.name if written else "")
+    seen = bool(name) and (folder / name).exists()
+    everywhere = not processes.any_of(not seen)
+    if written:
+        mark.unlink(missing_ok=True)
+    return everywhere

@@ -8,13 +8,15 @@ is one small vector, reduced once (``Agreement``).
 import logging
 import os
 import re
+import signal
 import socket
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +24,7 @@ import torch.distributed as dist
 from mmengine.model import MMDistributedDataParallel
 from torch import Tensor, nn
 
-from nlseg.errors import UserError
+from nlseg.errors import RunError, UserError
 
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 DEFAULT_PORT = 29500
@@ -149,6 +151,29 @@ def restart_count() -> int:
     return max(int(os.environ.get(name, "0")) for name in names)
 
 
+def launch() -> str:
+    """Name the torchrun that started this process; empty where none did.
+
+    torchrun starts its processes again when a node comes or goes, and does not count that as a
+    restart; its own process stays.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return ""
+    agent = os.getppid()
+    try:
+        started = Path(f"/proc/{agent}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        started = ""
+    return f"{socket.gethostname()} {agent} {started}".strip()
+
+
+def tell_launcher() -> None:
+    """Tell tools/dist_train.sh that another node was asked to stop, so that it does not go on."""
+    if (script := os.environ.get("NLSEG_LAUNCHER")) and os.environ.get("LOCAL_RANK") == "0":
+        with suppress(OSError):
+            os.kill(int(script), signal.SIGTERM)
+
+
 DEFAULT_TIMEOUT_S = 1800.0
 NON_FINITE, STOP, SAVE = 0, 1, 2
 _LAG_ON_CUDA = 2
@@ -184,18 +209,47 @@ def start(launcher: str, *, backend: str | None = None, timeout_s: float | None 
         backend = "nccl" if torch.cuda.is_available() else "gloo"
     timeout = timedelta(seconds=timeout_s or DEFAULT_TIMEOUT_S)
     group: Any = dist
-    store, rank, size = next(
-        group.rendezvous("env://", process.rank, process.world_size, timeout=timeout)
-    )
-    store.set_timeout(timeout)
-    store = group.PrefixStore(attempt(process), store)
-    if torch.cuda.is_available():
-        _refuse_a_shared_gpu(process, store)
-    dist.init_process_group(
-        backend, store=store, rank=rank, world_size=size, timeout=timeout,
-        device_id=device() if backend == "nccl" else None,
-    )  # fmt: skip
+    try:
+        store, _, size = next(
+            group.rendezvous("env://", process.rank, process.world_size, timeout=timeout)
+        )
+        store.set_timeout(timeout)
+        store = group.PrefixStore(attempt(process), store)
+        process = replace(process, rank=_rank_by_node(process, store))
+        os.environ["RANK"] = str(process.rank)
+        if torch.cuda.is_available():
+            _refuse_a_shared_gpu(process, store)
+        dist.init_process_group(
+            backend, store=store, rank=process.rank, world_size=size, timeout=timeout,
+            device_id=device() if backend == "nccl" else None,
+        )  # fmt: skip
+    except RuntimeError as error:
+        raise LostProcessError(
+            f"rank {process.rank} of {process.world_size} on {socket.gethostname()}: the processes "
+            f"did not all meet at {process.address}:{process.port} within "
+            f"{timeout.total_seconds():.0f} s; look whether all of them were started, and whether "
+            f"this address can be reached from every node ({str(error).splitlines()[0]})"
+        ) from error
     return process
+
+
+def _rank_by_node(process: Process, store: Any) -> int:
+    """Number the processes by the NODE_RANK of their nodes, where torchrun ran on several.
+
+    torchrun numbers nodes by their names, so that rank 0, which writes the files, would be on
+    another node than the one that was given NODE_RANK=0. Every node says its number, or that it
+    was given none, so that all count alike.
+    """
+    nodes, group = int(os.environ.get("GROUP_WORLD_SIZE", "1")), os.environ.get("GROUP_RANK")
+    if nodes == 1 or group is None:
+        return process.rank
+    if process.local_rank == 0:
+        own = (os.environ.get("NODE_RANK") or group, group, os.environ["LOCAL_WORLD_SIZE"])
+        store.set(f"node_{group}", " ".join(own))
+    said = store.multi_get([f"node_{number}" for number in range(nodes)])
+    order = sorted(tuple(int(word) for word in text.decode().split()) for text in said)
+    before = [size for _, number, size in order[: [n for _, n, _ in order].index(int(group))]]
+    return sum(before) + process.local_rank
 
 
 def attempt(process: Process) -> str:
@@ -206,6 +260,43 @@ def attempt(process: Process) -> str:
     """
     one_node = os.environ.get("LOCAL_WORLD_SIZE") == str(process.world_size)
     return f"attempt_{restart_count() if one_node else 0}"
+
+
+class LostProcessError(RunError, RuntimeError):
+    """Another process of this run cannot be reached any more."""
+
+
+_LOST = re.compile(
+    r"timed out|timeout|connection (closed|reset|refused)|broken pipe|no route to host|"
+    r"network is unreachable|(read|write) error|socket|remote process exited",
+    re.IGNORECASE,
+)
+"""What gloo, NCCL and the store say about a process that does not answer."""
+
+
+def lost(error: RuntimeError, where: str) -> LostProcessError | None:
+    """Say in one sentence that another process cannot be reached.
+
+    Args:
+        error: What a collective raised.
+        where: What this process was doing.
+
+    Returns:
+        The error to raise instead; None where ``error`` has another cause.
+    """
+    text = str(error)
+    from_network = isinstance(error, dist.DistError) or "gloo" in text
+    if not (dist.is_initialized() and from_network and _LOST.search(text)):
+        return None
+    address = re.search(r"\[([0-9a-fA-F.:]+)\]:\d+", text.partition("gloo/")[2])
+    waited = re.search(r"[Tt]imed out waiting (\d+) ?ms", text)
+    peer = f"the process at {address[1]}" if address else "another process"
+    how = f" within {int(waited[1]) / 1000:.0f} s" if waited else ""
+    return LostProcessError(
+        f"rank {rank()} of {world_size()} on {socket.gethostname()}, {where}: {peer} cannot be "
+        f"reached{how}; it has ended, hangs, or the network between the nodes is down: see the "
+        "output of the other processes"
+    )
 
 
 def stop() -> None:
@@ -235,9 +326,12 @@ def _refuse_a_shared_gpu(process: Process, store: Any) -> None:
     own = f"{socket.gethostname()} {getattr(facts, 'uuid', '')}"
     if not hasattr(facts, "uuid"):  # before PyTorch 2.5
         own += f" {os.environ.get('CUDA_VISIBLE_DEVICES', '')} {torch.cuda.current_device()}"
+        if "SLURM_PROCID" in os.environ and torch.cuda.device_count() == 1:
+            own += f" {process.rank}"  # --gpus-per-task=1: each task calls its own GPU number 0
     store.set(f"gpu_{process.rank}", own)
-    for other in range(process.world_size):
-        if other != process.rank and store.get(f"gpu_{other}").decode() == own:
+    gpus = store.multi_get([f"gpu_{other}" for other in range(process.world_size)])
+    for other, gpu in enumerate(gpus):
+        if other != process.rank and gpu.decode() == own:
             raise UserError(
                 f"processes {process.rank} and {other} were given the same GPU; start one process "
                 "for each GPU, or let each see its own by CUDA_VISIBLE_DEVICES"
@@ -314,6 +408,16 @@ def broadcast_text(text: str, source: int = 0) -> str:
     if rank() != source:
         data = torch.zeros(length, dtype=torch.uint8)
     return bytes(broadcast(data, source).tolist()).decode() if length else ""
+
+
+def gather_text(text: str) -> list[str]:
+    """Return the texts of all processes, in the order of their ranks; never pickled."""
+    data = torch.tensor(list(text.encode()), dtype=torch.uint8)
+    longest = int(max_over_ranks(torch.tensor([len(data)])).item())
+    # one row each, so that a sum puts them side by side
+    rows = torch.zeros(world_size(), longest + 1, dtype=torch.uint8)
+    rows[rank(), : len(data)] = data
+    return [bytes(row.tolist()).partition(b"\0")[0].decode() for row in sum_over_ranks(rows)]
 
 
 def share_buffers(model: nn.Module) -> None:

@@ -1,6 +1,9 @@
 """Resume a run: choose a checkpoint, restore each part's state, list what has changed since."""
 
+import os
 import re
+import socket
+import time
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -9,10 +12,11 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
+import torch
 from mmengine.optim import OptimWrapperDict
 
 from nlseg.errors import CheckpointError, ConfigError
-from nlseg.files import link_or_copy
+from nlseg.files import link_or_copy, replace_file
 from nlseg.run import checkpoint, processes
 from nlseg.run.checkpoint import point_to, read_record
 from nlseg.run.content import (
@@ -34,6 +38,9 @@ from nlseg.weights.fields import mapping
 from nlseg.weights.files import read_checkpoint
 from nlseg.weights.fitting import load_strictly, load_what_fits, weights_in
 
+LAUNCHES = ".launches"
+_SEEN_WITHIN_S = 90.0
+"""Longer than the 60 s for which NFS may believe its own memory of a folder."""
 SCHEDULE = ("max_iters", "max_epochs", "optimizer", "param_scheduler", "accumulation")
 _FRESH = ("fused", "foreach", "capturable", "differentiable")
 
@@ -76,7 +83,9 @@ def choose_start(
         warn: Called with one line about what a user should know.
     """
     path = None
-    if restart_count() > 0 or (resume and given is None):
+    again = started_again(work_dir)
+    note_launches(work_dir)
+    if again or (resume and given is None):
         path = find(places.folder, warn, places.fallbacks)
     if path is not None:
         return read(path)
@@ -90,18 +99,40 @@ def choose_start(
     return Resumed()
 
 
-def peek(folder: Path, *, resume: bool, given: Path | None) -> Path | None:
+def peek(folder: Path, work_dir: Path, *, resume: bool, given: Path | None) -> Path | None:
     """Return what ``choose_start`` will resume from, without a change to any file.
 
     Args:
         folder: Where the run's checkpoints lie.
+        work_dir: The run folder.
         resume: Whether the config asks to resume.
         given: The checkpoint to resume from; None is the newest in ``folder``.
     """
     path = None
-    if restart_count() > 0 or (resume and given is None):
+    if started_again(work_dir) or (resume and given is None):
         path = find(folder, lambda _: None)
     return path or given
+
+
+def started_again(work_dir: Path) -> bool:
+    """Return whether the launcher that runs now has started this very run before.
+
+    torchrun does not count it as a restart when a node has come or gone; then a torchrun that was
+    noted in the run folder is still there on some node.
+    """
+    before, note = "", work_dir / LAUNCHES
+    if processes.is_main() and note.is_file():
+        before = note.read_text()
+    known = processes.broadcast_text(before).splitlines()
+    return processes.any_of(restart_count() > 0 or processes.launch() in known)
+
+
+def note_launches(work_dir: Path) -> None:
+    """Note in the run folder which torchruns have started this run, one a node."""
+    launches = {launch for launch in processes.gather_text(processes.launch()) if launch}
+    if processes.is_main() and launches:
+        text = "\n".join(sorted(launches)).encode()
+        replace_file(work_dir / LAUNCHES, lambda file: file.write(text))
 
 
 def _branch_off(
@@ -149,7 +180,39 @@ def find(folder: Path, warn: Callable[[str], None], fallbacks: Sequence[Path] = 
     found = processes.broadcast_text(found)
     if found == "\0":
         raise CheckpointError(f"{folder}: no checkpoint is whole; see the warnings above")
-    return Path(found) if found else None
+    if not found:
+        return None
+    _wait_to_see(Path(found))
+    return Path(found)
+
+
+def _wait_to_see(path: Path) -> None:
+    """Wait until this process sees a file as the first one does.
+
+    A network file system shows a node what another one has written some time later.
+
+    Raises:
+        CheckpointError: Some process does not see it, for example as its node has other disks.
+    """
+    size = path.stat().st_size if processes.is_main() else 0
+    size = int(processes.broadcast(torch.tensor([size])).item())
+    end = time.monotonic() + _SEEN_WITHIN_S
+    while not (seen := _has_size(path, size)) and time.monotonic() < end:
+        time.sleep(0.2)
+    hosts = processes.gather_text("" if seen else socket.gethostname())
+    if missing := sorted({host for host in hosts if host}):
+        raise CheckpointError(
+            f"{path}: is not there, or another file, on {', '.join(missing)}; give all nodes one "
+            "shared folder as --work-dir, or copy the file to the same place on each"
+        )
+
+
+def _has_size(path: Path, size: int) -> bool:
+    try:
+        os.scandir(path.parent).close()  # lets NFS ask its server for names that it knows not of
+        return path.stat().st_size == size
+    except OSError:
+        return False
 
 
 def _newer(

@@ -277,6 +277,9 @@ class Runner(RunnerProtocol):
         except RunError as error:
             self.logger.error(f"ends: {error}")
             raise
+        except RuntimeError as error:
+            self._tell_lost_process(error, f"iteration {self.iter + 1}")
+            raise
         finally:
             self.close()
 
@@ -286,7 +289,15 @@ class Runner(RunnerProtocol):
 
     def _peek(self, folder: Path) -> Path | None:
         """Return the checkpoint that training will resume from, without a change to any file."""
-        return resume.peek(folder, resume=self._resume, given=self._path_given())
+        return resume.peek(
+            folder, Path(self.work_dir), resume=self._resume, given=self._path_given()
+        )
+
+    def _tell_lost_process(self, error: RuntimeError, where: str) -> None:
+        """Raise a ``LostProcessError`` instead where another process does not answer any more."""
+        if lost := processes.lost(error, where):
+            self.logger.error(f"{lost}\n{error}")
+            raise lost from error
 
     def _choose_start(self) -> None:
         """Find the checkpoint to resume from, if any, and take over its seed."""
@@ -337,6 +348,9 @@ class Runner(RunnerProtocol):
             scores: dict[str, float] = loop.run()
             self.call_hook("after_run")
             return scores
+        except RuntimeError as error:
+            self._tell_lost_process(error, name.replace("_", " "))
+            raise
         finally:
             self.close()
 

@@ -21,6 +21,7 @@ from nlseg.registry import HOOKS
 from nlseg.run.runner import Runner
 
 PATIENCE_S = 300
+_BEATS = 180  # the file that a child writes its beats to
 
 
 @dataclass
@@ -80,12 +81,15 @@ class Child:
         log = log_dir or Path(config.work_dir)
         log.mkdir(parents=True, exist_ok=True)
         self.reader, writer = os.pipe()
-        config.custom_hooks = [*config.get("custom_hooks", []), {"type": "Beat", "pipe": writer}]
+        self._code: int | None = None
+        config.custom_hooks = [*config.get("custom_hooks", []), {"type": "Beat", "pipe": _BEATS}]
         self.log = log / "child.log"
         sys.stdout.flush()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self.reader)
+            os.dup2(writer, _BEATS)  # one number, so that the configs of all processes are equal
+            os.close(writer)
             _train_and_leave(config, self.log, prepare)
         os.close(writer)
 
@@ -108,10 +112,19 @@ class Child:
 
     def wait(self) -> int:
         """Return the exit code; minus the signal's number for a child that was killed."""
-        while os.read(self.reader, 4096):
-            pass
+        if self._code is None:
+            while os.read(self.reader, 4096):
+                pass
+            self._code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         os.close(self.reader)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self._code
+
+    def has_ended(self) -> bool:
+        """Return whether the child has left."""
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code is not None
 
 
 def _train_and_leave(config: Config, log: Path, prepare: Callable[[], None] | None) -> None:

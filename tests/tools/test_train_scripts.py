@@ -49,6 +49,12 @@ def test_job_goes_back_into_the_queue_after_143_only(
     assert "--resume" not in calls[0]
 
 
+def test_arguments_for_srun_reach_it_in_the_job_too(slurm: dict[str, str]) -> None:
+    env = {**slurm, "NLSEG_IN_JOB": str(TOOLS), "SRUN_ARGS": "--gpus-per-task=1 --mpi=none"}
+    _, calls = run("slurm_train.sh", "config.py", env=env)
+    assert "--gpus-per-task=1 --mpi=none python -u" in calls[0]
+
+
 def test_requeued_job_resumes(slurm: dict[str, str]) -> None:
     env = {**slurm, "NLSEG_IN_JOB": str(TOOLS), "SLURM_RESTART_COUNT": "1"}
     _, calls = run("slurm_train.sh", "config.py", env=env)

@@ -5,4 +5,4 @@ order in which they run and are printed. What a fault does lives in tests/, so t
 too.
 """
 
-GROUPS = ("kills", "saving", "files", "ranks")
+GROUPS = ("kills", "saving", "files", "ranks", "nodes", "shared_folder")
