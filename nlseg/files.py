@@ -1,16 +1,20 @@
 """Files that are whole or not there, whatever kills the process or fills the disk."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 _TEMPORARY = ".nlseg-tmp"
 _CHUNK = 1 << 22
+_STALE_PAUSES_S = (0.2, 1.0, 3.0)
+T = TypeVar("T")
 
 
 def replace_file(
@@ -97,3 +101,25 @@ def remove_leftovers(folder: Path) -> None:
     """Delete temporary files of a process that was killed while it wrote."""
     for path in folder.glob(f".*{_TEMPORARY}"):
         path.unlink(missing_ok=True)
+
+
+def reading_again(read: Callable[[], T]) -> T:
+    """Read again where a network file system has lost a file for a moment (ESTALE).
+
+    Args:
+        read: Opens and reads files, and closes them again when it fails.
+    """
+    for pause_s in _STALE_PAUSES_S:
+        try:
+            return read()
+        except (OSError, ValueError) as error:
+            if not is_stale(error):
+                raise
+        time.sleep(pause_s)
+    return read()
+
+
+def is_stale(error: Exception) -> bool:
+    """Return whether an error, or one of ours that tells of it, is ESTALE."""
+    stale = errno.ESTALE
+    return getattr(error, "errno", None) == stale or os.strerror(stale) in str(error)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from nlseg.errors import CheckpointError, RunError
-from nlseg.files import replace_file, sha256_of
+from nlseg.files import is_stale, replace_file, sha256_of
 from nlseg.weights import files
 from nlseg.weights.files import read_checkpoint, record_checksum
 
@@ -212,6 +212,8 @@ def broken_entry(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
     except (zipfile.BadZipFile, OSError) as error:
+        if is_stale(error):
+            raise
         return f"is damaged: {error}"
     return None if broken is None else f"is damaged: {broken} does not match its checksum"
 

@@ -23,6 +23,10 @@ def run(main: Callable[[], None]) -> None:
         except SystemExit:
             processes.stop()
             raise
+        except RuntimeError as error:
+            if lost := processes.lost(error, "at the start"):
+                raise lost from None
+            raise
 
 
 def training_config(

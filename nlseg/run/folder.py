@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from nlseg.errors import UserError
-from nlseg.files import remove_leftovers
+from nlseg.files import reading_again, remove_leftovers
 from nlseg.run import processes
 
 LOCK = ".lock"
@@ -55,7 +55,7 @@ class FolderLock:
         Raises:
             UserError: Another process trains in this folder.
         """
-        file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - held while training runs
+        file = reading_again(self._open)  # held while training runs
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -77,6 +77,9 @@ class FolderLock:
         self._file = file
         remove_leftovers(self.path.parent)
         return None
+
+    def _open(self) -> IO[bytes]:
+        return open(self.path, "a+b", buffering=0)
 
     def release(self) -> None:
         """Give the folder back."""

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from nlseg.config.text import hide_secrets
 from nlseg.datasets.transforms.compose import describe_pipelines
+from nlseg.files import reading_again
 
 SCALARS_FILE = "scalars.jsonl"
 _EVENT = "resumed at"
@@ -281,7 +282,8 @@ class ScalarLog:
         self._append({"kind": kind, "step": step, kind: list(sentences)})
 
     def _append(self, entry: Mapping[str, Any]) -> None:
-        self._guard.run(lambda: _append_line(self.path, json.dumps(entry)))
+        line = json.dumps(entry)
+        self._guard.run(lambda: reading_again(lambda: _append_line(self.path, line)))
 
     def _open(self) -> Any:
         if self._writer is None:

@@ -16,7 +16,7 @@ import torch
 from mmengine.optim import OptimWrapperDict
 
 from nlseg.errors import CheckpointError, ConfigError
-from nlseg.files import link_or_copy, replace_file
+from nlseg.files import link_or_copy, reading_again, replace_file
 from nlseg.run import checkpoint, processes
 from nlseg.run.checkpoint import point_to, read_record
 from nlseg.run.content import (
@@ -170,7 +170,7 @@ def find(folder: Path, warn: Callable[[str], None], fallbacks: Sequence[Path] = 
     """
     found = ""
     if processes.is_main():
-        path, skipped = checkpoint.newest(folder)
+        path, skipped = reading_again(lambda: checkpoint.newest(folder))
         for bad, reason in skipped:
             warn(f"{bad}: {reason}; it is passed over")
         path = _newer(fallbacks, path, folder, warn) or path
@@ -261,7 +261,7 @@ def read(path: Path) -> Resumed:
     Raises:
         CheckpointError: It cannot be read, or holds weights only.
     """
-    content = read_checkpoint(path)
+    content = reading_again(lambda: read_checkpoint(path))
     if "optimizer" not in content:
         raise CheckpointError(
             f"{path}: holds weights but no optimizer, so no run can go on from it; to start a new "
