@@ -39,6 +39,10 @@ if [ "${1:-}" = --proof ]; then
     export LD_PRELOAD="$preloaded" LD_LIBRARY_PATH="$card"
     exec bash tools/gpu_proof.sh "$1" --dry "${@:2}"
 fi
+if [[ "${run[0]}" = pytest && $# = 0 ]]; then
+    echo "=== Triton's interpreter with PyTorch $version"
+    TRITON_INTERPRET=1 "$venv/bin/python" -m pytest -q tests/ops/test_triton_loss.py
+fi
 for capability in ${CARDS:-7.0 8.0 8.6 9.0}; do
     echo "=== sm_${capability/./} with PyTorch $version"
     EMULATED_GPU=$capability LD_PRELOAD="$preloaded" LD_LIBRARY_PATH="$card" \

@@ -1,20 +1,28 @@
 """Cross-entropy of upsampled logits without ever holding the upsampled logits.
 
 A block of rows of them is made, turned into its losses and their gradient, before the next block
-is made; the gradient with respect to the small logits is complete when the forward pass ends.
+is made; the gradient with respect to the small logits is complete when the forward pass ends. On a
+GPU with Triton, one kernel does the same without making the blocks.
 """
 
 # Shape suffixes: N images, K classes, h and w the logits' size, H and W the labels' size,
 # B rows of a block.
 
-from typing import Any
+import warnings
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
+from nlseg.ops.attention import AMPERE
 from nlseg.ops.upsampled import BLOCK_BYTES, Block, full_precision, upsampled_blocks
 
 __all__ = ["BLOCK_BYTES", "upsampled_cross_entropy"]
+TRITON_IS_NEW = TorchVersion(torch.__version__) >= "2.6"
+"""Whether Triton is 3.2 or later: what 3.0 interprets of the kernel is wrong."""
 
 
 def upsampled_cross_entropy(
@@ -58,6 +66,76 @@ def _cross_entropy(
     needs_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return total, cross-entropies (N, H, W), count and gradient (N, K, h, w) or (0,)."""
+    form: _Form = cross_entropy_by_blocks
+    if logits.is_cuda and not torch.are_deterministic_algorithms_enabled():
+        size = (label.shape[1], label.shape[2])
+        form = _fused_form(logits, size, align_corners) or form
+    return form(logits, label, weight, ignore_index, align_corners, needs_grad)
+
+
+class _Form(Protocol):
+    """A way to compute what ``_cross_entropy`` returns."""
+
+    def __call__(
+        self,
+        logits: Tensor,
+        label: Tensor,
+        weight: Tensor | None,
+        ignore_index: int,
+        align_corners: bool,
+        needs_grad: bool,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Compute it."""
+
+
+def _fused_form(logits: Tensor, size: tuple[int, int], align_corners: bool) -> _Form | None:
+    """Return the kernel for these logits (N, K, h, w), None where there is none for them."""
+    if not fused_kernel_works(logits.device):
+        return None
+    from nlseg.ops import triton_loss
+
+    fits = triton_loss.takes(logits, size, align_corners)
+    return triton_loss.fused_cross_entropy if fits else None
+
+
+@lru_cache
+def fused_kernel_works(device: torch.device) -> bool:
+    """Return whether Triton compiles the kernel for a CUDA device, and it computes what it should.
+
+    It is tried once a process on a few pixels, from Ampere on. Where it fails (Triton needs a C
+    compiler, for one), that is said, and the loss goes block by block.
+    """
+    ampere = torch.cuda.get_device_capability(device)[0] >= AMPERE
+    if not (ampere and TRITON_IS_NEW and find_spec("triton")):
+        return False
+    logits = torch.linspace(-3, 3, 2 * 5 * 3 * 4, device=device).reshape(2, 5, 3, 4).sin()
+    label = torch.arange(2 * 24 * 32, device=device).reshape(2, 24, 32) % 6
+    given = logits, label, None, 5, False, True
+    try:
+        from nlseg.ops.triton_loss import fused_cross_entropy
+
+        expected = cross_entropy_by_blocks(*given)
+        torch.testing.assert_close(fused_cross_entropy(*given), expected, rtol=1e-4, atol=1e-5)
+    except Exception as error:  # whatever a compiler or driver raises
+        reason = (str(error).splitlines() or [""])[0]
+        warnings.warn(
+            f"the Triton kernel of the loss does not work here ({type(error).__name__}: {reason}); "
+            "the loss is computed block by block",
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+def cross_entropy_by_blocks(
+    logits: Tensor,
+    label: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    align_corners: bool,
+    needs_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Compute it a block of rows at a time."""
     height, width = label.shape[1:]
     total = logits.new_zeros(())
     correct = torch.zeros((), dtype=torch.int64, device=logits.device)

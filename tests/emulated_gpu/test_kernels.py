@@ -52,7 +52,7 @@ def test_the_kernel_is_never_the_one_that_holds_all_pairs(mode, dtype, train):
     assert set(found) <= expected(mode, dtype, train)
 
 
-@pytest.mark.parametrize(("channels", "reduction"), itertools.product([24, 250, 640], [1, 2]))
+@pytest.mark.parametrize(("channels", "reduction"), [*itertools.product([24, 250, 640], [1, 2])])
 def test_every_width_has_a_fused_kernel(channels, reduction):
     with fake_card():
         block = NonLocal2d(channels, reduction=reduction)

@@ -6,9 +6,9 @@ from tests.emulated_gpu.full_size import ROWS
 
 pytestmark = pytest.mark.usefixtures("real_tensors")
 BOUNDS = {
-    "training step, 2 x 512x1024": 724,
-    "training step, 16 x 512x1024, float16": 1641,
-    "training step, 150 classes, 4 x 512x512": 834,
+    "training step, 2 x 512x1024": 722,
+    "training step, 16 x 512x1024, float16": 1639,
+    "training step, 150 classes, 4 x 512x512": 832,
     "prediction, 1024x2048": 221,
     "prediction, 512x1024 of 1024x2048": 232,
     "sliding windows, 1024x2048 in 769x769": 1727,

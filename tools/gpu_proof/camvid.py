@@ -117,7 +117,9 @@ def main() -> None:
     subprocess.run(command, check=True)
     scores = test(args, run)
     curve = run / "curve.png"
-    analyze_logs([str(run), "--out", str(curve), "--title", f"CamVid, R-{args.depth}"])
+    keys = ("loss",) if args.dry else ("mIoU", "loss")  # where nothing computes, nothing scores
+    title = f"CamVid, R-{args.depth}"
+    analyze_logs([str(run), "--out", str(curve), "--title", title, "--keys", *keys])
     join(curve, run / "pictures.png", args.out / f"camvid_r{args.depth}.png")
     write_result(args, {"killed_at": json.loads(note.read_text()), "scores": scores})
 

@@ -89,7 +89,8 @@ def _same_bits(records: Records, _: Sections) -> float | None:
 def _miou(depth: str) -> Callable[[Records, Sections], float | None]:
     def find(records: Records, _: Sections) -> float | None:
         found = found_by(records, f"CamVid R-{depth}")
-        return float(found["scores"]["summary"]["mIoU"]) if found else None
+        score: float | None = found["scores"]["summary"]["mIoU"] if found else None
+        return score
 
     return find
 

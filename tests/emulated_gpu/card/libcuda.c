@@ -15,7 +15,7 @@ int cuCtxGetCurrent(void **context) {
     return 0;
 }
 int cuCtxSetCurrent(void *context) { return 0; }
-/* kernels that PyTorch compiles by NVRTC: loaded, never run */
+/* kernels that PyTorch or Triton compiles when they are first called: loaded, never run */
 int cuModuleLoadData(void **module, const void *image) {
     static char loaded[64];
     *module = loaded;
@@ -26,3 +26,26 @@ int cuModuleGetFunction(void **function, void *module, const char *name) {
     return 0;
 }
 int cuLaunchKernel() { return 0; }
+int cuLaunchKernelEx() { return 0; }
+int cuFuncSetAttribute() { return 0; }
+int cuCtxSetLimit() { return 0; }
+int cuCtxGetLimit(unsigned long *value, int limit) { return *value = 0; }
+int cuFuncSetCacheConfig() { return 0; }
+int cuGetErrorString(int error, const char **text) {
+    *text = "";
+    return 0;
+}
+int cuFuncGetAttribute(int *value, int attribute, void *function) {
+    *value = attribute ? 0 : 1024; /* threads a block; neither spills nor shared memory */
+    return 0;
+}
+int cuDeviceGet(int *device, int ordinal) { return *device = 0; }
+int cuDeviceGetAttribute(int *value, int attribute, int device) {
+    *value = 96 << 10; /* of shared memory; nothing else is asked for */
+    return 0;
+}
+int cuDevicePrimaryCtxRetain(void **context, int device) { return cuCtxGetCurrent(context); }
+int cuPointerGetAttribute(void *value, int attribute, void *pointer) {
+    *(void **)value = pointer;
+    return 0;
+}
