@@ -33,14 +33,21 @@ def check_meta(content: Mapping[str, Any], source: str) -> Mapping[str, Any]:
     for name in _COUNTED_SETTINGS:
         if settings.get(name) is not None:
             fields.count(settings, f"meta.settings.{name}", source)
+    identity = fields.mapping(meta, "meta.identity", source)
+    if not all(isinstance(text, str) for pair in identity.items() for text in pair):
+        raise CheckpointError(f"{source}: meta.identity: holds what is no text")
     _check_best(fields.mapping(meta, "meta.best", source), source)
+    _check_recent(meta, source)
+    return meta
+
+
+def _check_recent(meta: Mapping[str, Any], source: str) -> None:
     for name, values in fields.mapping(meta, "meta.recent", source).items():
         place = f"meta.recent.{shorten(name)}"
         if not isinstance(name, str) or not isinstance(values, (list, tuple)):
             raise CheckpointError(f"{source}: {place}: is no list of numbers; the file was changed")
         if not all(isinstance(value, (int, float)) for value in values):
             raise CheckpointError(f"{source}: {place}: holds what is no number")
-    return meta
 
 
 def _check_best(best: Mapping[Any, Any], source: str) -> None:

@@ -93,6 +93,7 @@ class RunnerProtocol(Protocol):
         launcher: Who started the processes.
         seed: The run's seed.
         deterministic: Whether the same bits come out of every run.
+        facts: What the run is: config, data and code, see ``identity``.
         state: Where the run is; the loop writes it, everybody else reads.
         resumed: The checkpoint that the run was resumed from, if any.
         control: Agreement of processes, time limits, requests to stop.
@@ -122,6 +123,7 @@ class RunnerProtocol(Protocol):
     launcher: str
     seed: int
     deterministic: bool
+    facts: dict[str, str]
     state: "RunState"
     resumed: "Resumed"
     control: "Control"

@@ -27,6 +27,7 @@ from nlseg.run.content import (
     restoring,
 )
 from nlseg.run.folder import set_aside
+from nlseg.run.identity import describe_changes
 from nlseg.run.logs import restore_values
 from nlseg.run.loop import TrainLoop
 from nlseg.run.places import Places
@@ -288,12 +289,16 @@ def restore(runner: RunnerProtocol, resumed: Resumed) -> None:
     changes = changed(before, describe_settings(runner)) if before else {}
     if changes:
         runner.logger.warning(f"settings that have changed:\n{table(changes)}")
+    more = describe_changes(meta["identity"], runner.facts) if meta.get("identity") else ""
+    if more:
+        runner.logger.warning(f"what else has changed since, and is followed:\n{more}")
     anew = schedule_changed(changes) or not before
     states = None if anew else content.get("param_schedulers")
     if states is not None and runner.param_schedulers is not None:
         check_schedulers(runner.param_schedulers, states, source, "param_schedulers")
     check_average(content, source)
     _restore_place(runner, meta, source, validated=bool(resumed.scores))
+    _without_average(runner, content, source)
     with restoring(source, "ema_state_dict, or what a hook reads"):
         runner.call_hook("after_load_checkpoint", checkpoint=content)
     load_strictly(processes.unwrap(runner.model), weights_in(content, source), source)
@@ -308,6 +313,19 @@ def restore(runner: RunnerProtocol, resumed: Resumed) -> None:
     _restore_hooks(runner, content, source)
     restore_values(runner.message_hub, meta.get("recent", {}))
     resumed.content = {}
+
+
+def _without_average(runner: RunnerProtocol, content: Mapping[str, Any], source: str) -> None:
+    """Take the weights that were trained in place of their average, where no hook averages now."""
+    average = content.get("ema_state_dict")
+    if not average or any(hasattr(hook, "ema_model") for hook in runner.hooks):
+        return
+    raw = {key.removeprefix("module."): v for key, v in average.items() if "module." in key}
+    content["state_dict"].update(raw)
+    runner.logger.warning(
+        f"{source}: its weights are an average (EMAHook), which this config does not make; the run "
+        "goes on from the weights that were trained"
+    )
 
 
 def _restore_hooks(runner: RunnerProtocol, content: Mapping[str, Any], source: str) -> None:

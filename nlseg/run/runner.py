@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from nlseg.config.text import hide_secrets
 from nlseg.errors import ConfigError, RunError, UserError
 from nlseg.registry import RUNNERS
-from nlseg.run import build, console, processes, resume
+from nlseg.run import build, console, identity, processes, resume
 from nlseg.run.class_weights import fill_class_weights
 from nlseg.run.control import Control, Preempted
 from nlseg.run.device import (
@@ -208,6 +208,8 @@ class Runner(RunnerProtocol):
             self.launcher, backend=settings.get("backend"), timeout_s=settings.get("timeout")
         )
         self.rank, self.world_size = processes.rank(), processes.world_size()
+        self.facts = identity.of_config(self.cfg.to_dict())
+        identity.agree(self.facts)
         apply_process_settings(self.cfg, env_cfg)
         started = processes.broadcast(torch.tensor(time.time(), dtype=torch.float64)).item()
         self.timestamp = time.strftime("%Y%m%d_%H%M%S", time.localtime(started))
@@ -327,6 +329,15 @@ class Runner(RunnerProtocol):
         if self.param_schedulers is not None:
             self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
         _ = self.val_loop  # built before the first iteration, so that its mistakes are told early
+        self._compare_data("train", "val")
+
+    def _compare_data(self, *names: str) -> None:
+        """Make sure that all processes see the same images."""
+        for name in names:
+            loader = getattr(getattr(self, f"{name}_loop"), "dataloader", None)
+            if loader is not None:
+                self.facts |= identity.of_data(loader.dataset, name)
+        identity.agree(self.facts)
 
     def val(self) -> dict[str, float]:
         """Validate."""
@@ -342,6 +353,7 @@ class Runner(RunnerProtocol):
             loop = getattr(self, name)
             if loop is None:
                 raise ConfigError(f"{name.replace('loop', 'cfg')}: needed, with loader and metrics")
+            self._compare_data(name.removesuffix("_loop"))
             self.call_hook("before_run")
             self.load_or_resume()
             tell_pipelines(self.logger, **{name.removesuffix("_loop"): loop})
@@ -369,6 +381,8 @@ class Runner(RunnerProtocol):
         elif self._load_from is not None and not self._has_loaded:
             training = isinstance(self._train_loop, BaseLoop)
             self.load_checkpoint(self._load_from, strict=self.cfg.get("load_strict", not training))
+        if self._has_loaded and self.world_size > 1:
+            identity.agree(identity.of_weights(processes.unwrap(self.model).state_dict()))
 
     def restore(self, resumed: Resumed) -> None:
         """Hand each part of the run its state from a checkpoint, see ``resume.restore``."""

@@ -175,6 +175,7 @@ def _origin(runner: RunnerProtocol) -> dict[str, Any]:
         "torch_version": str(torch.__version__),
         "world_size": processes.world_size(),
         "settings": describe_settings(runner),
+        "identity": dict(runner.facts),
         "recent": recent_values(runner.message_hub, int(runner.log_processor.window_size)),
     }
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
+from nlseg.errors import ConfigError
 from nlseg.run import processes
 from tests.run.runs import go_on, interrupt, train
-from tests.run.toy import toy_config
+from tests.run.toy import ToyData, ToyModel, toy_config
 
 AMP = {"optim_wrapper.type": "AmpOptimWrapper", "optim_wrapper.dtype": "bfloat16"}
 EMA = {"custom_hooks": [{"type": "EMAHook", "momentum": 0.1}]}
@@ -88,6 +89,35 @@ def resuming(folder: str, begun_by_one: str, log: str) -> None:
         interrupt(parts, at, validation=validation, rank=1)
         go_on(parts)
     processes.stop()
+
+
+def disagreeing(folder: str) -> None:
+    """Give rank 1 another config, then other data, then another file to begin with."""
+    torch.set_num_threads(1)
+    last = os.environ["RANK"] == "1"
+    _refused(two_of(Path(folder, "config"), **({"model.dropout": 0.5} if last else {})))
+    whole = ToyData.__len__
+    ToyData.__len__ = lambda data: whole(data) - last  # type: ignore[method-assign]
+    _refused(two_of(Path(folder, "data")))
+    ToyData.__len__ = whole  # type: ignore[method-assign]
+    torch.manual_seed(int(last))
+    own = Path(folder, "disk of one", os.environ["RANK"])
+    own.mkdir(parents=True)
+    os.chdir(own)
+    torch.save({"state_dict": ToyModel().state_dict()}, "weights.pth")
+    config = two_of(Path(folder, "weights"))
+    config.load_from = "weights.pth"
+    _refused(config)
+    processes.stop()
+
+
+def _refused(config: Any) -> None:
+    try:
+        train(config)
+    except ConfigError as error:
+        print(error)
+    else:
+        raise AssertionError("was not refused")
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def final(folder: Path, name: str = "iter_12.pth") -> dict[str, Any]:
     """Read a checkpoint without what only tells when and where it was written."""
     content: dict[str, Any] = torch.load(folder / name, weights_only=True)
     content.pop("message_hub")
-    for key in ("time", "experiment_name", "cfg", "world_size"):
+    for key in ("time", "experiment_name", "cfg", "identity", "world_size"):
         content["meta"].pop(key)
     for key in TIMES:
         content["meta"]["recent"].pop(f"train/{key}", None)
