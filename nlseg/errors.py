@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 
 USER_ERROR = 2
@@ -81,7 +81,8 @@ def ending_at_the_user() -> Iterator[None]:
     try:
         yield
     except (UserError, RunError) as error:
-        sys.stdout.flush()
-        if str(error):  # a process that only follows another one has nothing to tell
-            sys.stderr.write(f"error: {error}\n")
+        with suppress(OSError):  # the terminal may be gone
+            sys.stdout.flush()
+            if str(error):  # a process that only follows another one has nothing to tell
+                sys.stderr.write(f"error: {error}\n")
         sys.exit(USER_ERROR if isinstance(error, UserError) else 1)

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,30 @@ def link_or_copy(source: Path, target: Path) -> None:
         temporary.unlink(missing_ok=True)
         with open(source, "rb") as origin:
             replace_file(target, lambda file: shutil.copyfileobj(origin, file, _CHUNK))
+
+
+def open_standard_streams() -> None:
+    """Open what is closed of stdin, stdout and stderr, so that no other file gets their numbers.
+
+    A job that was started without them would else write its messages into a checkpoint.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+
+
+def flush_standard_streams() -> None:
+    """Write out what is left of stdout and stderr; a terminal that is gone changes no exit code."""
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
 
 
 def remove_leftovers(folder: Path) -> None:

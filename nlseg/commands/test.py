@@ -8,6 +8,7 @@ import argparse
 from collections.abc import Sequence
 
 from nlseg.commands.arguments import add_config_options, add_run_arguments, command_parser
+from nlseg.files import open_standard_streams
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -27,6 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; without arguments, with those of the process."""
+    open_standard_streams()
     args = build_parser().parse_args(arguments)
 
     from nlseg.run import command

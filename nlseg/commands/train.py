@@ -1,14 +1,15 @@
 """Train a network that a config file describes.
 
 Exit code 0: done; 1: training failed; 2: something to mend in the command, config or data;
-143: stopped on request (SIGTERM, SIGINT, SIGUSR1, --max-time) after saving; start again with
---resume.
+143: stopped on request (SIGTERM, SIGINT, SIGUSR1, SIGHUP, --max-time) after saving; start again
+with --resume.
 """
 
 import argparse
 from collections.abc import Sequence
 
 from nlseg.commands.arguments import add_config_options, add_run_arguments, command_parser
+from nlseg.files import open_standard_streams
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; without arguments, with those of the process."""
+    open_standard_streams()
     args = build_parser().parse_args(arguments)
 
     from nlseg.run import command

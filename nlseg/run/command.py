@@ -8,6 +8,7 @@ from mmengine.config import Config, ConfigDict
 
 from nlseg.config import load_config
 from nlseg.errors import ConfigError, ending_at_the_user
+from nlseg.files import flush_standard_streams
 from nlseg.run import processes
 
 
@@ -16,17 +17,20 @@ def run(main: Callable[[], None]) -> None:
 
     The process group is left before the interpreter ends: its threads would abort the process.
     """
-    with ending_at_the_user():
-        try:
-            main()
-            processes.stop()
-        except SystemExit:
-            processes.stop()
-            raise
-        except RuntimeError as error:
-            if lost := processes.lost(error, "at the start"):
-                raise lost from None
-            raise
+    try:
+        with ending_at_the_user():
+            try:
+                main()
+                processes.stop()
+            except SystemExit:
+                processes.stop()
+                raise
+            except RuntimeError as error:
+                if lost := processes.lost(error, "at the start"):
+                    raise lost from None
+                raise
+    finally:
+        flush_standard_streams()
 
 
 def training_config(

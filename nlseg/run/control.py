@@ -5,6 +5,7 @@ same iteration, a checkpoint is written, and the process exits with code 143, wh
 wrapper that the run is to be resumed. The training loop notes for ``Watchdog`` what it is doing.
 """
 
+import contextlib
 import faulthandler
 import os
 import re
@@ -34,7 +35,7 @@ from nlseg.run.processes import Agreement, Verdict
 from nlseg.run.protocol import RunnerProtocol
 
 EXIT_CODE = 143
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 DEFAULTS_S = {"start": 3600.0, "iteration": 1800.0, "validation": 3600.0, "saving": 3600.0}
 _ONE_EVENT_S = 3.0
 _GRACE_S = 3.0
@@ -67,7 +68,9 @@ def parse_duration(text: str | float) -> float:
 
 
 class StopRequests:
-    """Listens for SIGTERM, SIGINT and SIGUSR1, and watches the limit of time, during training.
+    """Listens for signals that ask for a stop, and watches the limit of time, during training.
+
+    SIGHUP, which says that the terminal is gone, is left alone where ``nohup`` has turned it off.
 
     Args:
         agreement: Where the request is taken to the other processes.
@@ -83,12 +86,14 @@ class StopRequests:
         self._before: dict[int, Any] = {}
         self._longest = 0.0
         self._last_check = self.started
+        self.validation_s: float | None = None
 
     def __enter__(self) -> "StopRequests":
         """Take the signals over; only a main thread can."""
         note_stop(False)
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            for number in SIGNALS[: len(SIGNALS) - ignored]:
                 self._before[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -106,12 +111,12 @@ class StopRequests:
         name = signal.Signals(number).name
         now = time.monotonic()
         if self._first is not None and now - self._first > _ONE_EVENT_S:
-            os.write(2, f"\n{name} again: stops at once, without saving\n".encode())
+            _say(f"\n{name} again: stops at once, without saving\n")
             os._exit(128 + number)
         if self._first is None:  # launchers send one event twice: to the group and to each process
             self._first = now
             note_stop(True)
-            os.write(2, f"\n{name}: finishes this iteration, saves and stops\n".encode())
+            _say(f"\n{name}: finishes this iteration, saves and stops\n")
             self.ask(name)
 
     def ask(self, reason: str) -> None:
@@ -132,6 +137,25 @@ class StopRequests:
             return
         if now - self.started + self._longest + reserve_s > self.max_time_s:
             self.ask(f"--max-time {self.max_time_s:.0f} s")
+
+    def validation_takes(self, batches: int) -> float:
+        """Return the seconds that the next validation will take.
+
+        Args:
+            batches: Its batches; before the first validation each counts as one iteration.
+        """
+        return self._longest * batches if self.validation_s is None else self.validation_s
+
+    def note_validation(self, seconds: float) -> None:
+        """Note how long a validation took; it is no part of an ordinary stretch of work."""
+        self.validation_s = seconds
+        self._last_check = time.monotonic()
+
+
+def _say(text: str) -> None:
+    """Write to stderr from a signal handler, or not at all where the terminal is gone."""
+    with contextlib.suppress(OSError):
+        os.write(2, text.encode())
 
 
 class Watchdog:
@@ -214,7 +238,7 @@ class Watchdog:
                 faulthandler.dump_traceback(file, all_threads=True)
         except OSError:
             faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
-        os.write(2, text.encode())
+        _say(text)
         time.sleep(_GRACE_S)  # so that other processes, which wait for this one, write theirs
         os._exit(1)
 
@@ -315,12 +339,21 @@ class Control:
         Raises:
             Preempted: The state is saved.
         """
-        self.requests.check_time()
+        if self.requests.max_time_s is not None:
+            self.requests.check_time(self._reserve_s())
         if self.saving and not self.is_accumulating():
             self.saving = False
             self.runner.checkpoints.save_again(self.runner, iteration)
         if self.stopping and not self.is_accumulating():
             self._leave(iteration)
+
+    def _reserve_s(self) -> float:
+        """Return the seconds that a validation will take before time is looked at again."""
+        loop, loader = self.runner.train_loop, getattr(self.runner.val_loop, "dataloader", None)
+        due = getattr(loop, "validation_is_due", None)
+        if due is None or loader is None or not due():
+            return 0.0
+        return self.requests.validation_takes(len(loader))
 
     def leave_validation_if_asked(self) -> None:
         """Between two images of a validation: stop; the validation is repeated after a resume.
@@ -330,6 +363,7 @@ class Control:
         """
         if not self.training or self.is_accumulating():
             return
+        self.requests.check_time()
         if processes.any_of(self.agreement.stop_asked):
             self.runner.call_hook("after_val_interrupted")
             self._leave()
@@ -353,8 +387,8 @@ class Control:
         places = runner.checkpoints.keeper.places
         path = resume.find(places.folder, runner.logger.warning, places.fallbacks)
         runner.optim_wrapper.zero_grad()
-        if path is None:
-            raise ConfigError("non_finite.policy: 'rollback' has no checkpoint to go back to yet")
+        if path is None:  # the one of iteration 0 was taken away
+            raise ConfigError("non_finite.policy: 'rollback' has no checkpoint to go back to")
         runner.restore(resume.read(path))
         state.leave_out(request.iteration, before)
         runner.optim_wrapper.initialize_count_status(

@@ -1,5 +1,6 @@
 """The loops of validation and test: every image once, and the scores."""
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,20 +10,24 @@ import torch
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.runner import BaseLoop
 from mmengine.structures import BaseDataElement
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from nlseg.errors import ConfigError
 from nlseg.evaluation.iou import IoUMetric
 from nlseg.evaluation.prediction_files import root_of_shared_names
-from nlseg.models import fuse_conv_bn
+from nlseg.models import SegDataPreProcessor, fuse_conv_bn
 from nlseg.registry import LOOPS
 from nlseg.run import processes
 from nlseg.run.folder import is_seen_by_all
 from nlseg.run.half import HalfName, check_half, half_precision
-from nlseg.run.loaders import batch_size_of
+from nlseg.run.loaders import batch_size_of, every_batch
 from nlseg.run.protocol import RunnerProtocol
 
 _CHECK_EVERY = 10
+_HEADERS, _SIZES = 2000, 8
+_FORWARD = SegDataPreProcessor.forward
 
 
 class EvalLoop(BaseLoop):
@@ -53,6 +58,7 @@ class EvalLoop(BaseLoop):
         self.evaluator.dataset_meta = runner.visualizer.dataset_meta = meta
         self.fp16, self.dtype = fp16, check_half(dtype)
         self._losses: dict[str, list[float]] = defaultdict(list)
+        refuse_mixed_sizes(runner.model, self.dataloader, f"{self.mode}_dataloader")
 
     def run(self) -> dict[str, float]:
         """Predict all images and return the scores."""
@@ -65,7 +71,7 @@ class EvalLoop(BaseLoop):
         searches = torch.backends.cudnn.benchmark
         torch.backends.cudnn.benchmark = False  # images of many sizes: each would be searched for
         try:
-            for idx, batch in enumerate(self.dataloader):
+            for idx, batch in enumerate(every_batch(self.dataloader, runner.logger.warning)):
                 self.run_iter(idx, batch)
         finally:
             torch.backends.cudnn.benchmark = searches
@@ -118,6 +124,58 @@ def _collect_without_files(metrics: Sequence[Any]) -> None:
     if by_files and not is_seen_by_all(Path.cwd()):
         for metric in by_files:
             metric.collect_device = "gpu"  # mmengine's name for it; on CPUs it is gloo
+
+
+def refuse_mixed_sizes(model: torch.nn.Module, loader: DataLoader, where: str) -> None:
+    """Refuse, before anything is trained, batches of images that cannot be joined.
+
+    The headers of up to 2,000 files are read, on process 0; where they tell of several sizes, one
+    image of each goes through the pipeline.
+
+    Args:
+        model: One with a preprocessor of its own may join what it likes.
+        loader: Of a validation or a test.
+        where: Its place in the config.
+
+    Raises:
+        ConfigError: Images of a batch come out in several sizes.
+    """
+    joins = getattr(processes.unwrap(model), "data_preprocessor", None)
+    own = isinstance(joins, SegDataPreProcessor) and type(joins).forward is _FORWARD
+    refusal = ""
+    if batch_size_of(loader) > 1 and own:
+        if processes.is_main():
+            sizes = _sizes_that_come_out(loader.dataset)
+            if len(sizes) > 1:
+                (one, first), (other, second) = list(sizes.items())[:2]
+                refusal = (
+                    f"{where}.batch_size: is {batch_size_of(loader)}, but images come out of the "
+                    f"pipeline in several sizes: {first} as {one}, {second} as {other}; use "
+                    "batch_size=1, or a pipeline that ends in one size"
+                )
+        if refusal := processes.broadcast_text(refusal):
+            raise ConfigError(refusal)
+
+
+def _sizes_that_come_out(dataset: Any) -> dict[str, str]:
+    """Return a file for each size, after the pipeline, of images whose files differ in size."""
+    entry = getattr(dataset, "get_data_info", None)
+    if entry is None:
+        return {}
+    found: dict[tuple[int, int], int] = {}
+    for index in range(0, len(dataset), max(len(dataset) // _HEADERS, 1)):
+        with (
+            contextlib.suppress(OSError, ValueError, KeyError),
+            Image.open(entry(index)["img_path"]) as image,
+        ):
+            found.setdefault(image.size, index)
+    sizes: dict[str, str] = {}
+    for index in list(found.values())[:_SIZES] if len(found) > 1 else ():
+        inputs = dataset[index]["inputs"]
+        views = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+        shape = ", ".join("x".join(map(str, view.shape[-2:])) for view in views)
+        sizes.setdefault(shape, Path(entry(index)["img_path"]).name)
+    return sizes
 
 
 def _mean_losses(losses: Mapping[str, Sequence[float]], mode: str) -> dict[str, float]:

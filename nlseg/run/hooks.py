@@ -178,13 +178,25 @@ class ProgressHook(Hook):
 
     def _step(self, name: str) -> None:
         if name in self._bars:
-            self._bars[name].update()
+            with self._without_terminal():
+                self._bars[name].update()
 
     def _close(self, name: str) -> None:
         if name in self._bars:
-            self._bars.pop(name).close()
+            with self._without_terminal():
+                self._bars.pop(name).close()
             if not self._bars:
                 self._stack.close()
+
+    @contextmanager
+    def _without_terminal(self) -> Iterator[None]:
+        """Show no bars from now on where the terminal is gone."""
+        try:
+            yield
+        except OSError:
+            self.enabled = False
+            self._bars.clear()
+            self._stack.close()
 
     def before_train(self, runner: RunnerProtocol) -> None:
         """Open the bar of the whole training."""

@@ -13,18 +13,22 @@ from types import FrameType
 from typing import Any
 
 import torch
+from mmengine.dataset import DefaultSampler as MMDefaultSampler
 from mmengine.dataset import InfiniteSampler as MMInfiniteSampler
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from torch.utils.data._utils import signal_handling
 
-from nlseg.datasets.stream import InfiniteSampler
+from nlseg.datasets.stream import DefaultSampler, InfiniteSampler
 from nlseg.errors import DataError, RunError, UserError
+from nlseg.memory import free_memory, shown_bytes
 from nlseg.run import processes
 
 _GRACE_S = 60
 _STOP_ASKED = mmap.mmap(-1, 1)  # one byte that forked workers share
 _GONE_S = 1.0
 _MAX_RESTARTS = 3
+SAME_EACH_TIME = (DefaultSampler, MMDefaultSampler, SequentialSampler)
+"""Samplers that give the same order when they are walked again."""
 
 
 class WorkerDiedError(RunError, RuntimeError):
@@ -38,6 +42,7 @@ def prepare_worker(worker: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave_unless_job_stops)
 
 
@@ -73,7 +78,7 @@ def worker_died(error: Exception, batches: Any) -> bool:
         error: What was raised.
         batches: The loader's iterator.
     """
-    if "DataLoader worker (pid" in str(error):
+    if "DataLoader worker (pid" in str(error) or _advice_on(str(error)):
         return True
     workers = getattr(batches, "_workers", [])
     end = time.monotonic() + _GONE_S
@@ -86,11 +91,50 @@ def worker_died(error: Exception, batches: Any) -> bool:
     return False
 
 
-def how_they_died(batches: Any) -> str:
-    """Name the signals that ended workers, such as ``(SIGKILL)``, for a message."""
+_FULL_SHARED_MEMORY = (
+    "/dev/shm is too small for the batches that workers hand over: start the container with a "
+    "larger --shm-size (8g), or lower num_workers"
+)
+_ADVICE = {  # words of an error, in lower case
+    "too many open files": "too many files are open: raise the limit (ulimit -n 65536), or lower "
+    "num_workers",
+    "ancdata": "too many files are open: raise the limit (ulimit -n 65536), or lower num_workers",
+    "bus error": _FULL_SHARED_MEMORY,
+    "unable to write to file </torch": _FULL_SHARED_MEMORY,
+    "unable to allocate shared memory": _FULL_SHARED_MEMORY,
+    "unable to open shared memory": _FULL_SHARED_MEMORY,
+    "cannot allocate memory": "the memory is full: lower num_workers",
+}
+
+
+def _advice_on(text: str) -> str:
+    """Say what to do about an error that comes from a limit of the machine."""
+    return next((advice for words, advice in _ADVICE.items() if words in text.lower()), "")
+
+
+def why_they_died(error: Exception, batches: Any) -> tuple[str, str]:
+    """Say what ended workers, and what helps.
+
+    Args:
+        error: What was raised while waiting for a batch.
+        batches: The loader's iterator.
+
+    Returns:
+        The cause with the signals, such as ``(SIGKILL)``, and advice that begins with a semicolon,
+        or is empty.
+    """
     codes = {worker.exitcode for worker in getattr(batches, "_workers", [])}
-    names = [signal.Signals(-code).name for code in codes if code is not None and code < 0]
-    return f" ({', '.join(sorted(names))})" if names else ""
+    names = {signal.Signals(-code).name for code in codes if code is not None and code < 0}
+    text = (original_message(error) or repr(error)).splitlines()[0]
+    shown = f"{text} ({', '.join(sorted(names))})" if names else text
+    advice = _advice_on(text)
+    if not advice and "SIGBUS" in names:
+        advice = _FULL_SHARED_MEMORY
+    elif not advice and "SIGKILL" in names:
+        free = free_memory()
+        now = f", of which {shown_bytes(free)} are free now" if free is not None else ""
+        advice = f"often the machine's memory{now}, is full and the system kills: lower num_workers"
+    return shown, f"; {advice}" if advice else ""
 
 
 def forget_child_handler(handler: Any) -> None:
@@ -231,11 +275,8 @@ class BatchStream:
             return batch
 
     def _open(self) -> Iterator[Any]:
-        handler = signal.getsignal(signal.SIGCHLD)
         self._seek()
-        batches = iter(self.loader)
-        forget_child_handler(handler)
-        return batches
+        return opened(self.loader)
 
     def _seek(self) -> None:
         sampler: Any = sampler_of(self.loader)
@@ -259,19 +300,85 @@ class BatchStream:
             object.__setattr__(self.loader, "batch_sampler", skipping)
 
     def _prepare_restart(self, error: Exception) -> None:
-        if not worker_died(error, self._batches):
-            raise error
         self.restarts += 1
-        cause = f"{(str(error) or repr(error)).splitlines()[0]}{how_they_died(self._batches)}"
-        if self.restarts > _MAX_RESTARTS:
-            raise WorkerDiedError(
-                f"loader workers died {self.restarts} times at or soon after batch "
-                f"{self.iteration}: {cause}; often the machine's memory is full (try fewer "
-                "num_workers)"
-            ) from error
-        self.warn(f"{cause}; workers are started again at batch {self.iteration}")
-        shut_down(self.loader)
+        survive(error, self._batches, self.loader, self.restarts, self.iteration, self.warn)
         self._batches = None
+
+
+def opened(loader: DataLoader) -> Iterator[Any]:
+    """Walk over a loader's batches; the death of a worker is noticed at the next one only."""
+    handler = signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    forget_child_handler(handler)
+    return batches
+
+
+def survive(
+    error: Exception,
+    batches: Any,
+    loader: DataLoader,
+    restarts: int,
+    batch: int,
+    warn: Callable[[str], None],
+) -> None:
+    """End what is left of a loader's workers after one has died, so that they can start again.
+
+    Args:
+        error: What was raised while waiting for a batch.
+        batches: The loader's iterator.
+        loader: The loader.
+        restarts: How often this batch has been tried, this time included.
+        batch: Its number.
+        warn: Called with one line on the cause.
+
+    Raises:
+        Exception: The error itself, where it is not the death of a worker.
+        WorkerDiedError: The batch has been tried too often.
+    """
+    if not worker_died(error, batches):
+        raise error
+    cause, advice = why_they_died(error, batches)
+    if restarts > _MAX_RESTARTS:
+        raise WorkerDiedError(
+            f"loader workers died {restarts} times at or soon after batch {batch}: {cause}{advice}"
+        ) from error
+    warn(f"{cause}; workers are started again at batch {batch}{advice}")
+    shut_down(loader)
+
+
+def every_batch(loader: DataLoader, warn: Callable[[str], None]) -> Iterator[Any]:
+    """Yield each batch of a walk over a validation's or a test's images once.
+
+    A worker that dies is replaced, and its batch is loaded again.
+
+    Args:
+        loader: The loader; it is walked again where its order is the same each time.
+        warn: Called with one line when workers had to be started again.
+
+    Raises:
+        UserError: A sample cannot be used.
+        WorkerDiedError: Workers died several times at one batch.
+    """
+    done = restarts = 0
+    batches = opened(loader)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except UserError as error:
+            raise type(error)(original_message(error)) from None
+        except (RuntimeError, OSError, EOFError) as error:
+            restarts += 1
+            if not isinstance(sampler_of(loader), SAME_EACH_TIME):
+                raise
+            survive(error, batches, loader, restarts, done, warn)
+            skipping: Any = _SkipOnce(loader.batch_sampler, done)
+            object.__setattr__(loader, "batch_sampler", skipping)
+            batches = opened(loader)
+            continue
+        done, restarts = done + 1, 0
+        yield batch
 
 
 def is_infinite(loader: DataLoader) -> bool:

@@ -6,6 +6,7 @@ state is complete: there a run may be saved, stopped, and resumed.
 """
 
 import bisect
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -141,7 +142,9 @@ class TrainLoop(BaseLoop):
 
     def validate(self) -> None:
         """Validate, and note that these weights have been."""
+        begin = time.monotonic()
         self.runner.val_loop.run()
+        self.runner.control.requests.note_validation(time.monotonic() - begin)
         self.state.validated = self.progress
 
     def validation_is_due(self) -> bool:

@@ -576,6 +576,9 @@ class CheckpointHook(Hook):
         if not self.tried:
             self.tried = True
             self._try_out(runner)
+            if self.saved is None and runner.control.guard.policy == "rollback":
+                name = self._unscheduled(runner.iter)  # so that there is one to go back to
+                self.save(runner, name, runner.iter, runner.epoch, must=True)
 
     def _try_out(self, runner: RunnerProtocol) -> None:
         """Find out before the first iteration whether checkpoints can be written."""

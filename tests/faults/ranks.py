@@ -50,6 +50,21 @@ class Progress(Hook):
             Path(runner.work_dir, "progress").write_text(str(runner.iter + 1))
 
 
+@HOOKS.register_module(force=True)
+class Doze(Hook):
+    """Sleep in every iteration.
+
+    Args:
+        seconds: How long.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def after_train_iter(self, runner: Any, *_: Any, **__: Any) -> None:
+        time.sleep(self.seconds)
+
+
 def write_config(folder: Path, **changes: Any) -> Path:
     """Write the config file of a hard run of two processes of 2 samples each."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -62,7 +62,8 @@ def test_disk_full_costs_only_time(
     data = before.read_bytes()
 
     harmed = resumed(config)  # all saves fail from here on
-    harm = {"type": "HarmDisk", "disk": str(tmp_path), "plan": [(13, "limit_files")]}
+    begun = int(before.stem.removeprefix("iter_"))
+    harm = {"type": "HarmDisk", "disk": str(tmp_path), "plan": [(begun, "limit_files")]}
     harmed.custom_hooks = [*config.custom_hooks, harm]
     assert train_forked(harmed) == 1
     log = (tmp_path / "child.log").read_text()
@@ -75,7 +76,7 @@ def test_disk_full_costs_only_time(
     assert_same(final(reference, LAST), final(tmp_path, LAST))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
 def test_signal_saves_and_leaves_with_143(
     tmp_path: Path, reference: Path, number: signal.Signals
 ) -> None:

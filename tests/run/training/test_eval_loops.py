@@ -1,8 +1,12 @@
 """The test loop: the same scores with norms folded into convolutions."""
 
+import cv2
+import numpy as np
+import pytest
 import torch
 from torch import nn
 
+from nlseg.errors import ConfigError
 from nlseg.run.runner import Runner
 from tests.run.tiny_segmentor import tiny_run
 
@@ -33,3 +37,44 @@ def test_folded_norms_give_the_same_scores(tmp_path):
     assert left == 0
     assert plain["mIoU"] > 0
     assert folded == plain
+
+
+def validated(folder, batch_size, scale, keep_ratio):
+    """Make a run that validates images of two sizes."""
+    files = folder / "files"
+    files.mkdir()
+    for name, width in (("a", 40), ("b", 60), ("c", 40)):
+        cv2.imwrite(str(files / f"{name}.jpg"), np.zeros((40, width, 3), np.uint8))
+        cv2.imwrite(str(files / f"{name}.png"), np.zeros((40, width), np.uint8))
+    resize = {"type": "Resize", "scale": scale, "keep_ratio": keep_ratio}
+    dataset = {
+        "type": "BaseSegDataset", "data_root": str(files), "test_mode": True,
+        "data_prefix": {"img_path": "", "seg_map_path": ""},
+        "metainfo": {"classes": tuple("abcde")},
+        "pipeline": [
+            {"type": "LoadImageFromFile"}, resize, {"type": "LoadAnnotations"},
+            {"type": "PackSegInputs"},
+        ],
+    }  # fmt: skip
+    loader = {
+        "batch_size": batch_size, "num_workers": 0, "dataset": dataset,
+        "sampler": {"type": "DefaultSampler", "shuffle": False},
+    }  # fmt: skip
+    train_cfg = {"type": "IterBasedTrainLoop", "max_iters": 1, "val_interval": 1}
+    return tiny_run(
+        folder / "run", iters=1, train_cfg=train_cfg, val_cfg={}, val_dataloader=loader,
+        val_evaluator={"type": "IoUMetric"},
+    )  # fmt: skip
+
+
+def test_validation_of_images_of_several_sizes_is_refused_before_training(tmp_path):
+    said = r"val_dataloader.batch_size: is 2, but .* a.jpg as 32x32, b.jpg as 32x48; use batch_size"
+    with pytest.raises(ConfigError, match=said):
+        Runner.from_cfg(validated(tmp_path, 2, (64, 32), keep_ratio=True)).train()
+    assert not list((tmp_path / "run").glob("*.pth"))
+
+
+@pytest.mark.parametrize(("batch_size", "scale"), [(1, (64, 32)), (2, (32, 32))])
+def test_batches_that_can_be_joined_are_validated(tmp_path, batch_size, scale):
+    Runner.from_cfg(validated(tmp_path, batch_size, scale, keep_ratio=batch_size == 1)).train()
+    assert list((tmp_path / "run").glob("iter_1.pth"))

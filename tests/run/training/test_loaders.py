@@ -15,11 +15,13 @@ from nlseg.run.loaders import (
     BatchStream,
     WorkerDiedError,
     clean_loader_config,
+    every_batch,
     iterations_per_epoch,
     log_bad_samples,
     original_message,
     prepare_worker,
     shut_down,
+    why_they_died,
 )
 from nlseg.structures import SampleIndex
 
@@ -100,6 +102,65 @@ def test_killed_worker_is_replaced_and_no_sample_is_lost(tmp_path: Path) -> None
     assert len(warnings) == 1
     assert "workers are started again at batch" in warnings[0]
     shut_down(loader)
+
+
+def walked(dataset: Numbers, **options: Any) -> tuple[list[list[int]], list[str]]:
+    """Walk over a loader as a validation does; return the batches and what was warned of."""
+    warnings: list[str] = []
+    sampler = DefaultSampler(dataset, shuffle=False)
+    settings: dict[str, Any] = {"sampler": sampler, "worker_init_fn": prepare_worker, **options}
+    loader = DataLoader(dataset, batch_size=2, **settings)
+    try:
+        return [batch.tolist() for batch in every_batch(loader, warnings.append)], warnings
+    finally:
+        shut_down(loader)
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_worker_of_a_validation_is_replaced_and_each_image_comes_once(
+    tmp_path: Path, persistent: bool
+) -> None:
+    dataset = Numbers(11, deadly=5, mark=tmp_path / "dead")
+    batches, warnings = walked(dataset, num_workers=2, persistent_workers=persistent)
+    assert batches == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10]]
+    (warning,) = warnings
+    assert "(SIGKILL); workers are started again at batch" in warning
+    assert "; often the machine's memory" in warning
+
+
+def test_validation_whose_workers_always_die_ends_with_the_cause() -> None:
+    with pytest.raises(WorkerDiedError, match=r"died 4 times .*SIGKILL.*lower num_workers"):
+        walked(Numbers(11, deadly=5), num_workers=1)
+
+
+def test_bad_image_of_a_validation_is_no_death() -> None:
+    with pytest.raises(DataError, match=r"file a\.png: is broken: line: two") as caught:
+        walked(Numbers(100), num_workers=1)
+    assert "Caught" not in str(caught.value)
+
+
+def test_order_that_is_drawn_anew_is_not_walked_again(tmp_path: Path) -> None:
+    dataset = Numbers(11, deadly=5, mark=tmp_path / "dead")
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        walked(dataset, num_workers=1, sampler=None, shuffle=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "signals", "advice"),
+    [
+        ("[Errno 24] Too many open files", [], "ulimit -n 65536"),
+        ("received 0 items of ancdata", [], "ulimit -n 65536"),
+        ("DataLoader worker (pid 3) is killed by signal: Bus error.", [], "--shm-size"),
+        ("unable to write to file </torch_1_2_3>: No space left on device (28)", [], "--shm-size"),
+        ("DataLoader worker (pid(s) 3) exited unexpectedly", [signal.SIGBUS], "--shm-size"),
+        ("DataLoader worker (pid(s) 3) exited unexpectedly", [signal.SIGKILL], "memory"),
+        ("[Errno 12] Cannot allocate memory", [], "lower num_workers"),
+    ],
+)
+def test_each_cause_has_its_advice(text: str, signals: list[int], advice: str) -> None:
+    workers = [SimpleNamespace(exitcode=-number) for number in signals]
+    assert advice in why_they_died(RuntimeError(text), SimpleNamespace(_workers=workers))[1]
+    assert why_they_died(RuntimeError("x"), SimpleNamespace(_workers=[])) == ("x", "")
 
 
 class Broken:

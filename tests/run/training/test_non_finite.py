@@ -67,6 +67,15 @@ def test_rollback_goes_on_with_the_samples_after_the_bad_ones(tmp_path: Path) ->
     ]  # fmt: skip
 
 
+def test_rollback_before_the_first_checkpoint_goes_back_to_the_start(tmp_path: Path) -> None:
+    log = tmp_path / "samples.txt"
+    poison = {"train_dataloader.dataset.poison": (5,), "train_dataloader.dataset.log": str(log)}
+    train(toy_config(tmp_path / "run", **poison, **policy("rollback")))
+    assert samples_read(log) == [*range(8), *range(8, 8 + 12 * 4)]  # iteration 2 fails, back at 0
+    assert final(tmp_path / "run")["meta"]["jumped"] == 2
+    assert (tmp_path / "run/iter_0.pth").is_file()
+
+
 def samples_read(log: Path) -> list[int]:
     return [int(line.split()[0]) for line in log.read_text().splitlines()]
 
