@@ -114,7 +114,7 @@ def _look_at(value: Any, place: str, names: set[str]) -> None:
 
 def _look_at_entry(key: str, value: Any, place: str, names: set[str]) -> None:
     if key in _RUNS_CODE:
-        raise ConfigError(f"{place}: is refused, a config from elsewhere may import nothing")
+        raise ConfigError(f"{place}: is refused, a config of others may import nothing")
     if key == "type" and (not isinstance(value, str) or value not in names):
         raise ConfigError(f"{place}: {value!r} is refused; it is no registered class")
     if key == "default_scope" and value not in _SCOPES:
