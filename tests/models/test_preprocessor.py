@@ -45,6 +45,19 @@ def test_training_pads_below_and_to_the_right_after_normalisation():
     assert out["data_samples"][1].padding_size == (0, 0, 0, 0)
 
 
+def test_labels_of_one_byte_train_as_those_of_eight():
+    preprocess = SegDataPreProcessor(MEAN, STD, size=(3, 4), seg_pad_val=255)
+    values = torch.tensor([[[0, 255, 7], [1, 2, 254]]])
+    found = []
+    for dtype in (torch.uint8, torch.int64):
+        one = SegDataSample(gt_sem_seg=PixelData(data=values.to(dtype)))
+        batch = {"inputs": [image(2, 3)], "data_samples": [one]}
+        found.append(preprocess(batch, True)["data_samples"][0].gt_sem_seg.data)
+    assert found[0].dtype == torch.int64
+    assert torch.equal(*found)
+    assert found[0].tolist() == [[[0, 255, 7, 255], [1, 2, 254, 255], [255] * 4]]
+
+
 def test_centred_padding_puts_300x400_at_row_106_and_column_56_of_512x512():
     preprocess = SegDataPreProcessor(MEAN, STD, size=(512, 512), pad_mode="center", pad_val=5)
     batch = {"inputs": [image(300, 400, (10, 20, 30))], "data_samples": [sample(300, 400)]}

@@ -92,7 +92,7 @@ def test_the_page_says_what_was_missed_and_what_failed() -> None:
     assert "0.5 (≤ 0.4, missed) | 0.05 (≤ 0.1) |" in page
     assert "| b | baseline | out of memory |" in page
     assert "![Ratios to the baseline, and growth](x.png)" in page
-    assert "`c`, 2026-01-01. torch 2." in page
+    assert "`c`, 2026-01-01. torch 2, matrix rate fp32 0.01 to 0.01 TFLOP/s." in page
 
 
 def test_figures_as_text() -> None:

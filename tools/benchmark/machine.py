@@ -37,6 +37,7 @@ def describe_machine(device: str) -> dict[str, Any]:
         facts["instructions"] = torch.backends.cpu.get_cpu_capability()
         facts["cores"] = os.cpu_count()
         facts["threads"] = torch.get_num_threads()
+        facts["load"] = f"{os.getloadavg()[0]:.1f}"
     facts["python"] = platform.python_version()
     modules = {"torch": torch, "numpy": np, "OpenCV": cv2, "mmengine": mmengine, "mmcv": mmcv}
     for name, module in {**modules, "nlseg": nlseg}.items():

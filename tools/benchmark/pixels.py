@@ -15,6 +15,8 @@ from nlseg.ops.logit_rows import Held, Resized, label_map
 from nlseg.ops.resize import Size
 from nlseg.structures import IGNORE_INDEX, SegDataSample
 
+BYTES = "uint8"
+
 
 def noise_labels(classes: int, shape: tuple[int, ...], device: str = "cpu") -> Tensor:
     """Draw labels in blocks of 16 x 16 px, as large as objects are, with a few ignored."""
@@ -118,7 +120,7 @@ def count(way: str, device: str, *, classes: int, size: Size) -> Work:
     """Count which class was predicted where which was true.
 
     Args:
-        way: 'baseline' or 'nlseg'.
+        way: 'baseline', 'nlseg', or 'uint8' for maps of one byte.
         device: 'cpu' or 'cuda'.
         classes: Number of classes.
         size: Height and width of the image.
@@ -126,7 +128,9 @@ def count(way: str, device: str, *, classes: int, size: Size) -> Work:
     step = baseline.count if way == "baseline" else count_pairs
 
     def ready(size: Size) -> Any:
+        dtype = torch.uint8 if way == BYTES else torch.int64
         pred = noise_labels(classes, size, device).clamp(max=classes - 1)
-        return partial(step, pred, noise_labels(classes, size, device), classes)
+        label = noise_labels(classes, size, device)
+        return partial(step, pred.to(dtype), label.to(dtype), classes)
 
     return Work(ready(size), ready((64, 128)))

@@ -195,15 +195,23 @@ class Suite:
 
     def count(self) -> list[Comparison]:
         """Return the rows of counting."""
-        return [self._pixels(pixels.count, k, Target(0.1)) for k in self._classes()]
+        ways = (BASELINE, PLAIN, pixels.BYTES)
+        return [self._pixels(pixels.count, k, Target(0.1), ways) for k in self._classes()]
 
     def _classes(self) -> tuple[int, ...]:
         return (19,) if self.quick else (19, 150)
 
-    def _pixels(self, work: Callable[..., Any], classes: int, target: Target) -> Comparison:
+    def _pixels(
+        self,
+        work: Callable[..., Any],
+        classes: int,
+        target: Target,
+        ways: tuple[str, ...] = (BASELINE, PLAIN),
+    ) -> Comparison:
         size = self._size(1024, 2048)
         build = partial(work, classes=classes, size=size)
-        return self._row(f"{classes} classes, {size[0]}x{size[1]}", build, targets={PLAIN: target})
+        name = f"{classes} classes, {size[0]}x{size[1]}"
+        return self._row(name, build, ways, {PLAIN: target})
 
     def inference(self) -> list[Comparison]:
         """Return the rows of whole-image inference."""

@@ -168,7 +168,23 @@ def page(results: Results, charts: dict[str, str]) -> str:
 
 def _facts(section: Section) -> str:
     facts = [f"{name} {value}" for name, value in section["machine"].items()]
-    return f"{', '.join(facts)}."
+    return f"{', '.join([*facts, *matrix_rates(section)])}."
+
+
+def matrix_rates(section: Section) -> list[str]:
+    """Return the matrix rates beside which the rows were measured, from the lowest to the highest.
+
+    They tell the state of the machine: ratios differ between a quiet one and a busy one.
+    """
+    rates: dict[str, list[float]] = {}
+    for row in section.get("rows", []):
+        for way in row["ways"].values():
+            if way.get("rate"):
+                rates.setdefault(way["precision"], []).append(way["rate"] / 1e12)
+    return [
+        f"matrix rate {precision} {min(found):.3g} to {max(found):.3g} TFLOP/s"
+        for precision, found in sorted(rates.items())
+    ]
 
 
 _PREFACE = """# Benchmarks
@@ -181,10 +197,12 @@ loss and argmax, float histograms, channels first, float32, PyTorch's defaults. 
 package in float32. *best* is what `--fast` chooses on that hardware, *fp16* what it would choose on
 a V100, *compiled* the best with `torch.compile`, *graphs* that with CUDA graphs. *mmseg* is an
 installed mmsegmentation. Attention kernels are called by their names, *tiles* is this package's.
+*uint8* counts maps of one byte.
 
 Times are medians, ± half the range. Ratios are medians of the ratios within each round, with the
 target in brackets. Peak memory is what a fresh process holds at most beyond weights, inputs and
 libraries: on a CPU its resident set, on a GPU what the allocator gave out (also where
 `--one-process` starts no process for it). The matrix rate is that of a large product in the same
-process and precision: it says in which state the machine was. Exponents are fitted to four sizes.
+process and precision, and the load how many processes wanted the cores when a section began: both
+say in which state the machine was. Exponents are fitted to four sizes.
 """

@@ -48,8 +48,10 @@ class PackSegInputs(BaseTransform):
 
     Args:
         meta_keys: Keys of the sample to keep as meta information; missing ones are left out.
-        label_dtype: ``int64``, or ``uint8`` for an eighth of the memory; losses need int64, so
-            with ``uint8`` whoever takes the batch converts it.
+        label_dtype: ``int64``, or ``uint8`` for an eighth of the memory on the way to the network,
+            where training widens labels on the device and evaluation counts them as they are.
+            ``int64`` is what transforms, hooks and metrics written for mmsegmentation find, and
+            what labels above 255 need.
     """
 
     def __init__(
