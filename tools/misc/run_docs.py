@@ -23,7 +23,6 @@ after two iterations, and what stands for CONFIG, CHECKPOINT, IMAGE and RUN.
 import argparse
 import contextlib
 import glob
-import importlib
 import io
 import os
 import re
@@ -128,7 +127,7 @@ def wrong_arguments(block: Block) -> Iterator[str]:
             said = io.StringIO()
             try:
                 with contextlib.redirect_stderr(said):
-                    parser_of(words[0]).parse_args(words[1:])
+                    parser_of(words).parse_args(words[1:])
             except SystemExit:
                 yield f"{block.place}: {line}: {said.getvalue().strip().splitlines()[-1]}"
             except ModuleNotFoundError:
@@ -149,10 +148,17 @@ def commands_in(line: str) -> Iterator[list[str]]:
                 yield [command, *words[2:]]
 
 
-def parser_of(command: str) -> argparse.ArgumentParser:
-    """Return the parser of a command."""
-    module = importlib.import_module(f"nlseg.commands.{command.replace('-', '_')}")
-    parser: argparse.ArgumentParser = module.build_parser()
+def parser_of(words: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser that a command takes for its words.
+
+    Raises:
+        ModuleNotFoundError: There is no such command.
+    """
+    from nlseg.commands.main import module_of
+
+    module = module_of(words[0])
+    exported = words[0] == "predict" and any(word.endswith(".onnx") for word in words)
+    parser: argparse.ArgumentParser = (module.onnx_parser if exported else module.build_parser)()
     return parser
 
 

@@ -64,7 +64,7 @@ def click_in_the_demo(page: Any, url: str, image: Path, out: Path) -> None:
             timeout=60_000,
         )
         seen = page.get_attribute("#heat img", "src")
-    page.wait_for_load_state("networkidle")
+    page.wait_for_function("[...document.images].every((one) => one.complete)")
     page.screenshot(path=str(out / "demo.png"), full_page=True)
 
 
