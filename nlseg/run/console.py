@@ -222,16 +222,21 @@ def this_command(runner: RunnerProtocol) -> str:
         runner: Says who started the processes.
     """
     program, *rest = sys.argv
-    if program.startswith("nlseg "):
+    is_command = program.startswith("nlseg ")
+    if runner.launcher == "pytorch":
+        here = processes.processes_here()
+        nodes = processes.world_size() // here
+        words = ["torchrun", *([f"--nnodes={nodes}"] if nodes > 1 else [])]
+        words += [f"--nproc-per-node={here}"]
+        words += ["-m", *program.split()] if is_command else [program]
+    elif is_command:
         words = start_of(program.removeprefix("nlseg "))
     else:
         words = [_python(), program] if program.endswith(".py") else [program]
     number = processes.world_size()
-    if runner.launcher != "pytorch":
-        told = "" if number == 1 else f"  # {number} processes, started by {runner.launcher}"
-        return hide_secrets(shlex.join([*words, *rest]) + told)
-    words = ["-m", "nlseg", *words[-1:]] if program.startswith("nlseg ") else [program]
-    return hide_secrets(shlex.join(["torchrun", f"--nproc-per-node={number}", *words, *rest]))
+    alone = number == 1 or runner.launcher == "pytorch"
+    told = "" if alone else f"  # {number} processes, started by {runner.launcher}"
+    return hide_secrets(shlex.join([*words, *rest]) + told)
 
 
 def _python() -> str:

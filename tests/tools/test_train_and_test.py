@@ -72,6 +72,14 @@ def test_training_leaves_checkpoint_curves_and_config(trained: Path) -> None:
     )
 
 
+def test_training_ends_with_a_report_that_holds_its_config_and_command(trained: Path) -> None:
+    page = (trained / "work/report.html").read_text()
+    assert f"/{Path(CONFIG).name}:" in page  # where a value was written
+    assert "--cfg-options train_cfg.max_iters=2" in page  # the origin of an override
+    command = page.partition("Command: <code>")[2].partition("</code>")[0]
+    assert command.partition(" ")[2].startswith(f"{ROOT / 'tools/train.py'} {CONFIG} --work-dir")
+
+
 def test_end_of_training_names_the_checkpoint_and_a_command_that_runs(trained: Path) -> None:
     lines = (trained / "said.txt").read_text().splitlines()
     told = dict(line.split(maxsplit=1) for line in lines if line.startswith("  "))

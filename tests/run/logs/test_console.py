@@ -6,13 +6,14 @@ import re
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from mmengine.hooks import Hook
 
 from nlseg.registry import HOOKS
-from nlseg.run.console import describe_choices, next_command, start_of
+from nlseg.run.console import describe_choices, next_command, start_of, this_command
 from nlseg.run.processes import one_voice
 from tests.run.runs import go_on, interrupt, train
 from tests.run.tiny_segmentor import tiny_run
@@ -147,6 +148,30 @@ def test_next_command_starts_as_this_one_did(
     runner = train(toy_config(tmp_path / "run", iters=1))
     runner.cfg.test_dataloader = None
     assert next_command(runner, tmp_path / "x.pth") is None
+
+
+@pytest.mark.parametrize(
+    ("launcher", "program", "expected"),
+    [
+        ("none", "nlseg train", "nlseg train c.py --set 'a=[1, 2]'"),
+        ("none", "tools/train.py", " tools/train.py c.py --set 'a=[1, 2]'"),
+        ("pytorch", "nlseg train",
+         "torchrun --nnodes=2 --nproc-per-node=4 -m nlseg train c.py --set 'a=[1, 2]'"),
+        ("pytorch", "tools/train.py",
+         "torchrun --nnodes=2 --nproc-per-node=4 tools/train.py c.py --set 'a=[1, 2]'"),
+        ("slurm", "nlseg train",
+         "nlseg train c.py --set 'a=[1, 2]'  # 8 processes, started by slurm"),
+    ],
+)  # fmt: skip
+def test_command_that_repeats_a_run(
+    monkeypatch: pytest.MonkeyPatch, launcher: str, program: str, expected: str
+) -> None:
+    number = 1 if launcher == "none" else 8
+    monkeypatch.setattr(sys, "argv", [program, "c.py", "--set", "a=[1, 2]"])
+    monkeypatch.setattr("nlseg.run.processes.world_size", lambda: number)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    runner: Any = SimpleNamespace(launcher=launcher)
+    assert this_command(runner).endswith(expected)
 
 
 def test_only_the_first_process_warns_while_a_run_is_built(
