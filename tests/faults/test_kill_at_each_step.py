@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from nlseg.run import checkpoint, save
+from nlseg.run import checkpoint, keeper
 from tests.faults.forked import resumed, train_forked
 from tests.faults.kills import assert_ended_alike, hard_config, undisturbed
 
@@ -20,7 +20,7 @@ STEPS = {
     "record": (checkpoint, "write_record"),
     "pointer": (checkpoint, "point_to"),
     "old one is deleted": (checkpoint, "prune"),
-    "best one": (save, "link_or_copy"),
+    "best one": (keeper, "link_or_copy"),
     "old best one is deleted": (checkpoint, "remove"),
 }
 

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(arguments)
 
     from nlseg.errors import ending_at_the_user
-    from nlseg.run.save import publish
+    from nlseg.run.keeper import publish
 
     with ending_at_the_user():
         args.out_file.parent.mkdir(parents=True, exist_ok=True)

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from nlseg.run.background import Saver
 from nlseg.run.finite import NonFiniteError
-from nlseg.run.save import Keeper, Saver
+from nlseg.run.keeper import Keeper
 from tests.run.runs import train
 from tests.run.toy import toy_config
 

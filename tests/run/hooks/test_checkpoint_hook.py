@@ -9,8 +9,10 @@ from mmengine.hooks import Hook
 from nlseg.errors import ConfigError
 from nlseg.registry import HOOKS
 from nlseg.run import checkpoint
+from nlseg.run.background import Saver
+from nlseg.run.best_scores import BestScores, guess_rule
 from nlseg.run.finite import NonFiniteError
-from nlseg.run.save import BestScores, CheckpointHook, Saver, guess_rule
+from nlseg.run.save import CheckpointHook
 from tests.run.runs import assert_same, final, train
 from tests.run.toy import toy_config
 
