@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from nlseg.errors import ConfigError
+from nlseg.errors import ConfigError, UserError
 from nlseg.registry import (
     EVALUATOR,
     HOOKS,
@@ -97,6 +97,25 @@ def refuse_unknown_overrides(cls: type, runner: type) -> None:
                 f"{cls.__name__}.{name}: nlseg's runner calls no such method, so that this one "
                 "would be ignored"
             )
+
+
+def dump_config(cfg: Config, folder: Path, default: str) -> None:
+    """Write the resolved config into a folder, but never over the file it comes from.
+
+    Args:
+        cfg: The config.
+        folder: Where.
+        default: Its name, where it comes from no file.
+
+    Raises:
+        UserError: The folder cannot be written to.
+    """
+    source = Path(cfg.filename or default)
+    if processes.is_main() and source.resolve() != (folder / source.name).resolve():
+        try:
+            cfg.dump(folder / source.name)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written to: {error.strerror}") from None
 
 
 def enter_scope(name: str, scope: str | None) -> DefaultScope | None:

@@ -10,12 +10,13 @@ from typing import Any
 
 import mmengine
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import nlseg
 from nlseg.config.text import hide_secrets
 from nlseg.errors import ConfigError
 from nlseg.run import processes
+from nlseg.run.protocol import RunnerProtocol
 from nlseg.table import format_table
 
 Facts = dict[str, str]
@@ -23,7 +24,9 @@ Facts = dict[str, str]
 _SIZES_LOOKED_AT = 500  # files of a data set whose size is compared, evenly spread
 _SHOWN = 30
 _LETTERS = 60
-_OF_ONE_MACHINE = ("work_dir", "data_root", "cache_dir", "filename", "local_rank")
+_OF_ONE_MACHINE = (
+    "work_dir", "data_root", "cache_dir", "out_dir", "fallback_dir", "filename", "local_rank",
+)  # fmt: skip
 _OF_ONE_START = (
     "work_dir", "resume", "load_from", "experiment_name", "launcher", "log_level", "max_time",
     "time_limits", "visualizer", "vis_backends", "env_cfg",
@@ -98,7 +101,8 @@ def of_data(dataset: Any, name: str) -> Facts:
         and of the sizes of up to 500 files.
     """
     inner = [*getattr(dataset, "datasets", []), *filter(None, [getattr(dataset, "dataset", None)])]
-    facts = {f"{name} data": f"{type(dataset).__name__}, {len(dataset)} images{_digest(dataset)}"}
+    length = f"{len(dataset)} images" if hasattr(dataset, "__len__") else "endless"
+    facts = {f"{name} data": f"{type(dataset).__name__}, {length}{_digest(dataset)}"}
     for number, part in enumerate(inner):
         facts |= of_data(part, f"{name}.{number}")
     return facts
@@ -141,6 +145,33 @@ def of_weights(state: Mapping[str, Any]) -> Facts:
             odd = torch.arange(1, 2 * len(bits), 2, device=bits.device)
             total = (total * 1000003 + int((bits * odd).sum())) % 2**64
     return {"weights": f"{total:x}"}
+
+
+def compare_data(runner: RunnerProtocol, *names: str) -> None:
+    """Make sure that all processes see the same images, and note which.
+
+    Args:
+        runner: The runner, whose ``facts`` are added to.
+        names: 'train', 'val' or 'test'.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    for name in names:
+        loader = getattr(getattr(runner, f"{name}_loop"), "dataloader", None)
+        if loader is not None:
+            runner.facts |= of_data(loader.dataset, name)
+    agree(runner.facts)
+
+
+def compare_weights(model: nn.Module) -> None:
+    """Make sure that all processes have loaded the same weights.
+
+    Raises:
+        ConfigError: They have not.
+    """
+    if processes.world_size() > 1:
+        agree(of_weights(processes.unwrap(model).state_dict()))
 
 
 def agree(facts: Facts) -> None:

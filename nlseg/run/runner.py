@@ -25,7 +25,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from nlseg.config.text import hide_secrets
-from nlseg.errors import ConfigError, RunError, UserError
+from nlseg.errors import ConfigError, RunError
 from nlseg.registry import RUNNERS
 from nlseg.run import build, console, identity, processes, resume
 from nlseg.run.class_weights import fill_class_weights
@@ -237,13 +237,8 @@ class Runner(RunnerProtocol):
 
         That of a test goes beside its log, so that the training's stays.
         """
-        source = Path(self.cfg.filename or f"{self.timestamp}.py")
         folder = Path(self.log_dir if self._train_loop is None else self.work_dir)
-        if processes.is_main() and source.resolve() != (folder / source.name).resolve():
-            try:
-                self.cfg.dump(folder / source.name)
-            except OSError as error:
-                raise UserError(f"{folder}: cannot be written to: {error.strerror}") from None
+        build.dump_config(self.cfg, folder, f"{self.timestamp}.py")
 
     def train(self) -> nn.Module:
         """Train, from the beginning or from a checkpoint.
@@ -329,15 +324,7 @@ class Runner(RunnerProtocol):
         if self.param_schedulers is not None:
             self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
         _ = self.val_loop  # built before the first iteration, so that its mistakes are told early
-        self._compare_data("train", "val")
-
-    def _compare_data(self, *names: str) -> None:
-        """Make sure that all processes see the same images."""
-        for name in names:
-            loader = getattr(getattr(self, f"{name}_loop"), "dataloader", None)
-            if loader is not None:
-                self.facts |= identity.of_data(loader.dataset, name)
-        identity.agree(self.facts)
+        identity.compare_data(self, "train", "val")
 
     def val(self) -> dict[str, float]:
         """Validate."""
@@ -353,7 +340,7 @@ class Runner(RunnerProtocol):
             loop = getattr(self, name)
             if loop is None:
                 raise ConfigError(f"{name.replace('loop', 'cfg')}: needed, with loader and metrics")
-            self._compare_data(name.removesuffix("_loop"))
+            identity.compare_data(self, name.removesuffix("_loop"))
             self.call_hook("before_run")
             self.load_or_resume()
             tell_pipelines(self.logger, **{name.removesuffix("_loop"): loop})
@@ -381,8 +368,8 @@ class Runner(RunnerProtocol):
         elif self._load_from is not None and not self._has_loaded:
             training = isinstance(self._train_loop, BaseLoop)
             self.load_checkpoint(self._load_from, strict=self.cfg.get("load_strict", not training))
-        if self._has_loaded and self.world_size > 1:
-            identity.agree(identity.of_weights(processes.unwrap(self.model).state_dict()))
+        if self._has_loaded:
+            identity.compare_weights(self.model)
 
     def restore(self, resumed: Resumed) -> None:
         """Hand each part of the run its state from a checkpoint, see ``resume.restore``."""
