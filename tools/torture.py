@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from torture import GROUPS
 
-KILLS, KILLS_IN_SHORT = 200, 20
+KILLS, KILLS_IN_SHORT = 200, 12
 
 
 def parse_args() -> argparse.Namespace:

@@ -213,20 +213,20 @@ def shrink_and_grow(folder: Path, reference: Path) -> Outcome:
     work = folder / "work"
     hooks = [{"type": "Pause", "seconds": 1.0}, {"type": "Progress"}]
     config = runs.config_of(
-        work, processes=4, custom_hooks=hooks,
+        work, processes=2, custom_hooks=hooks,
         **{"train_cfg.max_iters": 80, "train_cfg.val_interval": 80,
            "env_cfg.dist_cfg.timeout": 60},
     )  # fmt: skip
     with Cluster(3, folder) as cluster:
         job = jobs.training(folder, config, "1:3", MAX_RESTARTS="5")
-        job.start(*cluster.nodes, limit_s=400)
-        jobs.wait_for_iteration(work, 6, 120)
+        job.start(*cluster.nodes, limit_s=580)
+        jobs.wait_for_iteration(work, 6, 200)
         cluster.nodes[2].kill()
         newest = checkpoint.newest(work)[0]
         assert newest is not None
         (work / "progress").unlink()
-        jobs.wait_for_iteration(work, 10, 120)  # with two nodes
-        job.start(cluster.nodes[2], limit_s=300)
+        jobs.wait_for_iteration(work, 10, 200)  # with two nodes
+        job.start(cluster.nodes[2], limit_s=400)
         codes = job.end(300)
 
     def check() -> None:

@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,13 +78,21 @@ def start(config: Config, nodes: Sequence[Node]) -> list[Child]:
     return children
 
 
-def start_here(config: Config, size: int) -> list[Child]:
-    """Start several processes on this machine, without any node."""
+def start_here(config: Config, size: int, before: Callable[[], None] = lambda: None) -> list[Child]:
+    """Start several processes on this machine, without any node.
+
+    Args:
+        config: What to train.
+        size: How many.
+        before: Called in each process before it trains.
+    """
     port = free_port()
-    return [
-        Child(config, partial(os.environ.update, torchrun_says(rank, size, "127.0.0.1", port)))
-        for rank in range(size)
-    ]
+
+    def prepare(rank: int) -> None:
+        os.environ.update(torchrun_says(rank, size, "127.0.0.1", port))
+        before()
+
+    return [Child(config, partial(prepare, rank)) for rank in range(size)]
 
 
 def end(children: Sequence[Child], limit_s: float = 120) -> list[int]:

@@ -33,7 +33,7 @@ GROUP = Group(
         Fault(
             "30 % of packets dropped",
             partial(stays, lambda c: c.nodes[1].drop(0.3), group_limit_s=120),
-            missing=_IPTABLES,
+            short=False, missing=_IPTABLES,
         ),
         Fault("1 Mbit/s", partial(stays, lambda c: c.nodes[1].slow_down("1mbit")), missing=_TC),
         Fault(

@@ -19,8 +19,11 @@ GROUP = Group(
         Fault("new files and renames seen 4 s late", partial(go_on, late_s=4.0)),
         Fault("ESTALE amid training", partial(go_on, amid=lambda f: f.go_stale(4)), short=False),
         Fault("ESTALE at the resume", partial(go_on, before_resume=lambda f: f.go_stale(6))),
-        Fault("server away for 20 s", partial(go_on, amid=partial(shared_faults.be_away, 20))),
+        Fault(
+            "server away for 20 s", partial(go_on, amid=partial(shared_faults.be_away, 20)),
+            short=False,
+        ),
     ],
     prepare=runs.undisturbed,
     missing=lambda: cluster.missing() or shared.missing(),
-)
+)  # fmt: skip
