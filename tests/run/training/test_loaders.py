@@ -120,8 +120,10 @@ def walked(dataset: Numbers, **options: Any) -> tuple[list[list[int]], list[str]
 def test_worker_of_a_validation_is_replaced_and_each_image_comes_once(
     tmp_path: Path, persistent: bool
 ) -> None:
-    dataset = Numbers(11, deadly=5, mark=tmp_path / "dead")
-    batches, warnings = walked(dataset, num_workers=2, persistent_workers=persistent)
+    dataset = Numbers(11, deadly=9, mark=tmp_path / "dead")
+    # with so little loaded ahead, three batches have come before the worker dies
+    options: dict[str, Any] = {"prefetch_factor": 1, "persistent_workers": persistent}
+    batches, warnings = walked(dataset, num_workers=2, **options)
     assert batches == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10]]
     (warning,) = warnings
     assert "(SIGKILL); workers are started again at batch" in warning
