@@ -260,6 +260,15 @@ def inference_pipeline(cfg: Config) -> Compose:
     Raises:
         ConfigError: The config has none.
     """
+    return Compose([dict(step) for step in test_steps(cfg) if step["type"] not in _LABEL_STEPS])
+
+
+def test_steps(cfg: Config) -> Sequence[Mapping[str, Any]]:
+    """Return the configs of the test pipeline's steps.
+
+    Raises:
+        ConfigError: The config has none.
+    """
     steps = cfg.get("test_pipeline")
     if steps is None:
         dataset = (cfg.get("test_dataloader") or {}).get("dataset", {})
@@ -268,7 +277,7 @@ def inference_pipeline(cfg: Config) -> Compose:
         steps = dataset.get("pipeline")
     if steps is None:
         raise ConfigError("test_pipeline: not in the config, so no image can be prepared")
-    return Compose([dict(step) for step in steps if step["type"] not in _LABEL_STEPS])
+    return list(steps)
 
 
 def _prepare(image: Any, pipeline: Compose, name: str) -> Any:

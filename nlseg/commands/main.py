@@ -16,6 +16,7 @@ COMMANDS = {
     "zoo": "list, fetch and verify the published models",
     "verify": "check the receipt of a test, and predict some of its images again",
     "predict": "label images, folders, videos and rasters",
+    "publish": "write the folder of a model for others, and push it to the Hub",
     "export": "write a network as ONNX or pt2, and compare the file with it",
     "attend": "show where the network looks from a point of an image",
     "demo": "open a page: upload an image, click a point, see where the network looks",

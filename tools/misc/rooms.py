@@ -56,10 +56,11 @@ KIT = {  # what people use around a run: it may import every room of the core an
     "export": [],
     "zoo": ["compare"],
     "report": ["compare", "zoo"],
+    "publish": ["zoo"],
     "demo": ["predict"],
     "commands": [
         "doctor", "plan", "compare", "migrate", "predict", "report", "demo", "zoo", "intake",
-        "export", "adopt",
+        "export", "adopt", "publish",
     ],
     "__main__": ["commands"],
 }  # fmt: skip
