@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nlseg.commands.arguments import add_config_options, command_parser, plain_parser
+from nlseg.commands.arguments import add_config_options, command_parser
 
 WRITE = ("overlay", "mask", "beside", "probabilities", "geojson", "coco")
 
@@ -26,7 +26,17 @@ def build_parser() -> argparse.ArgumentParser:
     """Make the parser of the command's arguments."""
     parser = command_parser(__doc__)
     parser.add_argument("checkpoint", help="weights: a file, https address or published name")
-    _add_lists(parser)
+    parser.add_argument(
+        "inputs", nargs="*", metavar="INPUT",
+        help="image, video, folder, pattern, @FILE with one path a line, or - for standard input",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    parser.add_argument(
+        "--write", nargs="+", choices=WRITE, default=["overlay", "mask"], metavar="KIND",
+        help=f"what to write: {', '.join(WRITE)} (default: overlay mask)",
+    )  # fmt: skip
+    parser.add_argument("--alpha", type=float, default=0.5, help="weight of the colours (0.5)")
+    parser.add_argument("--resume", action="store_true", help="leave out what is already labelled")
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: a GPU where there is one)")
     parser.add_argument(
         "--every", type=int, default=1, metavar="N", help="label each N-th frame of a video (1)"
@@ -45,34 +55,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def onnx_parser() -> argparse.ArgumentParser:
-    """Make the parser for an exported network, which needs neither config nor weights."""
-    parser = plain_parser(__doc__)
-    parser.add_argument("model", type=Path, help="file of 'nlseg export --format onnx'")
-    _add_lists(parser)
-    return parser
-
-
-def _add_lists(parser: argparse.ArgumentParser) -> None:
-    """Add what is labelled, and what is written where."""
-    parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT",
-        help="image, video, folder, pattern, @FILE with one path a line, or - for standard input",
-    )  # fmt: skip
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
-    parser.add_argument(
-        "--write", nargs="+", choices=WRITE, default=["overlay", "mask"], metavar="KIND",
-        help=f"what to write: {', '.join(WRITE)} (default: overlay mask)",
-    )  # fmt: skip
-    parser.add_argument("--alpha", type=float, default=0.5, help="weight of the colours (0.5)")
-    parser.add_argument("--resume", action="store_true", help="leave out what is already labelled")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; without arguments, with those of the process."""
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    exported = any(word.endswith(".onnx") for word in words)
-    args = (onnx_parser() if exported else build_parser()).parse_args(words)
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    exported = args.config.endswith(".onnx")
+    if exported:
+        args.inputs = [args.checkpoint, *args.inputs]
+    elif not args.inputs:
+        parser.error("the following arguments are required: INPUT")
 
     from nlseg.errors import ending_at_the_user
 
@@ -122,7 +113,7 @@ def predict_exported(args: argparse.Namespace) -> int:
     """Label images by an ONNX file; returns the exit code. Imports no PyTorch."""
     from tqdm import tqdm
 
-    from nlseg.errors import DataError, UserError
+    from nlseg.errors import DataError
     from nlseg.export.runtime import OnnxNetwork, read_picture
     from nlseg.predict.outputs import Writer
     from nlseg.predict.records import Records, summarize
@@ -130,11 +121,10 @@ def predict_exported(args: argparse.Namespace) -> int:
     from nlseg.visualization.painter import Painter
 
     check_alpha(args.alpha)
-    if "probabilities" in args.write:
-        raise UserError("--write probabilities: needs CONFIG and CHECKPOINT")
+    check_no_network_options(args)
     sources = find_sources(args.inputs)
     process, processes = share_of_process()
-    network = OnnxNetwork(args.model)
+    network = OnnxNetwork(Path(args.config))
     for name in network.facts["not_in_the_file"]:
         print(f"warning: the test pipeline's {name} is not in the file", file=sys.stderr)
     painter = Painter(network.facts["classes"], network.facts["palette"], args.alpha)
@@ -163,6 +153,22 @@ def predict_exported(args: argparse.Namespace) -> int:
     file = summarize(args.out, records, painter.classes, coco="coco" in args.write)
     print(f"{labelled} labelled, {skipped} skipped, {failed} failed\n{args.out}\n{file}")
     return exit_code(failed, labelled + skipped)
+
+
+def check_no_network_options(args: argparse.Namespace) -> None:
+    """Refuse options that an exported file cannot follow.
+
+    Raises:
+        UserError: Names the option.
+    """
+    from nlseg.errors import UserError
+
+    network_only = ["device", "every", "smooth", "window", "stride", "overrides"]
+    usual = {"every": 1, "smooth": 0.0, "overrides": []}
+    given = [name for name in network_only if getattr(args, name) != usual.get(name)]
+    if given or "probabilities" in args.write:
+        named = f"--{given[0]}" if given else "--write probabilities"
+        raise UserError(f"{named.replace('overrides', 'set')}: needs CONFIG and CHECKPOINT")
 
 
 def check_numbers(args: argparse.Namespace) -> None:

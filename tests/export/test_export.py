@@ -263,3 +263,29 @@ def test_facts_say_what_an_image_needs(exported: tuple[str, str, Path]) -> None:
     (given,) = onnx.load(exported[2]).graph.input
     names = [d.dim_param or d.dim_value for d in given.type.tensor_type.shape.dim]
     assert names == ["batch", 3, "height", "width"]
+
+
+def test_the_lines_of_the_docs_need_nothing_of_ours(
+    exported: tuple[str, str, Path], tmp_path: Path
+) -> None:
+    (lines,) = [
+        block.split("```")[0]
+        for block in (ROOT / "docs/models.md").read_text().split("```python\n")
+        if "onnxruntime.InferenceSession" in block
+    ]
+    (tmp_path / "model.onnx").write_bytes(exported[2].read_bytes())
+    code = f"{lines}\nimport sys\nassert 'nlseg' not in sys.modules\nprint(logits.shape)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "(1, 19, 512, 1024)"
+
+
+def test_options_that_need_the_network_are_refused_with_a_file(
+    exported: tuple[str, str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option, value in (("--every", "2"), ("--set", "a=1"), ("--write", "probabilities")):
+        with pytest.raises(SystemExit, match="2"):
+            main(["predict", str(exported[2]), "x.png", "--out", "o", option, value])
+        assert f"{option}" in capsys.readouterr().err

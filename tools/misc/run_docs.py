@@ -157,8 +157,7 @@ def parser_of(words: Sequence[str]) -> argparse.ArgumentParser:
     from nlseg.commands.main import module_of
 
     module = module_of(words[0])
-    exported = words[0] == "predict" and any(word.endswith(".onnx") for word in words)
-    parser: argparse.ArgumentParser = (module.onnx_parser if exported else module.build_parser)()
+    parser: argparse.ArgumentParser = module.build_parser()
     return parser
 
 
