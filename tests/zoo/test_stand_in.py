@@ -13,6 +13,7 @@ from nlseg.commands.zoo import main as nlseg_zoo
 from nlseg.config.published import find_config
 from nlseg.files import sha256_of
 from nlseg.run.logs import read_scalars
+from nlseg.weights.sssegmentation import _PREFIXES as PREFIXES
 from nlseg.zoo.receipt import read_receipt
 from tests import tiny_data
 
@@ -182,6 +183,23 @@ def test_the_remedies_work(zoo: Path, trained: Path, capsys: pytest.CaptureFixtu
     (zoo / "NLHead.pth").rename(zoo / "elsewhere.pth")
     assert verify("NLHead", "--data-root", "moved", "--checkpoint", "elsewhere.pth") == 0
     assert " pass" in capsys.readouterr().out
+
+
+def test_a_file_of_sssegmentation_is_renamed_on_the_way(
+    zoo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = torch.load("NLHead.pth", weights_only=True)["state_dict"]
+    theirs = {}
+    for key, value in content.items():
+        ours, their = next((o, t) for t, o in PREFIXES.items() if key.startswith(f"{o}."))
+        theirs[their + key.removeprefix(ours)] = value
+    torch.save({"model": theirs}, "theirs.pth")
+    model = {**models_of(zoo)["NLHead"], "weights": "theirs.pth", "sha256": ""}
+    write(zoo, {"NLHead": model})
+    assert verify("--all") == 0
+    assert " pass" in capsys.readouterr().out
+    assert verify("--all") == 0
+    assert "receipt of an earlier run" in capsys.readouterr().out
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
