@@ -45,7 +45,9 @@ from nlseg.run.device import prefer_fused, revert_sync_batchnorm
 from nlseg.run.loaders import clean_loader_config
 from nlseg.run.logs import for_console, guard_handlers
 from nlseg.run.loop import TrainLoop
+from nlseg.run.processes import Agreement
 from nlseg.run.protocol import RunnerProtocol
+from nlseg.run.step import OptimWrapper
 from nlseg.weights.pretrained import use_own_reader
 
 DEFAULT_HOOKS: dict[str, Any] = {
@@ -290,13 +292,21 @@ def _join_user_loop(runner: RunnerProtocol, loop: BaseLoop) -> None:
     runner.register_hook(CloseUserLoop())
 
 
-def build_wrapper(model: nn.Module, config: Any) -> MMOptimWrapper:
-    """Build the optimizer wrapper.
+def build_wrapper(model: nn.Module, config: Any, agreement: Agreement) -> MMOptimWrapper:
+    """Build the optimizer wrapper, which asks all processes before each step if it is ours.
 
     Args:
         model: The network whose parameters are trained.
         config: A wrapper, the config of one, or built wrappers by name.
+        agreement: How all processes are asked.
     """
+    wrapper = _wrapper_of(model, config)
+    if isinstance(wrapper, OptimWrapper):
+        wrapper.agreement = agreement
+    return wrapper
+
+
+def _wrapper_of(model: nn.Module, config: Any) -> MMOptimWrapper:
     if isinstance(config, MMOptimWrapper):
         return config
     config = prefer_fused(dict(config))

@@ -11,6 +11,7 @@ from typing import Any
 import mmengine
 import numpy as np
 import torch
+from mmengine.utils.dl_utils import set_multi_processing
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -68,6 +69,20 @@ def explain(name: str, capability: tuple[int, int], builds: list[str]) -> str:
         f"{name} needs {need}, but this PyTorch {torch.__version__} was built for "
         f"{', '.join(builds)} (newest {newest}); {remedy}"
     )
+
+
+def join_processes(launcher: str, env_cfg: Mapping[str, Any]) -> None:
+    """Check the GPU's wheel, set how workers start, and join the other processes of the run.
+
+    Args:
+        launcher: Who started the processes.
+        env_cfg: mmengine's ``env_cfg``; ``mp_cfg``, and ``backend`` and ``timeout`` (s) of
+            ``dist_cfg``.
+    """
+    check_cuda_build()
+    set_multi_processing(**env_cfg.get("mp_cfg", {}), distributed=launcher != "none")
+    settings = dict(env_cfg.get("dist_cfg", {}))
+    processes.start(launcher, backend=settings.get("backend"), timeout_s=settings.get("timeout"))
 
 
 def apply_process_settings(cfg: Mapping[str, Any], env_cfg: Mapping[str, Any]) -> None:

@@ -10,9 +10,10 @@ import os
 import re
 import signal
 import socket
+import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -297,6 +298,35 @@ def lost(error: RuntimeError, where: str) -> LostProcessError | None:
         f"reached{how}; it has ended, hangs, or the network between the nodes is down: see the "
         "output of the other processes"
     )
+
+
+def time_of_start() -> str:
+    """Return the time of rank 0's clock, the same on all processes, as names of files hold it."""
+    now = broadcast(torch.tensor(time.time(), dtype=torch.float64)).item()
+    return time.strftime("%Y%m%d_%H%M%S", time.localtime(now))
+
+
+@contextmanager
+def telling_why(logger: logging.Logger, where: Callable[[], str]) -> Iterator[None]:
+    """Log in one sentence why a run ends, and name a process that does not answer any more.
+
+    Args:
+        logger: That of the run.
+        where: Returns what this process was doing.
+
+    Raises:
+        LostProcessError: In place of the error of a collective that lost another process.
+    """
+    try:
+        yield
+    except RunError as error:
+        logger.error(f"ends: {error}")
+        raise
+    except RuntimeError as error:
+        if told := lost(error, where()):
+            logger.error(f"{told}\n{error}")
+            raise told from error
+        raise
 
 
 def stop() -> None:

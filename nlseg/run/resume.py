@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import indent
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.optim import OptimWrapperDict
@@ -67,9 +67,26 @@ class Resumed:
         return None if seed is None else int(seed)
 
 
-def choose_start(
-    places: Places, work_dir: Path, *, resume: bool, given: Path | None, warn: Callable[[str], None]
-) -> Resumed:
+class Wanted(NamedTuple):
+    """What a config says about where training starts.
+
+    Args:
+        work_dir: The run folder.
+        resume: Whether to resume.
+        load_from: Weights to begin with; with ``resume`` the checkpoint to resume from.
+    """
+
+    work_dir: Path
+    resume: bool
+    load_from: str | None
+
+    @property
+    def given(self) -> Path | None:
+        """The checkpoint to resume from; None is the newest of the run."""
+        return Path(self.load_from) if self.resume and self.load_from else None
+
+
+def choose_start(places: Places, wanted: Wanted, warn: Callable[[str], None]) -> Resumed:
     """Decide what training is resumed from, before anything that depends on the seed is built.
 
     A run that torchrun or Slurm has started again resumes by itself, from what it has saved since
@@ -78,21 +95,19 @@ def choose_start(
 
     Args:
         places: Where the run's checkpoints lie.
-        work_dir: The run folder.
-        resume: Whether the config asks to resume.
-        given: The checkpoint to resume from; None is the newest in ``places``.
+        wanted: What the config asks for.
         warn: Called with one line about what a user should know.
     """
-    path = None
+    path, work_dir, given = None, wanted.work_dir, wanted.given
     again = started_again(work_dir)
     note_launches(work_dir)
-    if again or (resume and given is None):
+    if again or (wanted.resume and given is None):
         path = find(places.folder, warn, places.fallbacks)
     if path is not None:
         return read(path)
     if given is not None:
         return _branch_off(places, work_dir, given, warn)
-    if resume:
+    if wanted.resume:
         warn(f"{places.folder}: no checkpoint to resume; training begins anew")
     else:
         _make_room(places, work_dir, warn)
@@ -100,19 +115,17 @@ def choose_start(
     return Resumed()
 
 
-def peek(folder: Path, work_dir: Path, *, resume: bool, given: Path | None) -> Path | None:
+def peek(folder: Path, wanted: Wanted) -> Path | None:
     """Return what ``choose_start`` will resume from, without a change to any file.
 
     Args:
         folder: Where the run's checkpoints lie.
-        work_dir: The run folder.
-        resume: Whether the config asks to resume.
-        given: The checkpoint to resume from; None is the newest in ``folder``.
+        wanted: What the config asks for.
     """
     path = None
-    if started_again(work_dir) or (resume and given is None):
+    if started_again(wanted.work_dir) or (wanted.resume and wanted.given is None):
         path = find(folder, lambda _: None)
-    return path or given
+    return path or wanted.given
 
 
 def started_again(work_dir: Path) -> bool:

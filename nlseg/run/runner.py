@@ -10,22 +10,21 @@ import copy
 import inspect
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper as MMOptimWrapper
 from mmengine.runner import BaseLoop
-from mmengine.utils.dl_utils import set_multi_processing
 from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
 from nlseg.config.text import hide_secrets
-from nlseg.errors import ConfigError, RunError
+from nlseg.errors import ConfigError
 from nlseg.registry import RUNNERS
 from nlseg.run import build, console, identity, processes, resume
 from nlseg.run.class_weights import fill_class_weights
@@ -33,20 +32,20 @@ from nlseg.run.control import Control, Preempted
 from nlseg.run.device import (
     apply_process_settings,
     be_deterministic,
-    check_cuda_build,
     compile_network,
     describe_environment,
+    join_processes,
     seed_run,
 )
 from nlseg.run.eval_loop import choose_files
 from nlseg.run.folder import FolderLock, check_writable
 from nlseg.run.loaders import batch_size_of, every_image_once, log_bad_samples, shut_down
 from nlseg.run.logs import FILE_ONLY, LogGuard, make_message_hub, tell_pipelines
+from nlseg.run.processes import telling_why
 from nlseg.run.protocol import RunnerProtocol
-from nlseg.run.resume import Resumed
+from nlseg.run.resume import Resumed, Wanted, peek
 from nlseg.run.save import CheckpointHook, place_of
 from nlseg.run.state import RunState
-from nlseg.run.step import OptimWrapper
 
 Part = Mapping[str, Any] | None
 
@@ -136,11 +135,10 @@ class Runner(RunnerProtocol):
         self._randomness = dict(randomness or {})
         self.set_randomness(**self._randomness)
         self._open_logs(experiment_name, default_scope, log_processor, log_level, visualizer)
-        saving = (default_hooks or {}).get("checkpoint")
-        model = fill_class_weights(
-            self, model, None if train_cfg is None else train_dataloader,
-            lambda: self._peek(place_of(saving, Path(self.work_dir))),
-        )  # fmt: skip
+        self.wanted = Wanted(Path(self.work_dir), resume, load_from)
+        place = place_of((default_hooks or {}).get("checkpoint"), Path(self.work_dir))
+        training_data = None if train_cfg is None else train_dataloader
+        model = fill_class_weights(self, model, training_data, lambda: peek(place, self.wanted))
         self._tell_config()
         network = self.build_model(build.with_preprocessor(model, data_preprocessor))
         self.model = self.wrap_model(self.cfg.get("model_wrapper_cfg"), network)
@@ -201,18 +199,12 @@ class Runner(RunnerProtocol):
             env_cfg: mmengine's keys ``cudnn_benchmark``, ``mp_cfg``, ``dist_cfg``,
                 ``resource_limit``.
         """
-        check_cuda_build()
-        set_multi_processing(**env_cfg.get("mp_cfg", {}), distributed=self.distributed)
-        settings = dict(env_cfg.get("dist_cfg", {}))
-        processes.start(
-            self.launcher, backend=settings.get("backend"), timeout_s=settings.get("timeout")
-        )
+        join_processes(self.launcher, env_cfg)
         self.rank, self.world_size = processes.rank(), processes.world_size()
         self.facts = identity.of_config(self.cfg.to_dict())
         identity.agree(self.facts)
         apply_process_settings(self.cfg, env_cfg)
-        started = processes.broadcast(torch.tensor(time.time(), dtype=torch.float64)).item()
-        self.timestamp = time.strftime("%Y%m%d_%H%M%S", time.localtime(started))
+        self.timestamp = processes.time_of_start()
         self.lock = FolderLock(Path(self.work_dir))
         self.lock_warning = None
         if self._train_loop is not None and processes.is_main():
@@ -250,62 +242,36 @@ class Runner(RunnerProtocol):
             self.logger.warning(self.lock_warning)
         self.control, begin = Control(self), time.monotonic()
         words = LogGuard("the summary of the run", self.logger.warning)
-        try:
-            self._choose_start()
-            with self.control:
-                self.prepare_training()
-                self.call_hook("before_run")
-                if self.resumed.path is None:
-                    build.init_weights(self.model)
-                build.turn_on_options(self.model, self.cfg)
-                self.load_or_resume()
-                self.optim_wrapper.initialize_count_status(self.model, self.iter, self.max_iters)
-                compile_network(self.model, self.cfg.get("compile"))
-                tell_pipelines(self.logger, train=self.train_loop, val=self.val_loop)
-                words.run(lambda: self.logger.info(console.describe_choices(self)))
-                model: nn.Module = self.train_loop.run()
+        with closing(self), telling_why(self.logger, lambda: f"iteration {self.iter + 1}"):
+            try:
+                self._choose_start()
+                with self.control:
+                    self.prepare_training()
+                    self.call_hook("before_run")
+                    if self.resumed.path is None:
+                        build.init_weights(self.model)
+                    build.turn_on_options(self.model, self.cfg)
+                    self.load_or_resume()
+                    self.optim_wrapper.initialize_count_status(
+                        self.model, self.iter, self.max_iters
+                    )
+                    compile_network(self.model, self.cfg.get("compile"))
+                    tell_pipelines(self.logger, train=self.train_loop, val=self.val_loop)
+                    words.run(lambda: self.logger.info(console.describe_choices(self)))
+                    model: nn.Module = self.train_loop.run()
+                    self.call_hook("after_run")
+                words.run(lambda: self.logger.info(console.describe_end(self, begin)))
+                return model
+            except Preempted as request:
+                self.logger.warning(f"stopped: {request.reason}; --resume goes on from here")
                 self.call_hook("after_run")
-            words.run(lambda: self.logger.info(console.describe_end(self, begin)))
-            return model
-        except Preempted as request:
-            self.logger.warning(f"stopped: {request.reason}; --resume goes on from here")
-            self.call_hook("after_run")
-            raise
-        except RunError as error:
-            self.logger.error(f"ends: {error}")
-            raise
-        except RuntimeError as error:
-            self._tell_lost_process(error, f"iteration {self.iter + 1}")
-            raise
-        finally:
-            self.close()
-
-    def _path_given(self) -> Path | None:
-        """Return the checkpoint that the config says to resume from."""
-        return Path(self._load_from) if self._resume and self._load_from else None
-
-    def _peek(self, folder: Path) -> Path | None:
-        """Return the checkpoint that training will resume from, without a change to any file."""
-        return resume.peek(
-            folder, Path(self.work_dir), resume=self._resume, given=self._path_given()
-        )
-
-    def _tell_lost_process(self, error: RuntimeError, where: str) -> None:
-        """Raise a ``LostProcessError`` instead where another process does not answer any more."""
-        if lost := processes.lost(error, where):
-            self.logger.error(f"{lost}\n{error}")
-            raise lost from error
+                raise
 
     def _choose_start(self) -> None:
         """Find the checkpoint to resume from, if any, and take over its seed."""
         self.checkpoints.own(self, self.lock)
-        self.resumed = resume.choose_start(
-            self.checkpoints.keeper.places,
-            Path(self.work_dir),
-            resume=self._resume,
-            given=self._path_given(),
-            warn=self.logger.warning,
-        )
+        places = self.checkpoints.keeper.places
+        self.resumed = resume.choose_start(places, self.wanted, self.logger.warning)
         self._resume = self.resumed.path is not None
         if self.resumed.seed is not None and self._randomness.get("seed") is None:
             self.set_randomness(**{**self._randomness, "seed": self.resumed.seed})
@@ -336,7 +302,7 @@ class Runner(RunnerProtocol):
 
     def _evaluate(self, name: str) -> dict[str, float]:
         self.control = Control(self)
-        try:
+        with closing(self), telling_why(self.logger, lambda: name.replace("_", " ")):
             loop = getattr(self, name)
             if loop is None:
                 raise ConfigError(f"{name.replace('loop', 'cfg')}: needed, with loader and metrics")
@@ -347,11 +313,6 @@ class Runner(RunnerProtocol):
             scores: dict[str, float] = loop.run()
             self.call_hook("after_run")
             return scores
-        except RuntimeError as error:
-            self._tell_lost_process(error, name.replace("_", " "))
-            raise
-        finally:
-            self.close()
 
     def close(self) -> None:
         """End the workers of all loaders and give the run folder back."""
@@ -510,10 +471,7 @@ class Runner(RunnerProtocol):
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> MMOptimWrapper:
         """Build the optimizer wrapper, which asks all processes before each step."""
-        wrapper = build.build_wrapper(self.model, optim_wrapper)
-        if isinstance(wrapper, OptimWrapper):
-            wrapper.agreement = self.control.agreement
-        return wrapper
+        return build.build_wrapper(self.model, optim_wrapper, self.control.agreement)
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
         """Build schedulers: a list, or a dict of lists by the names of several optimizers."""
