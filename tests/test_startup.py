@@ -12,6 +12,7 @@ TOOLS = sorted(
     path
     for path in (ROOT / "tools").rglob("*.py")
     if "ArgumentParser" in path.read_text() or "nlseg.commands" in path.read_text()
+    if path.parent.name != "gpu_proof"  # steps of tools/gpu_proof.sh, which need a GPU's PyTorch
 )
 HEAVY = {"torch", "numpy", "cv2", "mmengine", "mmcv", "scipy", "matplotlib"}
 UNUSED = {"tensorboard", "matplotlib", "scipy", "torchvision", "safetensors", "pandas"}

@@ -406,13 +406,12 @@ def test_a_config_that_was_written_out_may_keep_variables_but_no_typo(tmp_path: 
 
 def test_documented_ways_to_write_a_config_of_ones_own(tmp_path: Path) -> None:
     text = (ROOT / "docs/configs.md").read_text()
-    blocks = re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)
-    own = [block for block in blocks if block.startswith("    _base_")]
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    own = [block for block in blocks if "\n_base_ = " in block]
     assert len(own) == 2
     for block in own:
         path = tmp_path / "mine.py"
-        lines = re.sub("^    ", "", block, flags=re.MULTILINE)
-        path.write_text(lines.replace("./", f"{NONLOCAL.parent}/"))
+        path.write_text(block.replace("./", f"{NONLOCAL.parent}/"))
         load_config(path)
 
 

@@ -192,7 +192,7 @@ def stop_and_go_on(folder: Path, reference: Path) -> tuple[Outcome, str]:
             free(disk)
             code, output = train(again, folder)
             assert code == 0, output[-2000:]
-            assert re.search(r"iter_21.pth: was saved there while .*resumed from", output)
+            assert re.search(r"iter_21.pth: was saved there while .*resumed from", output), output
             assert_ended_alike(reference, disk / "run")
             outcome.survived = 1
         except AssertionError as error:

@@ -43,7 +43,7 @@ def test_launcher_asked_to_stop_goes_on_exactly(
 def test_nan_on_one_rank_stops_both_before_the_step(tmp_path: Path) -> None:
     code, output, reports = ranks.meet_nan(tmp_path, "stop")
     assert code == 1
-    assert output.count("NonFiniteError: iteration 6") == 2
+    assert output.count("error: iteration 6: a loss or gradient is not finite") == 2
     assert [report["rank"] for report in reports] == [0, 1]
     assert reports[0]["losses"]["loss"] != "nan"
     assert reports[1]["losses"]["loss"] == "nan"

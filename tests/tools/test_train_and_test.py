@@ -66,6 +66,7 @@ def test_training_leaves_checkpoint_curves_and_config(trained: Path) -> None:
         ("train", 1),
         ("train", 2),
         ("val", 2),
+        ("notes", 2),  # classes that are never predicted after two iterations
     ]
     assert {"loss", "decode.loss_ce", "aux.loss_ce", "lr", "time", "data_time", "memory"} <= set(
         lines[0]

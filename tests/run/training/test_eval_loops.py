@@ -45,7 +45,7 @@ def validated(folder, batch_size, scale, keep_ratio):
     files.mkdir()
     for name, width in (("a", 40), ("b", 60), ("c", 40)):
         cv2.imwrite(str(files / f"{name}.jpg"), np.zeros((40, width, 3), np.uint8))
-        cv2.imwrite(str(files / f"{name}.png"), np.zeros((40, width), np.uint8))
+        cv2.imwrite(str(files / f"{name}.png"), np.eye(40, width, dtype=np.uint8))
     resize = {"type": "Resize", "scale": scale, "keep_ratio": keep_ratio}
     dataset = {
         "type": "BaseSegDataset", "data_root": str(files), "test_mode": True,
