@@ -251,9 +251,10 @@ def _newer(
     return home
 
 
-def _written(path: Path) -> str:
-    """Return when a checkpoint was written, as text that sorts."""
-    return str(read_checkpoint(path).get("meta", {}).get("time", ""))
+def _written(path: Path) -> tuple[str, int]:
+    """Return when a checkpoint was written: the time to the second, then the iteration."""
+    meta = read_checkpoint(path).get("meta", {})
+    return str(meta.get("time", "")), int(meta.get("iter", 0))
 
 
 def check(path: Path) -> None:
