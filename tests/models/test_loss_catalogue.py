@@ -360,3 +360,18 @@ def test_operators_are_well_formed_for_compilers():
         torch.library.opcheck(region_loss._region_sums, regions)
         focal = x, label, None, factor, factor, 2.0, 255, False, needs_grad
         torch.library.opcheck(focal_loss._focal_loss, focal)
+
+
+def test_hard_pixels_leave_out_both_labels_that_do_not_count():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 3, 4, 5, generator=generator)
+    label = torch.randint(0, 3, (1, 4, 5), generator=generator)
+    label[:, 0] = 255
+    loss = MODELS.build({"type": "OhemCrossEntropy", "ignore_label": 2, "thres": 1.0})
+    counted = (label != 2) & (label != 255)
+    each = torch.nn.functional.cross_entropy(logits, label * counted, reduction="none")
+    want = pytest.approx(each[counted].mean().item(), rel=1e-5)
+    assert loss(logits, label, ignore_index=255).item() == want
+    small, correct = loss.upsampled(logits, label, ignore_index=255, align_corners=False)
+    assert small.item() == want
+    assert correct is None  # it would count pixels of label 2
