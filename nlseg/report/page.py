@@ -67,7 +67,10 @@ def write_report(
     """
     analysis = analyse(facts, meta["classes"])
     painter = Painter(meta["classes"], meta.get("palette"), 0.6)
-    pictures = {"Confusion, share of each labelled class": _confusion(analysis, painter)}
+    chosen = _most_frequent(analysis.counts)
+    names = [painter.classes[k] for k in chosen]
+    counts = analysis.counts[np.ix_(chosen, chosen)]
+    pictures = {"Confusion, share of each labelled class": plot_confusion(counts, names, title="")}
     if np.isfinite(analysis.calibration).any():
         caption = "Calibration: confidence against accuracy"
         pictures[caption] = plot_calibration(analysis.calibration)
@@ -83,6 +86,7 @@ def write_report(
         analysis=analysis,
         rows=class_rows(analysis, painter),
         pictures=pictures,
+        confusion={"names": names, "counts": counts.tolist()},
         examples={name: _cells(chosen, painter) for name, chosen in (examples or {}).items()},
         config_text=meta.get("config_text", ""),
         environment=meta.get("environment") or {},
@@ -108,13 +112,10 @@ def class_rows(analysis: Analysis, painter: Painter) -> list[dict[str, Any]]:
     ]
 
 
-def _confusion(analysis: Analysis, painter: Painter) -> Image:
-    """Draw the confusion matrix of the classes that occur, the most frequent ones of many."""
-    counts = analysis.counts
+def _most_frequent(counts: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Return the classes that a confusion matrix is shown of, in their order."""
     frequent = np.argsort(-(counts.sum(0) + counts.sum(1)), kind="stable")[:_MOST_CLASSES]
-    chosen = np.sort(frequent)
-    names = [painter.classes[k] for k in chosen]
-    return plot_confusion(counts[np.ix_(chosen, chosen)], names, title="")
+    return np.sort(frequent)
 
 
 def _curves(run_folder: Path | None) -> Image | None:

@@ -181,6 +181,13 @@ def test_class_that_is_never_predicted_is_named() -> None:
     assert found.scores["mIoU"] == pytest.approx((0.5 + 0) / 2)
 
 
+def confusion_of(facts: ImageFacts) -> list[list[int]]:
+    counts = [[0] * 3 for _ in range(3)]
+    for true, predicted, number in facts.pairs:
+        counts[true][predicted] = number
+    return counts
+
+
 def test_page_escapes_names_and_holds_everything(tmp_path: Path) -> None:
     facts = []
     for seed in range(3):
@@ -200,6 +207,9 @@ def test_page_escapes_names_and_holds_everything(tmp_path: Path) -> None:
     assert f"{share:.2f} % of pixels right" in text
     assert text.count("<figure>") == 6  # confusion, calibration, four of the image
     assert "Where the points went" in text
+    counts = sum(np.array(confusion_of(each)) for each in facts)
+    table = text.partition("Confusion in pixels")[2].partition("</table>")[0]
+    assert [int(n) for n in re.findall(r'"number">(\d+)<', table)] == counts.ravel().tolist()
 
 
 def test_errors_are_red_and_ignored_pixels_dark() -> None:
