@@ -81,7 +81,7 @@ def test_signal_saves_and_leaves_with_143(
     tmp_path: Path, reference: Path, number: signal.Signals
 ) -> None:
     config = hard_config(tmp_path, workers=1)
-    child = Child(config)
+    child = Child(config, lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))  # under nohup too
     child.wait_for_beats(12 + int(number))
     child.signal(number)
     assert child.wait() == 143

@@ -33,6 +33,12 @@ def wait_for_progress(folder: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.05)
 
 
+def take_terminal() -> None:
+    """Make standard input the terminal of this process, and SIGHUP fatal also under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    os.close(os.open(os.ttyname(0), os.O_RDWR))
+
+
 def test_run_with_all_standard_streams_closed_works_and_logs_to_its_file(tmp_path: Path) -> None:
     words = " ".join(f"'{word}'" for word in command(tmp_path))
     process = subprocess.Popen(["bash", "-c", f"exec {words} <&- >&- 2>&-"], env=environment())
@@ -52,7 +58,7 @@ def test_run_whose_terminal_goes_away_saves_and_leaves_with_143(tmp_path: Path) 
     keyboard, terminal = pty.openpty()
     process = subprocess.Popen(
         command(tmp_path), env=environment(), stdin=terminal, stdout=terminal, stderr=terminal,
-        start_new_session=True, preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),
+        start_new_session=True, preexec_fn=take_terminal,
     )  # fmt: skip
     os.close(terminal)
     os.set_blocking(keyboard, False)
