@@ -15,7 +15,7 @@ from nlseg.config import load_config
 from nlseg.config.class_weight import with_class_weights
 from nlseg.config.text import RESOLVED, python_text
 from nlseg.errors import CheckpointError, UserError
-from nlseg.files import replace_file
+from nlseg.files import write_file
 from nlseg.registry import MODELS, SCOPE
 from nlseg.run.checkpoint import Record, plain, point_to, save, write_record
 from nlseg.run.logs import SCALARS_FILE
@@ -109,11 +109,9 @@ def adopt(
     text = f"{RESOLVED}\n{python_text(cfg.to_dict())}"
     target.mkdir(parents=True, exist_ok=True)
     new_config = target / config_file.name
-    replace_file(new_config, lambda file: file.write(text.encode()))
+    write_file(new_config, text)
     lines = [json.dumps(line) for line in curve if line["step"] <= iteration]
-    replace_file(
-        target / SCALARS_FILE, lambda file: file.write("".join(f"{x}\n" for x in lines).encode())
-    )
+    write_file(target / SCALARS_FILE, "".join(f"{x}\n" for x in lines))
     kept = {key: content[key] for key in _KEPT if key in content}
     kept["meta"] = {**meta, "cfg": text}
     new = target / f"iter_{iteration}.pth"

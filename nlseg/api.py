@@ -33,7 +33,7 @@ from nlseg.datasets import get_classes, get_palette
 from nlseg.datasets.transforms import LoadImageFromFile
 from nlseg.datasets.transforms.decode import picture_to_array
 from nlseg.errors import ConfigError, DataError, UserError
-from nlseg.files import VIDEO_SUFFIXES, replace_file
+from nlseg.files import VIDEO_SUFFIXES, write_file
 from nlseg.label_png import encode_label
 from nlseg.registry import DATASETS, FOREIGN_SCOPE, MODELS, SCOPE
 from nlseg.run.device import revert_sync_batchnorm
@@ -613,4 +613,4 @@ def _picture_name(image: Any, number: int, taken: set[str]) -> str:
 
 def _write(file: Path, data: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(file, lambda handle: handle.write(data))
+    write_file(file, data)

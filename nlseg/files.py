@@ -44,6 +44,12 @@ def replace_file(
     sync_folder(path.parent)
 
 
+def write_file(path: Path, content: bytes | memoryview | str) -> None:
+    """Write bytes, or text in UTF-8, as ``replace_file`` does."""
+    data = content.encode() if isinstance(content, str) else content
+    replace_file(path, lambda file: file.write(data))
+
+
 def try_writing(folder: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Write a file to the disk and delete it again, to see whether that can be done.
 

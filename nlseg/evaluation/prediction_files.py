@@ -10,7 +10,7 @@ from mmengine import dist
 from numpy.typing import ArrayLike, NDArray
 
 from nlseg.errors import DataError
-from nlseg.files import replace_file
+from nlseg.files import write_file
 from nlseg.label_png import encode_label
 
 
@@ -95,7 +95,7 @@ class PredictionWriter:
         _claim(self.written, file, img_path)
         file.parent.mkdir(parents=True, exist_ok=True)
         data = encode_label(label, palette)
-        replace_file(file, lambda handle: handle.write(data))
+        write_file(file, data)
         return file
 
     def check_processes(self) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nlseg.errors import DataError, UserError
 from nlseg.evaluation.scores import class_scores
 from nlseg.export.runtime import OnnxNetwork, as_input, resized
-from nlseg.files import replace_file
+from nlseg.files import write_file
 from nlseg.ops.confusion import count_pairs
 from nlseg.registry import DATASETS
 from nlseg.structures import IGNORE_INDEX
@@ -61,7 +61,7 @@ def quantize(file: Path, target: Path, pictures: Sequence[Picture]) -> None:
         proto = onnx.load(made)
     if "DequantizeLinear" not in {node.op_type for node in proto.graph.node}:
         raise UserError(f"{file}: onnxruntime found no convolution to quantise in it")
-    replace_file(target, lambda handle: handle.write(proto.SerializeToString()))
+    write_file(target, proto.SerializeToString())
 
 
 def miou_of(network: OnnxNetwork, samples: Iterator[tuple[Picture, NDArray[np.integer]]]) -> float:

@@ -15,7 +15,7 @@ from torch.export import Dim, ExportedProgram
 from nlseg.errors import UserError
 from nlseg.export.facts import as_texts
 from nlseg.export.network import ExportedNetwork
-from nlseg.files import replace_file
+from nlseg.files import write_file
 
 Format = Literal["onnx", "pt2"]
 OPSET = 20
@@ -65,7 +65,7 @@ def write_pt2(program: ExportedProgram, facts: Mapping[str, Any], file: Path) ->
     with _quiet():
         torch.export.save(program, buffer, extra_files={FACTS_FILE: json.dumps(facts)})
     file.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(file, lambda handle: handle.write(buffer.getbuffer()))
+    write_file(file, buffer.getbuffer())
 
 
 def _add_in_pairs(program: ExportedProgram) -> None:
@@ -113,7 +113,7 @@ def write_onnx(program: ExportedProgram, facts: Mapping[str, Any], file: Path) -
     own = sorted({node.domain for node in _nodes(proto) if "nlseg" in node.domain})
     assert not own, f"the file has operators of {own}"
     file.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(file, lambda handle: handle.write(proto.SerializeToString()))
+    write_file(file, proto.SerializeToString())
 
 
 def _name_sizes(graph: Any, axes: Mapping[int, str]) -> None:

@@ -3,11 +3,9 @@
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from pprint import pformat
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -15,7 +13,7 @@ from PIL import Image as PillowImage
 from nlseg.config.published import find_config
 from nlseg.datasets.transforms.decode import picture_to_array
 from nlseg.errors import ConfigError, DataError, UserError
-from nlseg.files import replace_file
+from nlseg.files import write_file
 from nlseg.intake.coco import read_coco
 from nlseg.intake.cvat import LABELS, MASKS, read_cvat
 from nlseg.intake.labelme import read_labelme
@@ -181,7 +179,7 @@ def _write(
         for path in (label, image):
             path.parent.mkdir(parents=True, exist_ok=True)
         data = encode_label(one.label, palette)
-        replace_file(label.with_name(f"{label.name}.png"), partial(_put, data=data))
+        write_file(label.with_name(f"{label.name}.png"), data)
         kept = where.suffix.lower() if where is one.image else suffix.replace(".jpeg", ".jpg")
         image = image.with_name(f"{image.name}{kept}")
         if isinstance(one.image, Path):
@@ -223,11 +221,7 @@ def _split(names: list[str], export: Export, validate: float) -> dict[str, list[
 
 
 def _write_text(path: Path, text: str) -> None:
-    replace_file(path, partial(_put, data=text.encode()))
-
-
-def _put(file: BinaryIO, *, data: bytes) -> None:
-    file.write(data)
+    write_file(path, text)
 
 
 def config_text(

@@ -9,9 +9,10 @@ GPU with Triton, one kernel does the same without making the blocks.
 # B rows of a block.
 
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,6 +57,12 @@ def upsampled_cross_entropy(
     return total, each, correct
 
 
+_Form = Callable[
+    [Tensor, Tensor, Tensor | None, int, bool, bool], tuple[Tensor, Tensor, Tensor, Tensor]
+]
+"""A way to compute what ``_cross_entropy`` returns, of its arguments."""
+
+
 @torch.library.custom_op("nlseg::upsampled_cross_entropy", mutates_args=())
 def _cross_entropy(
     logits: Tensor,
@@ -71,21 +78,6 @@ def _cross_entropy(
         size = (label.shape[1], label.shape[2])
         form = _fused_form(logits, size, align_corners) or form
     return form(logits, label, weight, ignore_index, align_corners, needs_grad)
-
-
-class _Form(Protocol):
-    """A way to compute what ``_cross_entropy`` returns."""
-
-    def __call__(
-        self,
-        logits: Tensor,
-        label: Tensor,
-        weight: Tensor | None,
-        ignore_index: int,
-        align_corners: bool,
-        needs_grad: bool,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Compute it."""
 
 
 def _fused_form(logits: Tensor, size: tuple[int, int], align_corners: bool) -> _Form | None:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from nlseg.files import replace_file
+from nlseg.files import write_file
 from nlseg.label_png import encode_label
 from nlseg.visualization.painter import Painter
 from nlseg.visualization.pictures import Image, Label
@@ -223,7 +223,7 @@ def write_text(file: Path, text: str) -> None:
 def write_bytes(file: Path, data: bytes) -> None:
     """Write a file that is whole or absent, making its folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(file, lambda handle: handle.write(data))
+    write_file(file, data)
 
 
 def write_summary(

@@ -24,7 +24,7 @@ from nlseg.config.show import read_any
 from nlseg.config.text import python_text
 from nlseg.datasets.street_scene import draw_scene
 from nlseg.errors import DataError, UserError
-from nlseg.files import replace_file
+from nlseg.files import write_file
 from nlseg.publish.card import card_of, score_of
 from nlseg.registry import SCOPE
 from nlseg.visualization.painter import Painter
@@ -94,7 +94,7 @@ def publish(
     out.mkdir(parents=True, exist_ok=True)
     write_safetensors(weights_of(model), out / WEIGHTS)
     for file, data in files.items():
-        replace_file(out / file, lambda handle, data=data: handle.write(data))  # type: ignore[misc]
+        write_file(out / file, data)
     return sorted(out.iterdir())
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nlseg.api import inference_model, init_model
 from nlseg.errors import ConfigError
-from nlseg.files import replace_file
+from nlseg.files import write_file
 from nlseg.publish.card import card_of
 from nlseg.publish.folder import CARD, config_of, json_bytes, weights_of
 from nlseg.weights.hub import CONFIG, WEIGHTS, refuse_code
@@ -59,7 +59,7 @@ class PretrainedSegmentor(nn.Module, PyTorchModelHubMixin):
             weights_file=WEIGHTS, licence="other", data_set=None, score=None, example=False,
         )  # fmt: skip
         for file, data in ((CONFIG, json_bytes(values)), (CARD, card.encode())):
-            replace_file(save_directory / file, lambda handle, data=data: handle.write(data))  # type: ignore[misc]
+            write_file(save_directory / file, data)
 
     @classmethod
     def _from_pretrained(

@@ -161,18 +161,18 @@ def bootstrap(areas: NDArray[np.int64], seed: int = 0) -> tuple[Interval, list[I
     weights = rng.multinomial(number, np.full(number, 1 / number), RESAMPLES)
     drawn = np.tensordot(weights.astype(np.float64), areas.astype(np.float64), 1)  # (R, 3, K)
     iou = iou_of(drawn)
-    tails = [(100 - _LEVEL) / 2, (100 + _LEVEL) / 2]
-
-    def interval(values: Floats) -> Interval:
-        values = values[np.isfinite(values)]
-        if not len(values):
-            return (float("nan"), float("nan"))
-        low, high = np.percentile(values, tails)
-        return float(low), float(high)
-
     with np.errstate(invalid="ignore"):
         means = np.array([np.nanmean(row) if np.isfinite(row).any() else np.nan for row in iou])
-    return interval(means), [interval(iou[:, k]) for k in range(num_classes)]
+    return percentile_interval(means), [percentile_interval(iou[:, k]) for k in range(num_classes)]
+
+
+def percentile_interval(values: Floats) -> Interval:
+    """Return where the middle 95 % of values (R,) lie; NaN does not count."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return (float("nan"), float("nan"))
+    low, high = np.percentile(values, [(100 - _LEVEL) / 2, (100 + _LEVEL) / 2])
+    return float(low), float(high)
 
 
 def where_points_went(

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from nlseg.errors import UserError
 from nlseg.evaluation.iou import areas_of
-from nlseg.files import replace_file
-from nlseg.report.analysis import Interval, iou_of, score_of_image
+from nlseg.files import write_file
+from nlseg.report.analysis import Interval, iou_of, percentile_interval, score_of_image
 from nlseg.report.facts import FILE as FACTS
 from nlseg.report.facts import as_matrix, read_facts
 from nlseg.table import format_table
@@ -25,7 +25,6 @@ PAGE = "compare.html"
 DRAWS = 2000
 _FEW, _MANY = 5, 12
 _COLUMNS = ("baseline", "now", "difference", "95 %", "p")
-_TAILS = (2.5, 97.5)
 Floats = NDArray[np.float64]
 Areas = NDArray[np.int64]
 
@@ -199,7 +198,7 @@ def compare(baseline: Evaluation, other: Evaluation, seed: int = 0) -> Compariso
     names = [*baseline.classes, "mIoU"]
     found = [
         Difference(
-            name, float(before[k]), float(after[k]), _interval(drawn[:, k]),
+            name, float(before[k]), float(after[k]), percentile_interval(drawn[:, k]),
             _p_value(swapped[:, k], float(after[k] - before[k])),
         )
         for k, name in enumerate(names)
@@ -225,14 +224,6 @@ def _scores(areas: Floats) -> Floats:
     with np.errstate(invalid="ignore"):
         mean = np.where(there, iou, 0).sum(-1) / there.sum(-1)
     return np.concatenate([iou, mean[..., None]], -1)
-
-
-def _interval(differences: Floats) -> Interval:
-    values = differences[np.isfinite(differences)]
-    if not len(values):
-        return (float("nan"), float("nan"))
-    low, high = np.percentile(values, _TAILS)
-    return float(low), float(high)
 
 
 def _p_value(swapped: Floats, found: float) -> float:
@@ -293,4 +284,4 @@ def write_page(file: Path, comparisons: Sequence[Comparison], baseline: Evaluati
         comparisons=shown,
     )
     file.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(file, lambda handle: handle.write(text.encode()))
+    write_file(file, text)

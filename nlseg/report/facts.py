@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from nlseg.errors import UserError
-from nlseg.files import replace_file
+from nlseg.files import write_file
 from nlseg.ops.confusion import confusion_matrix
 
 FILE = "images.jsonl"
@@ -182,7 +182,7 @@ def _calibration(confidence: NDArray[np.float32], right: Mask) -> list[list[floa
 def write_facts(file: Path, facts: Iterable[ImageFacts], meta: dict[str, Any]) -> None:
     """Write the facts of a test as JSON lines, the first of which holds classes and palette."""
     lines = [json.dumps({"meta": meta}), *(json.dumps(asdict(one)) for one in facts)]
-    replace_file(file, lambda handle: handle.write("\n".join(lines).encode() + b"\n"))
+    write_file(file, "\n".join(lines) + "\n")
 
 
 def read_facts(file: Path) -> tuple[dict[str, Any], list[ImageFacts]]:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from nlseg.files import replace_file
+from nlseg.files import write_file
 from nlseg.report.analysis import Analysis, analyse
 from nlseg.report.facts import ImageFacts
 from nlseg.run.symptoms import read_notes
@@ -95,7 +95,7 @@ def write_report(
         of_images=analysis.image_scores,
     )  # fmt: skip
     file.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(file, lambda handle: handle.write(text.encode()))
+    write_file(file, text)
     return analysis
 
 

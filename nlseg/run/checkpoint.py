@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from nlseg.errors import CheckpointError, RunError
-from nlseg.files import is_stale, replace_file, sha256_of
+from nlseg.files import is_stale, replace_file, sha256_of, write_file
 from nlseg.weights import files
 from nlseg.weights.files import read_checkpoint, record_checksum
 
@@ -142,7 +142,7 @@ def write_record(path: Path, record: Record) -> None:
     """Write the JSON beside a checkpoint, with a checksum of itself."""
     values = {**asdict(record), "written": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     text = json.dumps({**values, "crc32": record_checksum(values)}, indent=1)
-    replace_file(record_path(path), lambda file: file.write(text.encode()))
+    write_file(record_path(path), text)
 
 
 def read_record(path: Path) -> Record | None:
@@ -220,7 +220,7 @@ def broken_entry(path: Path) -> str | None:
 
 def point_to(path: Path) -> None:
     """Make ``last_checkpoint`` name this file, without its folder."""
-    replace_file(path.with_name(POINTER), lambda file: file.write(path.name.encode()))
+    write_file(path.with_name(POINTER), path.name)
 
 
 def pointed(folder: Path) -> Path | None:

@@ -16,7 +16,7 @@ import torch
 from mmengine.optim import OptimWrapperDict
 
 from nlseg.errors import CheckpointError, ConfigError
-from nlseg.files import link_or_copy, reading_again, replace_file
+from nlseg.files import link_or_copy, reading_again, write_file
 from nlseg.run import checkpoint, processes
 from nlseg.run.checkpoint import point_to, read_record
 from nlseg.run.content import (
@@ -146,7 +146,7 @@ def note_launches(work_dir: Path) -> None:
     launches = {launch for launch in processes.gather_text(processes.launch()) if launch}
     if processes.is_main() and launches:
         text = "\n".join(sorted(launches)).encode()
-        replace_file(work_dir / LAUNCHES, lambda file: file.write(text))
+        write_file(work_dir / LAUNCHES, text)
 
 
 def _branch_off(

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from nlseg.errors import CheckpointError
-from nlseg.files import replace_file
+from nlseg.files import write_file
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -41,4 +41,4 @@ def write_safetensors(
 
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     data = save(own, {"format": "pt", **(metadata or {})})
-    replace_file(path, lambda file: file.write(data))
+    write_file(path, data)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from nlseg.errors import UserError
 from nlseg.evaluation.image_counts import CountedImages
 from nlseg.evaluation.scores import Scores, class_scores, summarize
-from nlseg.files import replace_file
+from nlseg.files import replace_file, write_file
 
 FORMAT = "nlseg receipt 1"
 NAME = "receipt.json"
@@ -110,7 +110,7 @@ def write_receipt(
     }  # fmt: skip
     content["sha256"] = digest_of(content)
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    replace_file(path, lambda file: file.write(text.encode()))
+    write_file(path, text)
 
 
 def read_receipt(path: str | Path) -> Receipt:

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmark.measure import Result, median_ratio
 from benchmark.suite import Comparison
-from nlseg.files import replace_file
+from nlseg.files import write_file
 
 Section = dict[str, Any]
 Results = dict[str, dict[str, Section]]
@@ -57,7 +57,7 @@ def write(folder: Path, results: Results) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
     text = json.dumps(results, indent=1) + "\n"
-    replace_file(path, lambda file: file.write(text.encode()))
+    write_file(path, text)
     return path
 
 

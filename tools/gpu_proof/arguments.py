@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nlseg.files import replace_file
+from nlseg.files import write_file
 
 
 def step_parser(description: str | None) -> argparse.ArgumentParser:
@@ -24,4 +24,4 @@ def step_parser(description: str | None) -> argparse.ArgumentParser:
 def write_result(args: argparse.Namespace, found: dict[str, Any]) -> None:
     """Write what was found where the step was told to."""
     text = json.dumps(found, indent=1)
-    replace_file(args.result, lambda file: file.write(text.encode()))
+    write_file(args.result, text)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from nlseg.files import replace_file
+from nlseg.files import write_file
 
 State = Literal["done", "failed", "out of time"]
 Records = dict[str, dict[str, Any]]
@@ -57,7 +57,7 @@ def read_records(folder: Path) -> Records:
 def write_records(folder: Path, records: Records) -> None:
     """Write the records, whole or not at all."""
     text = json.dumps(records, indent=1) + "\n"
-    replace_file(folder / FILE, lambda file: file.write(text.encode()))
+    write_file(folder / FILE, text)
 
 
 def open_steps(steps: Iterable[Step], records: Records) -> list[Step]:
