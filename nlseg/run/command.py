@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from nlseg.config import load_config
-from nlseg.errors import ConfigError, ending_at_the_user
+from nlseg.errors import ConfigError, UserError, ending_at_the_user
 from nlseg.files import flush_standard_streams
 from nlseg.run import processes
 
@@ -22,7 +22,7 @@ def run(main: Callable[[], None]) -> None:
             try:
                 main()
                 processes.stop()
-            except SystemExit:
+            except (SystemExit, UserError):
                 processes.stop()
                 raise
             except RuntimeError as error:

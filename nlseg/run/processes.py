@@ -5,6 +5,7 @@ on CPUs, where mmengine's own start calls CUDA. What all processes decide togeth
 is one small vector, reduced once (``Agreement``).
 """
 
+import gc
 import logging
 import os
 import re
@@ -22,8 +23,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Its functions take the group of all processes as a default, and would hold it for ever if the
+# module were first imported, by DistributedDataParallel, when there is one.
+import torch.distributed.nn
 from mmengine.model import MMDistributedDataParallel
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from nlseg.errors import RunError, UserError
 
@@ -330,9 +336,22 @@ def telling_why(logger: logging.Logger, where: Callable[[], str]) -> Iterator[No
 
 
 def stop() -> None:
-    """Leave the process group, if there is one."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    """Leave the process group, if there is one, and end its threads.
+
+    They end with the group's last owner, and models that are wrapped own it, too; such a model can
+    be read, but no longer trained. A thread of gloo that is left may still hold a tensor of a
+    collective; where it lets go of it while the interpreter ends, it aborts the process.
+    """
+    if not dist.is_initialized():
+        return
+    for model in _wrapped_models():
+        model.reducer = model.logger = model.process_group = None
+    dist.destroy_process_group()
+
+
+def _wrapped_models() -> list[Any]:
+    """Return all of this process, whoever wrapped them."""
+    return [one for one in gc.get_objects() if issubclass(type(one), DistributedDataParallel)]
 
 
 def _take_device(process: Process) -> None:

@@ -69,6 +69,9 @@ def training(folder: str, launcher: str, batch_size: str) -> None:
     runner = train(config)
     losses = runner.message_hub.get_scalar("train/loss").last(4)
     print("LOSSES", *losses)
+    processes.stop()
+    print("THREADS", *(file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")))
+    assert runner.model is not None  # so that it, which owns the group, was there until now
 
 
 def two_of(folder: Path, **changes: Any) -> Any:

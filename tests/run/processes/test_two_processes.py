@@ -22,6 +22,9 @@ def test_collectives_over_gloo() -> None:
 def test_two_processes_train_as_one_with_the_joined_batch(tmp_path: Path) -> None:
     (alone,) = run_ranks(1, "-m", SCRIPT, "training", str(tmp_path / "one"), "none", "4")
     both = run_ranks(2, "-m", SCRIPT, "training", str(tmp_path / "two"), "pytorch", "2")
+    for output in both:
+        threads = next(line for line in output.splitlines() if line.startswith("THREADS"))
+        assert "gloo" not in threads  # one that still ran would abort the process at its end
     one = torch.load(tmp_path / "one" / "iter_4.pth", weights_only=True)
     two = torch.load(tmp_path / "two" / "iter_4.pth", weights_only=True)
     # The mean over ranks of a mean over equal parts is the mean over all.
