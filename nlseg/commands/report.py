@@ -4,7 +4,8 @@
     nlseg report work_dirs/RUN/images.jsonl --out report.html
 
 ``nlseg test --report`` and the end of each training write images.jsonl and report.html by
-themselves; the page made here has no pictures of images, as these are not kept.
+themselves, and examples.npz, the label maps of the worst and the best images; the images are read
+from where they were.
 """
 
 import argparse
@@ -34,13 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def report(args: argparse.Namespace) -> None:
     """Read the facts and write the page."""
+    from nlseg.report.examples import FILE, Examples
     from nlseg.report.facts import find_facts, read_facts
     from nlseg.report.page import write_report
 
     file = find_facts(args.run)
     meta, facts = read_facts(file)
     out = args.out or file.with_name("report.html")
-    analysis = write_report(out, facts, meta, run_folder=file.parent)
+    stored = file.with_name(FILE)
+    examples = Examples.read(stored).chosen() if stored.is_file() else {}
+    analysis = write_report(out, facts, meta, examples=examples, run_folder=file.parent)
     low, high = analysis.miou_interval
     print(f"mIoU {100 * analysis.scores['mIoU']:.2f} ({100 * low:.2f} to {100 * high:.2f})")
     print(out)

@@ -1,15 +1,12 @@
 """Gathers facts while a test, or the last validation of a training, runs; writes the report."""
 
-import heapq
 import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from mmengine.hooks import EarlyStoppingHook, Hook
@@ -20,31 +17,20 @@ from nlseg.config.show import as_python
 from nlseg.config.text import hide_secrets
 from nlseg.evaluation.iou import IoUMetric
 from nlseg.registry import HOOKS
+from nlseg.report.examples import FILE as EXAMPLES
+from nlseg.report.examples import Examples
 from nlseg.report.facts import FILE as FACTS
 from nlseg.report.facts import ImageFacts, gather, read_facts, write_facts
 from nlseg.run import processes
 from nlseg.run.console import this_command
-from nlseg.run.hooks import read_rgb
 from nlseg.run.protocol import RunnerProtocol
 from nlseg.structures import IGNORE_INDEX
 
 PAGE = "report.html"
 _SHARE = 0.05
-_SHOWN_PX = 560
 _WAITING = 2
 _MOST_LOGITS = 1 << 26  # 256 MiB
 _ROWS = 64
-
-
-@dataclass(order=True)
-class _Kept:
-    """An image for the page, ordered by how much it is wanted."""
-
-    wanted: float
-    number: int
-    facts: ImageFacts = field(compare=False)
-    label: NDArray[Any] = field(compare=False)
-    pred: NDArray[Any] = field(compare=False)
 
 
 @HOOKS.register_module()
@@ -73,8 +59,7 @@ class ReportHook(Hook):
     def _reset(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
         self._jobs: list[Future[ImageFacts]] = []
-        self._worst: list[_Kept] = []
-        self._best: list[_Kept] = []
+        self._examples = Examples(self.examples)
         self._begin = time.perf_counter()
         self._evaluation_s: float | None = None
         self._confidence_s = self._details_s = 0.0
@@ -143,9 +128,9 @@ class ReportHook(Hook):
                 self._pool = ThreadPoolExecutor(1, "report")
             detailed = self._has_time()
             confidence = self._confidence(sample, len(classes)) if detailed else None
-            place = (len(self._jobs), str(sample.get("img_path", "?")))
-            job = (label, pred, len(classes), self._ignored(runner), confidence, detailed)
-            self._jobs.append(self._pool.submit(self._gather, place, *job))
+            image = str(sample.get("img_path", "?"))
+            job = (image, label, pred, len(classes), self._ignored(runner), confidence, detailed)
+            self._jobs.append(self._pool.submit(self._gather, *job))
 
     def _has_time(self) -> bool:
         """Return whether the thread may count more than pairs of classes of the next image."""
@@ -164,20 +149,12 @@ class ReportHook(Hook):
         return values[0] if values else IGNORE_INDEX
 
     def _gather(
-        self, place: tuple[int, str], label: Any, pred: Any, num_classes: int, ignored: int,
-        confidence: Any, detailed: bool,
+        self, image: str, label: Any, pred: Any, num_classes: int, ignored: int, confidence: Any,
+        detailed: bool,
     ) -> ImageFacts:  # fmt: skip
         begin = time.thread_time()
-        number, image = place
         facts = gather(image, label, pred, num_classes, ignored, confidence, detailed=detailed)
-        right = sum(n for true, predicted, n in facts.pairs if true == predicted)
-        share = right / max(1, sum(n for _, _, n in facts.pairs))
-        for kept, wanted in ((self._worst, -share), (self._best, share)):
-            if len(kept) < self.examples or (kept and (wanted, number) > _rank(kept[0])):
-                one = _Kept(wanted, number, facts, _small(label), _small(pred))
-                heapq.heappush(kept, one)
-                if len(kept) > self.examples:
-                    heapq.heappop(kept)
+        self._examples.offer(facts, label, pred, confidence)
         if detailed:
             self._details_s += time.thread_time() - begin
         return facts
@@ -235,10 +212,10 @@ class ReportHook(Hook):
         facts: list[ImageFacts] = []
         self._guarded(runner, lambda: facts.extend(job.result() for job in self._jobs))
         if processes.world_size() > 1:
-            self._guarded(runner, lambda: _leave_for_main(folder, facts))
+            self._guarded(runner, lambda: self._leave_for_main(folder, facts))
             processes.barrier()
         if processes.is_main():
-            self._guarded(runner, lambda: facts.extend(_gather_left(folder)))
+            self._guarded(runner, lambda: facts.extend(self._gather_left(folder)))
             self._guarded(runner, lambda: self._write_page(runner, folder, facts))
             if self._usable and (folder / PAGE).is_file() and facts:
                 cost = time.perf_counter() - begin + self._confidence_s
@@ -265,41 +242,29 @@ class ReportHook(Hook):
             "environment": environment(),
         }
         write_facts(folder / FACTS, facts, plain)
+        self._examples.save(folder / EXAMPLES)
         write_report(
-            folder / PAGE, facts, plain, examples=self._examples(), run_folder=Path(runner.work_dir)
-        )
+            folder / PAGE, facts, plain, examples=self._examples.chosen(),
+            run_folder=Path(runner.work_dir),
+        )  # fmt: skip
 
-    def _examples(self) -> dict[str, Any]:
-        from nlseg.report.page import Example
+    def _leave_for_main(self, folder: Path, facts: Sequence[ImageFacts]) -> None:
+        """Write what another process than the first has to where the first one finds it."""
+        if facts and not processes.is_main():
+            write_facts(folder / f".{FACTS}.{processes.rank()}", facts, {})
+            self._examples.save(folder / f".{EXAMPLES}.{processes.rank()}")
 
-        return {
-            name: [
-                Example(kept.facts, _small(read_rgb(kept.facts.image)), kept.label, kept.pred)
-                for kept in sorted(chosen, reverse=True)
-                if Path(kept.facts.image).is_file()
-            ]
-            for name, chosen in (("worst", self._worst), ("best", self._best))
-        }
-
-
-def _leave_for_main(folder: Path, facts: Sequence[ImageFacts]) -> None:
-    """Write the facts of another process than the first to where the first one finds them."""
-    if facts and not processes.is_main():
-        write_facts(folder / f".{FACTS}.{processes.rank()}", facts, {})
-
-
-def _gather_left(folder: Path) -> list[ImageFacts]:
-    """Read what the other processes have left, and remove it."""
-    files = sorted(folder.glob(f".{FACTS}.*"))
-    try:
-        return [one for file in files for one in read_facts(file)[1]]
-    finally:
-        for file in files:
-            file.unlink()
-
-
-def _rank(kept: _Kept) -> tuple[float, int]:
-    return kept.wanted, kept.number
+    def _gather_left(self, folder: Path) -> list[ImageFacts]:
+        """Read what the other processes have left, and remove it."""
+        files = sorted(folder.glob(f".{FACTS}.*"))
+        examples = sorted(folder.glob(f".{EXAMPLES}.*"))
+        try:
+            for one in (one for file in examples for one in Examples.read(file)):
+                self._examples.add(one)
+            return [one for file in files for one in read_facts(file)[1]]
+        finally:
+            for file in files + examples:
+                file.unlink()
 
 
 def confidence_of(logits: torch.Tensor) -> NDArray[np.float32]:
@@ -316,14 +281,3 @@ def confidence_of(logits: torch.Tensor) -> NDArray[np.float32]:
             found = torch.cat([torch.exp(part.amax(0) - part.logsumexp(0)) for part in rows])
         confidence: NDArray[np.float32] = found.cpu().numpy()
     return confidence
-
-
-def _small(picture: NDArray[Any]) -> NDArray[Any]:
-    """Shrink a picture (H, W, 3) or a label map (H, W) to what the page shows."""
-    scale = _SHOWN_PX / max(picture.shape[:2])
-    if scale >= 1:
-        return picture.astype(np.uint8) if picture.ndim == 3 else picture.astype(np.int16)
-    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-    if picture.ndim == 3:
-        return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
-    return np.asarray(cv2.resize(picture.astype(np.int16), size, interpolation=cv2.INTER_NEAREST))

@@ -3,7 +3,6 @@
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from nlseg.files import write_file
 from nlseg.report.analysis import Analysis, analyse
+from nlseg.report.examples import Example
 from nlseg.report.facts import ImageFacts
 from nlseg.run.symptoms import read_notes
 from nlseg.visualization.pages import render
@@ -28,23 +28,6 @@ from nlseg.visualization.plots import (
 
 _MOST_CLASSES = 60
 _CURVES = ("mIoU", "loss")
-
-
-@dataclass
-class Example:
-    """One image of the page.
-
-    Args:
-        facts: Its counts.
-        image: RGB picture (h, w, 3).
-        label: Labelled classes (h, w).
-        pred: Predicted classes (h, w).
-    """
-
-    facts: ImageFacts
-    image: Image
-    label: NDArray[np.integer]
-    pred: NDArray[np.integer]
 
 
 def write_report(
@@ -135,31 +118,37 @@ def _curves(run_folder: Path | None) -> Image | None:
 def _cells(examples: Sequence[Example], painter: Painter) -> list[dict[str, Any]]:
     cells = []
     for one in examples:
-        right = sum(n for true, predicted, n in one.facts.pairs if true == predicted)
-        total = max(1, sum(n for _, _, n in one.facts.pairs))
-        cells.append(
-            {
-                "name": one.facts.image,
-                "share": right / total,
-                "pictures": {
-                    "image": one.image,
-                    "label": painter.draw(one.image, one.label, captions=False),
-                    "prediction": painter.draw(one.image, one.pred),
-                    "errors": errors_of(one),
-                },
-            }
-        )
+        image = one.image()
+        if image is None or image.shape[:2] != one.label.shape:
+            continue
+        pictures = {
+            "image": image,
+            "label": painter.draw(image, one.label, captions=False),
+            "prediction": painter.draw(image, one.pred),
+            "errors": errors_of(image, one.label, one.pred),
+        }
+        if one.confidence is not None:
+            pictures["confidence, from dark (20 % or less) to bright (100 %)"] = shades_of(
+                one.confidence
+            )
+        cells.append({"name": one.facts.image, "share": one.share, "pictures": pictures})
     return cells
 
 
-def errors_of(example: Example) -> Image:
-    """Draw wrong pixels red over the image in grey; ignored ones are dark."""
-    grey = cv2.cvtColor(example.image, cv2.COLOR_RGB2GRAY)[..., None].repeat(3, 2)
+def errors_of(image: Image, label: NDArray[np.integer], pred: NDArray[np.integer]) -> Image:
+    """Draw wrong pixels red over an image (h, w, 3) in grey; ignored ones are dark."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None].repeat(3, 2)
     picture: Image = (grey // 2 + 90).astype(np.uint8)
-    ignored = (example.label < 0) | (example.label >= 255)
-    picture[(example.label != example.pred) & ~ignored] = (215, 48, 39)
+    ignored = (label < 0) | (label >= 255)
+    picture[(label != pred) & ~ignored] = (215, 48, 39)
     picture[ignored] = grey[ignored] // 3
     return picture
+
+
+def shades_of(confidence: NDArray[np.uint8]) -> Image:
+    """Draw confidence (h, w) in percent; 20 % and less are darkest."""
+    shades = np.uint8(np.rint((np.clip(confidence, 20, 100) - 20) * (255 / 80)))
+    return np.asarray(cv2.applyColorMap(shades, cv2.COLORMAP_VIRIDIS)[..., ::-1])
 
 
 def environment() -> dict[str, str]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nlseg.report.facts import as_matrix, read_facts
-from nlseg.report.hook import ReportHook, _small, confidence_of
+from nlseg.report.hook import ReportHook, confidence_of
 from nlseg.run.runner import Runner
 from tests.run.runs import go_on, interrupt, train
 from tests.run.tiny_segmentor import tiny_run
@@ -131,13 +131,3 @@ def test_confidence_is_the_largest_probability() -> None:
     np.testing.assert_allclose(confidence_of(logits), expected, rtol=1e-6)
     one_channel = torch.tensor([[[0.25, 0.5, 0.75]]])
     assert confidence_of(one_channel).tolist() == [[0.75, 0.5, 0.75]]
-
-
-def test_pictures_are_shrunk_to_what_the_page_shows() -> None:
-    label = np.kron(np.arange(2), np.ones((700, 700), int))
-    small = _small(label)
-    assert small.shape == (280, 560)
-    assert small[:, :280].max() == 0  # no value in between
-    assert small[:, 280:].min() == 1
-    assert _small(np.zeros((700, 1400, 3), np.uint8)).shape == (280, 560, 3)
-    assert _small(np.full((560, 3), 200)).tolist() == np.full((560, 3), 200).tolist()

@@ -4,6 +4,7 @@ import math
 import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from nlseg.commands.main import main
 from nlseg.errors import UserError
 from nlseg.ops.confusion import confusion_matrix
 from nlseg.report.analysis import analyse, bootstrap, iou_of, put_right, where_points_went
+from nlseg.report.examples import Example
 from nlseg.report.facts import (
     ImageFacts,
     as_matrix,
@@ -20,7 +22,7 @@ from nlseg.report.facts import (
     read_facts,
     write_facts,
 )
-from nlseg.report.page import Example, errors_of, write_report
+from nlseg.report.page import errors_of, write_report
 
 CLASSES = ["sky", "<script>alert(1)</script>", "pole"]
 
@@ -192,9 +194,12 @@ def test_page_escapes_names_and_holds_everything(tmp_path: Path) -> None:
     facts = []
     for seed in range(3):
         label, pred = maps(seed)
-        facts.append(gather(f"<b>{seed}</b>.png", label, pred, 3, 255, np.full(label.shape, 0.8)))
-    image = np.zeros((60, 80, 3), np.uint8)
-    example = Example(facts[0], image, *maps(0))
+        name = str(tmp_path / f"<b>{seed}</b>.png")
+        facts.append(gather(name, label, pred, 3, 255, np.full(label.shape, 0.8)))
+    image = tmp_path / "<b>0</b>.png"
+    image.parent.mkdir()
+    cv2.imwrite(str(image), np.zeros((60, 80, 3), np.uint8))
+    example = Example(facts[0], *maps(0), np.full((60, 80), 80, np.uint8))
     meta = {"classes": CLASSES, "palette": None, "config": "tiny.py"}
     write_report(tmp_path / "report.html", facts, meta, examples={"worst": [example]})
     text = (tmp_path / "report.html").read_text()
@@ -205,7 +210,7 @@ def test_page_escapes_names_and_holds_everything(tmp_path: Path) -> None:
     right = sum(n for true, predicted, n in facts[0].pairs if true == predicted)
     share = 100 * right / sum(n for _, _, n in facts[0].pairs)
     assert f"{share:.2f} % of pixels right" in text
-    assert text.count("<figure>") == 6  # confusion, calibration, four of the image
+    assert text.count("<figure>") == 7  # confusion, calibration, five of the image
     assert "Where the points went" in text
     counts = sum(np.array(confusion_of(each)) for each in facts)
     table = text.partition("Confusion in pixels")[2].partition("</table>")[0]
@@ -214,7 +219,7 @@ def test_page_escapes_names_and_holds_everything(tmp_path: Path) -> None:
 
 def test_errors_are_red_and_ignored_pixels_dark() -> None:
     label, pred = np.array([[0, 1, 255]]), np.array([[0, 0, 0]])
-    picture = errors_of(Example(facts_of([]), np.full((1, 3, 3), 120, np.uint8), label, pred))
+    picture = errors_of(np.full((1, 3, 3), 120, np.uint8), label, pred)
     assert picture.tolist() == [[[150, 150, 150], [215, 48, 39], [40, 40, 40]]]
 
 
