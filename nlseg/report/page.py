@@ -128,9 +128,7 @@ def _cells(examples: Sequence[Example], painter: Painter) -> list[dict[str, Any]
             "errors": errors_of(image, one.label, one.pred),
         }
         if one.confidence is not None:
-            pictures["confidence, from dark (20 % or less) to bright (100 %)"] = shades_of(
-                one.confidence
-            )
+            pictures["confidence (yellow: sure)"] = shades_of(one.confidence)
         cells.append({"name": one.facts.image, "share": one.share, "pictures": pictures})
     return cells
 
