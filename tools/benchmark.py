@@ -46,6 +46,10 @@ def parse_args() -> argparse.Namespace:
         "--one-process", action="store_true",
         help="start no process for each way; a GPU's allocator says what memory it takes",
     )  # fmt: skip
+    parser.add_argument(
+        "--state", default="", metavar="TEXT",
+        help="keep the results beside those of this machine in another state, such as 'half rate'",
+    )  # fmt: skip
     parser.add_argument("--backend", help="what compiles, instead of PyTorch's own")
     parser.add_argument("--data-root", help="folder in the layout of Cityscapes, for data")
     parser.add_argument("--merge", nargs="+", type=Path, default=[], metavar="JSON",
@@ -91,6 +95,7 @@ def benchmark(args: argparse.Namespace) -> None:
         data_root=args.data_root,
         keep=args.keep,
         growth=not args.no_growth,
+        state=args.state,
     )  # fmt: skip
     chosen = [s for s in SECTIONS if s in args.sections or "all" in args.sections]
     found = driver.run(chosen, request)

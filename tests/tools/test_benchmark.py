@@ -144,7 +144,12 @@ def test_rows_that_are_there_are_kept_and_not_measured_again(tmp_path: Path) -> 
     again = run(["attention"], replace(request, command="d"))
     assert next(iter(again.values()))["attention"]["rows"] == [row]
     renewed = run(["attention"], replace(request, keep=False))
-    assert next(iter(renewed.values()))["attention"]["rows"] != [row]
+    rows = next(iter(renewed.values()))["attention"]["rows"]
+    assert rows != [row]
+    (machine,) = renewed
+    apart = run(["attention"], replace(request, state="half rate"))
+    assert list(apart) == [machine, f"{machine}, half rate"]
+    assert apart[machine]["attention"]["rows"] == rows
 
 
 @pytest.mark.slow

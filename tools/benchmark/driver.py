@@ -37,6 +37,7 @@ class Request:
         data_root: Folder in the layout of Cityscapes for the data section; drawn where None.
         keep: Leave out rows that the folder holds for this machine already.
         growth: Whether to measure how time and memory grow.
+        state: What tells the machine from itself at another time; its results stand apart.
     """
 
     suite: Suite
@@ -47,6 +48,7 @@ class Request:
     data_root: str | None = None
     keep: bool = False
     growth: bool = True
+    state: str = ""
 
 
 def run(sections: Sequence[str], request: Request) -> Results:
@@ -60,7 +62,7 @@ def run(sections: Sequence[str], request: Request) -> Results:
         Everything that the folder now holds.
     """
     found = results.read(request.folder)
-    machine = device_name(request.plan.device)
+    machine = ", ".join(filter(None, [device_name(request.plan.device), request.state]))
     for name in sections:
         there = _names(found, machine, name) if request.keep else set()
         keep = partial(_keep, found, machine, name, request)
