@@ -77,8 +77,10 @@ class ExponentialMovingAverage(MMExponentialMovingAverage):
 
 
 def _copy(pairs: list[tuple[Tensor, Tensor]]) -> None:
-    for target, source in pairs:
-        target.data.copy_(source)
+    for floating in (True, False):  # all of one type are one kernel, of several one each
+        chosen = [pair for pair in pairs if pair[0].is_floating_point() == floating]
+        if chosen:
+            torch._foreach_copy_([target.data for target, _ in chosen], [new for _, new in chosen])
 
 
 @HOOKS.register_module()

@@ -1,10 +1,12 @@
 """How many launches a training step and a prediction take at full size.
 
-``bash tools/run_emulated_gpu_tests.sh --launches`` prints them.
+``bash tools/run_emulated_gpu_tests.sh --launches`` prints them, and the host's own time.
 """
 
 import os
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +14,11 @@ from mmengine.structures import PixelData
 
 from benchmark.networks import RATIOS, Network
 from nlseg.models.tta import SegTTAModel
+from nlseg.run.device import seed_iteration
+from nlseg.run.finite import FiniteGuard
+from nlseg.run.hooks import ExponentialMovingAverage
 from nlseg.run.processes import Agreement
+from nlseg.run.state import RunState
 from nlseg.run.step import OptimWrapper
 from nlseg.structures import SegDataSample
 from tests.emulated_gpu.card import Launches
@@ -78,6 +84,39 @@ def augmented(size: tuple[int, int] = (1024, 2048)) -> Launches:
     return seen
 
 
+def deterministic() -> Launches:
+    """Count the launches of the label map of one image in the determinism mode."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        return prediction()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def averaging() -> Launches:
+    """Count the launches of one step of the average of the weights (EMAHook)."""
+    model = Network().build("nlseg", "cuda").train()
+    average = ExponentialMovingAverage(model, momentum=0.01)
+    for _ in range(2):  # the first one copies
+        with Launches() as seen:
+            average.update_parameters(model)
+    return seen
+
+
+def host_ms(steps: int = 300) -> float:
+    """Measure the time of a core that the guard's copies and seeding take in a step."""
+    model = Network().build("nlseg", "cuda").train()
+    guard = FiniteGuard(
+        model, RunState(), policy="stop", limit=0, folder=Path("unused"), rank=0, lag=2
+    )
+    for step in range(steps + 20):
+        if step == 20:
+            start = time.process_time()
+        seed_iteration(7, step, 0)
+        guard.before_iteration()
+    return (time.process_time() - start) / steps * 1e3
+
+
 ROWS: dict[str, Callable[[], Launches]] = {
     "training step, 2 x 512x1024": training_step,
     "training step, 16 x 512x1024, float16": lambda: training_step(16, torch.float16),
@@ -88,6 +127,8 @@ ROWS: dict[str, Callable[[], Launches]] = {
     "prediction, 512x1024 of 1024x2048": lambda: prediction((512, 1024), (1024, 2048)),
     "sliding windows, 1024x2048 in 769x769": lambda: prediction(test_cfg=WINDOWS),
     "12 views of 1024x2048": augmented,
+    "prediction, 1024x2048, determinism mode": deterministic,
+    "step of the average of the weights": averaging,
 }
 """What is counted, with an R-50 NLHead of 19 classes unless said otherwise."""
 
@@ -99,3 +140,4 @@ if __name__ == "__main__":
         seen = count()
         most = ", ".join(f"{number} {op}" for op, number in seen.operators.most_common(6))
         print(f"| {name} | {seen.total} | {most} |", flush=True)
+    print(f"guard and seeding: {host_ms():.3f} ms of a core in a step")

@@ -133,6 +133,7 @@ def test_class_weights_of_the_loss_reach_the_kernel():
 
 def test_what_does_not_fit_is_left_to_blocks():
     assert takes(torch.empty(1, 150, 64, 64), (512, 512), False)
+    assert takes(torch.empty(1, 256, 4, 4), (32, 32), False)  # as much as there is room for
     assert not takes(torch.empty(1, 257, 4, 4), (32, 32), False)
     assert not takes(torch.empty(1, 150, 64, 640), (64, 64), False)  # 160 columns of logits for 16
     assert not takes(torch.empty(0, 5, 4, 4), (32, 32), False)

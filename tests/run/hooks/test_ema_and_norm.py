@@ -20,6 +20,27 @@ def test_average_by_hand() -> None:
     assert average.steps == 3
 
 
+def test_buffers_of_every_type_are_copied_or_averaged() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    model.register_buffer("seen", torch.tensor([True, False]))
+    model.register_buffer("none", torch.zeros(0))
+    copied, averaged = (
+        ExponentialMovingAverage(model, momentum=0.25, update_buffers=update)
+        for update in (False, True)
+    )
+    for mean, steps, seen in ((4.0, 3, [False, True]), (8.0, 5, [True, True])):
+        model[1].running_mean.fill_(mean)  # type: ignore[operator]
+        model[1].num_batches_tracked.fill_(steps)  # type: ignore[operator]
+        model.seen.copy_(torch.tensor(seen))  # type: ignore[operator]
+        copied.update_parameters(model)
+        averaged.update_parameters(model)
+    norm = copied.module[1]
+    assert norm.running_mean.tolist() == [8.0, 8.0]
+    assert norm.num_batches_tracked == 5
+    assert copied.module.seen.tolist() == [True, True]
+    assert averaged.module[1].running_mean.tolist() == [5.0, 5.0]  # 0.75 * 4 + 0.25 * 8
+
+
 def test_saved_weights_are_the_average_and_the_own_ones_are_kept(tmp_path: Path) -> None:
     train(toy_config(tmp_path / "plain", iters=4))
     hook = {"type": "EMAHook", "momentum": 0.1}

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.hooks import Hook
 from torch import nn
 
 from nlseg.errors import ConfigError
@@ -11,15 +12,19 @@ from nlseg.run.runner import Runner
 from tests.run.tiny_segmentor import tiny_run
 
 
-def scores_and_norms(folder, **test_cfg):
-    """Test the same weights on the same images; count the batch norms that are left."""
+def runner_of_test(folder, **test_cfg):
     loader = {"batch_size": 2, "num_workers": 0, "dataset": {"type": "NoiseImages"},
               "sampler": {"type": "DefaultSampler", "shuffle": False}}  # fmt: skip
     config = tiny_run(
         folder, iters=1, test_cfg=test_cfg, test_dataloader=loader,
         test_evaluator={"type": "IoUMetric"},
     )  # fmt: skip
-    runner = Runner.from_cfg(config)
+    return Runner.from_cfg(config)
+
+
+def scores_and_norms(folder, **test_cfg):
+    """Test the same weights on the same images; count the batch norms that are left."""
+    runner = runner_of_test(folder, **test_cfg)
     torch.manual_seed(0)
     for module in runner.model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -37,6 +42,28 @@ def test_folded_norms_give_the_same_scores(tmp_path):
     assert left == 0
     assert plain["mIoU"] > 0
     assert folded == plain
+
+
+class SearchOfCudnn(Hook):
+    """Notes whether cuDNN would try its algorithms while images are predicted."""
+
+    def __init__(self):
+        self.seen = []
+
+    def after_test_iter(self, *_, **__):
+        self.seen.append(torch.backends.cudnn.benchmark)
+        if len(self.seen) == 2:
+            raise RuntimeError("ends here")
+
+
+def test_cudnn_does_not_search_for_every_size_of_an_evaluation(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)  # as a training has set it
+    runner = runner_of_test(tmp_path)
+    runner.register_hook(hook := SearchOfCudnn())
+    with pytest.raises(RuntimeError, match="ends here"):
+        runner.test()
+    assert hook.seen == [False, False]
+    assert torch.backends.cudnn.benchmark is True
 
 
 def validated(folder, batch_size, scale, keep_ratio):
