@@ -41,10 +41,19 @@ if [ "${1:-}" = --proof ]; then
 fi
 if [[ "${run[0]}" = pytest && $# = 0 ]]; then
     echo "=== Triton's interpreter with PyTorch $version"
-    TRITON_INTERPRET=1 "$venv/bin/python" -m pytest -q tests/ops/test_triton_loss.py
+    status=0
+    TRITON_INTERPRET=1 "$venv/bin/python" -m pytest -q tests/ops/test_triton_loss.py || status=$?
+    [ "$status" = 0 ] || [ "$status" = 5 ] || exit "$status" # 5: left out as a whole, Triton is older
 fi
+has_kernels='import sys, torch
+from nlseg.run.device import knows
+sys.exit(0 if knows(torch.cuda.get_device_capability(), torch.cuda.get_arch_list()) else 75)'
 for capability in ${CARDS:-7.0 8.0 8.6 9.0}; do
     echo "=== sm_${capability/./} with PyTorch $version"
-    EMULATED_GPU=$capability LD_PRELOAD="$preloaded" LD_LIBRARY_PATH="$card" \
-        "$venv/bin/python" -m "${run[@]}"
+    on_card=(env "EMULATED_GPU=$capability" "LD_PRELOAD=$preloaded" "LD_LIBRARY_PATH=$card" "$venv/bin/python")
+    status=0
+    "${on_card[@]}" -c "$has_kernels" || status=$?
+    if [ "$status" = 75 ]; then echo "left out: this PyTorch has no kernels for it"; continue; fi
+    [ "$status" = 0 ] || exit "$status"
+    "${on_card[@]}" -m "${run[@]}"
 done

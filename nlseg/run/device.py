@@ -59,7 +59,8 @@ def knows(capability: tuple[int, int], builds: list[str]) -> bool:
 def explain(name: str, capability: tuple[int, int], builds: list[str]) -> str:
     """Say what to install for a GPU that this PyTorch has no code for."""
     need = f"sm_{capability[0]}{capability[1]}"
-    newest = max((build for build in builds if build.startswith("sm_")), default="none")
+    kinds = [build for build in builds if build.startswith("sm_")]
+    newest = max(kinds, key=lambda build: int("".join(filter(str.isdigit, build))), default="none")
     remedy = (
         f"install {_LAST_TORCH_FOR_VOLTA}"
         if capability < (7, 5)

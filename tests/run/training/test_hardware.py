@@ -35,7 +35,8 @@ def test_unknown_gpu_stops_with_what_to_install(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla V100")
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: WHEEL_2_13)
     with pytest.raises(
-        UserError, match=r"Tesla V100 needs sm_70.*torch<2\.11, or a wheel for CUDA"
+        UserError,
+        match=r"Tesla V100 needs sm_70.*\(newest sm_120\).*torch<2\.11, or a wheel for CUDA",
     ):
         device.check_cuda_build()
 
