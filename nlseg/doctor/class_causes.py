@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from nlseg.datasets.class_counts import median_frequency_weights
 from nlseg.doctor.finding import Finding
-from nlseg.doctor.splits import Split
+from nlseg.doctor.splits import Split, num_classes_lines, unshifted
 from nlseg.doctor.tally import Tally
+from nlseg.structures import IGNORE_INDEX
 
 _SHOWN = 8
 WEIGHTS = "model.decode_head.loss_decode.class_weight = 'auto'"
@@ -27,8 +28,10 @@ def class_causes(
         num_outputs: Classes of the network's head, where known.
         weights: The line of a config that sets class weights.
     """
-    checks = (_wrong_number(split, num_outputs), _all_ignored(split, tally), _absent(split, tally),
-              _only_one(split, tally), _rare(split, tally, weights))  # fmt: skip
+    checks = (
+        _wrong_number(split, tally, num_outputs), _all_ignored(split, tally),
+        _absent(split, tally), _only_one(split, tally), _rare(split, tally, weights),
+    )  # fmt: skip
     return [finding for finding in checks if finding is not None]
 
 
@@ -41,15 +44,19 @@ def unexplained(findings: list[Finding], labels: list[Finding]) -> list[Finding]
     """
     if not any(finding.severity == "error" for finding in labels):
         return findings
-    return [finding for finding in findings if finding.code not in ("absent-classes", "one-class")]
+    explained = {"absent-classes", "one-class"}
+    if any("metainfo = dict(classes=" in finding.remedy for finding in labels):
+        explained.add("num-classes")  # it is compared again with the classes that are advised
+    return [finding for finding in findings if finding.code not in explained]
 
 
-def _wrong_number(split: Split, num_outputs: int | None) -> Finding | None:
+def _wrong_number(split: Split, tally: Tally, num_outputs: int | None) -> Finding | None:
     num_classes = len(split.rules.classes)
     if num_classes == 0:
         return Finding(
-            "no-classes", "error", split.name, "The data set names no classes", "",
-            f"{split.key}.metainfo = dict(classes=('background', 'thing'))",
+            "no-classes", "error", split.name, "The data set names no classes",
+            f"the labels hold {', '.join(list(tally.values)[:12])}" if tally.values else "",
+            f"{split.key}.metainfo = dict(classes={_placeholders(split, tally)})  # to be named",
         )  # fmt: skip
     if num_outputs is None or num_outputs == num_classes:
         return None
@@ -57,8 +64,15 @@ def _wrong_number(split: Split, num_outputs: int | None) -> Finding | None:
         "num-classes", "error", split.name,
         f"The network has {num_outputs} classes, the data set {num_classes}",
         f"{', '.join(split.rules.classes[:6])}, ...",
-        f"model.decode_head.num_classes = {num_classes}, and that of every auxiliary head",
+        "\n".join(num_classes_lines(split, num_classes)),
     )  # fmt: skip
+
+
+def _placeholders(split: Split, tally: Tally) -> tuple[str, ...]:
+    """Return as many names as the labels need: two for 0 and 255, else one for each value."""
+    values = {int(raw) for raw in tally.values if raw.isdigit()} - {split.rules.ignore_index}
+    top = max((value for value in values if value < split.rules.ignore_index), default=1)
+    return ("background", *(f"class_{i}" for i in range(1, max(1, top) + 1)))
 
 
 def _all_ignored(split: Split, tally: Tally) -> Finding | None:
@@ -66,14 +80,27 @@ def _all_ignored(split: Split, tally: Tally) -> Finding | None:
     if not found:
         return None
     share = len(found) / max(1, len(tally.labels))
+    leave_out = f"leave these images out: name the others in a text file, {split.key}.ann_file"
     return Finding(
         "all-ignored", "error" if share > 0.5 else "warning", split.name,
         f"Labels ignored as a whole: {len(found)} of {len(tally.labels)}",
         f"every pixel is {split.rules.ignore_index} after the label rules: nothing to learn there",
-        "leave these images out, or check reduce_zero_label and label_map" if share <= 0.5
-        else f"check {split.key}.reduce_zero_label, label_map and ignore_index",
-        tuple(found[:_SHOWN]), len(found),
+        (share > 0.5 and _unignored(split, tally)) or leave_out, tuple(found[:_SHOWN]), len(found),
     )  # fmt: skip
+
+
+def _unignored(split: Split, tally: Tally) -> str:
+    """Return the line without which the values of ignored labels are classes; else nothing."""
+    rules, classes = split.rules, range(len(split.rules.classes))
+    facts = [tally.labels[path].get("values", {}) for path in tally.all_ignored]
+    values = {int(raw) for one in facts for raw in one if raw.isdigit()}
+    if values <= set(classes) and rules.reduce_zero_label:
+        return "\n".join(unshifted(split))
+    if values <= set(classes) and rules.raw_map:
+        return f"{split.key}.label_map = None"
+    if values == {rules.ignore_index} and rules.ignore_index in classes:
+        return f"{split.key}.ignore_index = {IGNORE_INDEX}"
+    return ""
 
 
 def _names(split: Split, mask: NDArray[np.bool_]) -> str:
@@ -89,9 +116,12 @@ def _absent(split: Split, tally: Tally) -> Finding | None:
     learns = split.stage == "train"
     return Finding(
         "absent-classes", "warning" if learns else "note", split.name,
-        f"Classes that never occur: {int(absent.sum())} of {len(absent)}", _names(split, absent),
-        "check the order of metainfo.classes against the values in the files" if learns
-        else "their IoU is no number, or 0 where they are predicted",
+        f"Classes that never occur: {int(absent.sum())} of {len(absent)}",
+        _names(split, absent)
+        + ("" if learns else "; their IoU is no number, or 0 where they are predicted"),
+        f"compare the order of {split.key}.metainfo.classes with the values in the files; add "
+        "images that show them, or take them out of the classes and of num_classes" if learns
+        else "",
     )  # fmt: skip
 
 
@@ -103,8 +133,23 @@ def _only_one(split: Split, tally: Tally) -> Finding | None:
         "one-class", "error", split.name,
         f"All labelled pixels are class {there[0]} {split.rules.classes[there[0]]!r}",
         "a network that always says so is right everywhere: loss near 0, other IoUs 0",
-        f"check {split.key}.label_map and reduce_zero_label, and the values in the files",
+        _several_classes(split, tally),
     )  # fmt: skip
+
+
+def _several_classes(split: Split, tally: Tally) -> str:
+    """Return the lines by which several values of one class become several, else a step."""
+    values = {int(raw) for raw in tally.values if raw.isdigit()}
+    if len(values & set(range(len(split.rules.classes)))) > 1:
+        if split.rules.reduce_zero_label:
+            return "\n".join(unshifted(split))
+        if split.rules.raw_map:
+            return f"{split.key}.label_map = None"
+    held = ", ".join(sorted(tally.values)) or "one colour"
+    return (
+        f"the files hold {held} alone: name the folder of the labels by "
+        f"{split.key}.data_prefix.seg_map_path, or add labels of the other classes"
+    )
 
 
 def _rare(split: Split, tally: Tally, line: str) -> Finding | None:
@@ -121,20 +166,22 @@ def _rare(split: Split, tally: Tally, line: str) -> Finding | None:
 
 
 def normalisation(
-    split: Split, tally: Tally, preprocessor: dict[str, Any] | None
-) -> Finding | None:
+    split: Split, tally: Tally, preprocessor: dict[str, Any] | None,
+    key: str = "model.data_preprocessor",
+) -> Finding | None:  # fmt: skip
     """Compare the images' mean and std with the ones that the preprocessor subtracts and divides.
 
     Args:
         split: A training split.
         tally: Its counts.
         preprocessor: ``mean`` and ``std`` in RGB order, as the config gives them.
+        key: Its place in the config.
     """
     statistics = tally.channel_statistics()
     if statistics is None or preprocessor is None:
         return None
     mean, std = statistics
-    remedy = f"model.data_preprocessor.mean = {mean}\nmodel.data_preprocessor.std = {std}"
+    remedy = f"{key}.mean = {mean}\n{key}.std = {std}"
     given_mean, given_std = preprocessor.get("mean"), preprocessor.get("std")
     if not given_mean or not given_std:
         return Finding(

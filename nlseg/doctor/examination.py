@@ -12,7 +12,12 @@ from typing import Any
 from mmengine.config import Config
 
 from nlseg.datasets.class_counts import median_frequency_weights
-from nlseg.doctor.class_causes import WEIGHTS, class_causes, normalisation, unexplained
+from nlseg.doctor.class_causes import (
+    WEIGHTS,
+    class_causes,
+    normalisation,
+    unexplained,
+)
 from nlseg.doctor.file_causes import file_causes, shared_between
 from nlseg.doctor.finding import Finding, by_severity
 from nlseg.doctor.label_causes import label_causes
@@ -136,8 +141,9 @@ def _causes(split: Split, tally: Tally, config: Config) -> list[Finding]:
     findings += unexplained(classes, values)
     dark = any(f.code == "deep-images" and f.severity == "error" for f in findings)
     if split.stage == "train" and not dark:  # what they are converted to has another mean
-        preprocessor = model.get("data_preprocessor", config.get("data_preprocessor"))
-        findings += [f for f in [normalisation(split, tally, preprocessor)] if f is not None]
+        holder, key = (model, "model.") if "data_preprocessor" in model else (config, "")
+        preprocessor, key = holder.get("data_preprocessor"), f"{key}data_preprocessor"
+        findings += [f for f in [normalisation(split, tally, preprocessor, key)] if f is not None]
     return findings
 
 

@@ -1,13 +1,18 @@
 """What is wrong with files: unreadable, of another size, turned, too deep, twice there."""
 
+import hashlib
 import os
 from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 
 from nlseg.doctor.finding import Finding
-from nlseg.doctor.splits import Split
+from nlseg.doctor.probe import Facts
+from nlseg.doctor.splits import Split, step_key
 from nlseg.doctor.tally import Tally, seen_size
 
 _SHOWN = 8
+_HEAD = 1 << 16
 
 
 def file_causes(split: Split, tally: Tally) -> list[Finding]:
@@ -28,10 +33,13 @@ def _unreadable(split: Split, tally: Tally) -> Finding | None:
             f"{detail}\n{split.key}.bad_samples passes them over",
             files=tuple(path for path, _ in listed[:_SHOWN]), count=len(listed),
         )  # fmt: skip
+    if split.stage == "train":
+        rest = f"skip them: {split.key}.bad_samples = dict(policy='skip', limit={len(listed)})"
+    else:  # a score needs every image
+        rest = f"name the others in a text file, {split.key}.ann_file"
     return Finding(
         "unreadable", "error", split.name, f"Files that cannot be read: {len(listed)}", detail,
-        "copy or download them again; or skip them: "
-        f"{split.key}.bad_samples = dict(policy='skip', limit={len(listed)})",
+        f"copy or download them again; or {rest}",
         tuple(path for path, _ in listed[:_SHOWN]), len(listed),
     )  # fmt: skip
 
@@ -42,6 +50,8 @@ def _turned(split: Split, tally: Tally) -> Finding | None:
     if not turned:
         return None
     files = tuple(sorted(turned)[:_SHOWN])
+    place = step_key(split, "LoadImageFromFile")
+    as_stored = f"{place}.color_type = 'color_ignore_orientation'"
     unturned_fit = [
         image for image, _, seen, label in tally.mismatched
         if image in turned and label == seen[::-1]
@@ -51,16 +61,30 @@ def _turned(split: Split, tally: Tally) -> Finding | None:
             "exif", "error", split.name,
             f"Images turned by an EXIF tag, their labels not: {len(turned)}",
             f"labels that fit the image as it is stored, not as it is shown: {len(unturned_fit)}",
-            f"in {split.key}.pipeline: dict(type='LoadImageFromFile', "
+            f"{as_stored}\nthat is, in {split.key}.pipeline: dict(type='LoadImageFromFile', "
             "color_type='color_ignore_orientation')",
             files, len(turned),
         )  # fmt: skip
+    doubtful = [path for path in turned if not _shows_how_it_is_turned(tally.images[path])]
+    if not doubtful or not tally.labels:
+        return Finding(
+            "exif", "note", split.name, f"Images turned by an EXIF tag: {len(turned)}",
+            "they are turned as the tag says while loading, and so are their labels"
+            if tally.labels else "they are turned as the tag says while loading",
+            files=files, count=len(turned),
+        )  # fmt: skip
     return Finding(
         "exif", "warning", split.name, f"Images turned by an EXIF tag: {len(turned)}",
-        "they are turned as the tag says while loading; see that the labels are, too",
-        "color_type='color_ignore_orientation' in LoadImageFromFile leaves them as stored",
+        "they are turned as the tag says while loading; sizes do not tell whether the labels are, "
+        f"too: {len(doubtful)}",
+        f"look at them by nlseg browse; if their labels are not turned: {as_stored}",
         files, len(turned),
     )  # fmt: skip
+
+
+def _shows_how_it_is_turned(facts: Facts) -> bool:
+    """Return whether a picture turned sideways has another size than as it is stored."""
+    return bool(facts["turned"]) and facts["height"] != facts["width"]
 
 
 def _mismatched(split: Split, tally: Tally) -> Finding | None:
@@ -96,9 +120,15 @@ def _deep(split: Split, tally: Tally) -> Finding | None:
     return Finding(
         "deep-images", "error" if dark else "warning", split.name,
         f"Images with more than 8 bits a channel: {len(deep)}", detail,
-        "convert them to 8 bits once, scaled by the range that they use",
+        "convert them to 8 bits once, scaled by the range that they use" + _range(tally, deep),
         tuple(deep[:_SHOWN]), len(deep),
     )  # fmt: skip
+
+
+def _range(tally: Tally, deep: list[str]) -> str:
+    """Say which level is to become 255, where the images were decoded."""
+    highest = max((tally.images[path].get("highest", 0) for path in deep), default=0)
+    return f": 0..{highest:g} to 0..255" if highest else ""
 
 
 def _not_rgb(split: Split, tally: Tally) -> Finding | None:
@@ -168,14 +198,59 @@ def shared_between(first: tuple[Split, Tally], second: tuple[Split, Tally]) -> F
     both = sorted(here.keys() & there.keys(), key=lambda sha: here[sha][0])
     if not both:
         return None
-    detail = "\n".join(f"{here[sha][0]} = {there[sha][0]}" for sha in both[:_SHOWN])
+    return shared_finding(one, two, [(here[sha][0], there[sha][0]) for sha in both])
+
+
+def shared_finding(one: Split, two: Split, pairs: Sequence[tuple[str, str]]) -> Finding:
+    """Name images of one split, and those of another that hold the same."""
+    detail = "\n".join(f"{first} = {second}" for first, second in pairs[:_SHOWN])
     stages = {one.stage, two.stage}
     leaks = "train" in stages and len(stages) > 1
-    folder = os.path.dirname(there[both[0]][0])
+    folder = os.path.dirname(pairs[0][1])
     return Finding(
         "shared-images", "error" if leaks else "warning", f"{one.name} and {two.name}",
-        f"Images both in {one.name} and in {two.name}: {len(both)}", detail,
+        f"Images both in {one.name} and in {two.name}: {len(pairs)}", detail,
         f"take them out of one of the two (such as those in {folder})"
         + ("; scores on images that were trained on mean nothing" if leaks else ""),
-        tuple(there[sha][0] for sha in both[:_SHOWN]), len(both),
+        tuple(second for _, second in pairs[:_SHOWN]), len(pairs),
     )  # fmt: skip
+
+
+def same_files(ours: Iterable[str], theirs: Iterable[str]) -> list[tuple[str, str]]:
+    """Return pairs of files that hold the same bytes, without decoding one.
+
+    Only files of equal size are read, first their heads, then their wholes. A file that is gone is
+    passed over: whoever loads it says so.
+    """
+    there = _by_size(theirs)
+    sizes = there.keys()
+    here = _by_size(ours, sizes)
+    pairs: list[tuple[str, str]] = []
+    for size in here:
+        for limit in (_HEAD, None):
+            known = {_digest(path, limit): path for path in reversed(here[size])}
+            found = [(known.get(_digest(path, limit)), path) for path in there[size]]
+            same = [(one, other) for one, other in found if one is not None]
+            if not same or size <= _HEAD:
+                break
+        pairs += same
+    return sorted(pairs)
+
+
+def _by_size(paths: Iterable[str], among: Collection[int] | None = None) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = defaultdict(list)
+    for path in paths:
+        with suppress(OSError):
+            size = os.stat(path).st_size
+            if size and (among is None or size in among):
+                found[size].append(path)
+    return found
+
+
+def _digest(path: str, limit: int | None) -> str:
+    """Return a hash of a file's head or whole, and of its path where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha1(file.read(limit), usedforsecurity=False).hexdigest()
+    except OSError:
+        return path

@@ -5,6 +5,16 @@ from typing import Any, Literal
 
 Severity = Literal["error", "warning", "note"]
 ORDER: tuple[Severity, ...] = ("error", "warning", "note")
+Code = Literal[
+    "absent-classes", "all-ignored", "binary-masks", "data-set", "deep-images", "exif",
+    "grey-rgb-masks", "image-suffix", "instance-ids", "label-ids", "large-crop", "lost-colours",
+    "missing-folder", "missing-image", "missing-label", "no-classes", "normalisation", "not-rgb",
+    "num-classes", "one-class", "orphan-label", "palette-by-cv2", "pictures-as-masks",
+    "rare-classes", "reduce-zero-label-differs", "reduce-zero-label-missing",
+    "reduce-zero-label-twice", "rgb-masks", "same-image-twice", "shared-images", "shrunk-images",
+    "size-mismatch", "small-images", "smeared-masks", "spread-out-masks", "stray-labels",
+    "unreadable",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -18,12 +28,14 @@ class Finding:
         split: Where it was found.
         title: The cause in one line.
         detail: What was seen.
-        remedy: The config line or command that fixes it; empty where nothing needs fixing.
+        remedy: What fixes it; empty where nothing needs fixing. A line ``key = value`` can be given
+            to ``--set`` as it stands; several belong together unless each says when it is the one
+            (``# if ...``). What no line can fix is said as a step.
         files: Some of the files.
         count: Number of files, where it is about files.
     """
 
-    code: str
+    code: Code
     severity: Severity
     split: str
     title: str

@@ -1,6 +1,8 @@
 """A look at a few labels of a built data set, before the first iteration."""
 
+import json
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -8,14 +10,15 @@ from mmengine.model import is_model_wrapper
 
 from nlseg.bounds import Natural
 from nlseg.doctor.class_causes import class_causes, unexplained
-from nlseg.doctor.file_causes import file_causes
+from nlseg.doctor.file_causes import file_causes, same_files, shared_finding
 from nlseg.doctor.finding import Finding, by_severity
 from nlseg.doctor.label_causes import label_causes
 from nlseg.doctor.probe import Facts, probe, read_header
-from nlseg.doctor.splits import Rules, Split, read_rules
+from nlseg.doctor.splits import Rules, Split, heads_of, read_rules
 from nlseg.doctor.tally import Tally, make_tally
 from nlseg.errors import ConfigError, DataError
 from nlseg.registry import HOOKS
+from nlseg.run.processes import broadcast_text, is_main
 from nlseg.run.protocol import RunnerProtocol
 
 # Errors that a few labels only suspect: all labels are looked at before they stop a run.
@@ -50,22 +53,26 @@ class DataCheckHook(Hook):
         policy = runner.cfg.get("data_check", "stop")
         if policy not in ("stop", "warn"):
             raise ConfigError(f"data_check: {policy!r} is neither 'stop' nor 'warn'")
+        stop = policy == "stop"
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         head = getattr(model, "decode_head", None)  # a user's segmentor need not say its classes
         num_classes = getattr(model, "num_classes", getattr(head, "num_classes", None))
-        names = ["train"] if runner.val_loop is None else ["train", "val"]
-        for name in names:
-            dataset = getattr(runner, f"{name}_dataloader").dataset
-            found = quick_check(
-                dataset, num_classes, limit=self.limit, name=name, stop=policy == "stop"
+        heads = heads_of(runner.cfg.get("model") or {})
+        train = runner.train_dataloader.dataset
+        found = quick_check(train, num_classes, limit=self.limit, stop=stop, heads=heads)
+        if runner.val_loop is not None:
+            val = runner.val_dataloader.dataset
+            found += quick_check(
+                val, num_classes, limit=self.limit, name="val", stop=stop, heads=heads
             )
-            for finding in found:
-                runner.logger.warning(finding.as_text())
+            found += check_shared(train, val, stop=stop)
+        for finding in found:
+            runner.logger.warning(finding.as_text())
 
 
 def quick_check(
     dataset: Any, num_classes: int | None = None, *, limit: int = 32, name: str = "train",
-    stop: bool = True,
+    stop: bool = True, heads: Sequence[str] = ("model.decode_head",),
 ) -> list[Finding]:  # fmt: skip
     """Look at up to ``limit`` labels, evenly spaced over a data set, and at their images' sizes.
 
@@ -79,6 +86,7 @@ def quick_check(
         limit: How many pairs of files to look at in each data set.
         name: What to call it: ``train``, ``val`` or ``test``.
         stop: Whether errors are raised, or returned too.
+        heads: Places of the network's heads in the config.
 
     Returns:
         Problems to be logged.
@@ -87,18 +95,68 @@ def quick_check(
         DataError: Problems that would stop training or make it useless, with the remedy.
     """
     findings = []
-    for key, part in _leaves(dataset, f"{name}_dataloader.dataset"):
-        rules = rules_of_built(part)
-        if rules is not None:
-            findings += _look(part, Split(name, key, part, rules), num_classes, limit)
+    for split in _splits(dataset, name, heads):
+        findings += _look(split.dataset, split, num_classes, limit)
+    return _stopping(findings) if stop else _of_weight(findings)
+
+
+def check_shared(train: Any, val: Any, *, stop: bool = True) -> list[Finding]:
+    """Look for files that training and validation share: those of equal bytes, none is decoded.
+
+    The main process looks, the others hear of it.
+
+    Args:
+        train: Built; concatenated and repeated ones are searched for the sets inside.
+        val: The same, to validate.
+        stop: Whether an error is raised, or returned.
+
+    Raises:
+        DataError: They share files.
+    """
+    findings: list[Finding] = []
+    for one, other in product(_splits(train, "train"), _splits(val, "val")):
+        pairs = same_files(_images(one.dataset), _images(other.dataset)) if is_main() else []
+        pairs = json.loads(broadcast_text(json.dumps(pairs)))
+        if pairs:
+            findings.append(shared_finding(one, other, pairs))
+    return _stopping(findings) if stop else findings
+
+
+def _splits(dataset: Any, name: str, heads: Sequence[str] = ("model.decode_head",)) -> list[Split]:
+    """List the parts of a built data set that are local files."""
+    found = [
+        (key, part, rules_of_built(part))
+        for key, part in _leaves(dataset, f"{name}_dataloader.dataset")
+    ]
+    return [
+        Split(name, key, part, rules, heads=heads, pipeline=[
+            {"type": type(step).__name__} for step in part.pipeline.transforms])
+        for key, part, rules in found if rules is not None
+    ]  # fmt: skip
+
+
+def _images(dataset: Any) -> list[str]:
+    return [dataset.get_data_info(i)["img_path"] for i in range(len(dataset))]
+
+
+def _of_weight(findings: list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.severity != "note"]
+
+
+def _stopping(findings: list[Finding]) -> list[Finding]:
+    """Return what is to be logged.
+
+    Raises:
+        DataError: Errors are among it.
+    """
     errors = [finding for finding in findings if finding.severity == "error"]
-    if errors and stop:
+    if errors:
         texts = "\n".join(finding.as_text() for finding in by_severity(errors))
         raise DataError(
             f"{texts}\npython tools/check_data.py <config> looks at every file; "
             "data_check = 'warn' in the config trains all the same"
         )
-    return [finding for finding in findings if finding.severity != "note"]
+    return _of_weight(findings)
 
 
 def _leaves(dataset: Any, key: str) -> Iterator[tuple[str, Any]]:
@@ -176,7 +234,8 @@ def _run_pipeline(dataset: Any, split: Split, index: int) -> Finding | None:
 def _class_causes(split: Split, tally: Tally, num_classes: int | None) -> list[Finding]:
     """Return the problems that a few files can prove; the others need all of them."""
     proved = ("no-classes", "num-classes", "all-ignored", "one-class")
-    return [f for f in class_causes(split, tally, num_classes) if f.code in proved]
+    found = class_causes(split, tally, num_classes)
+    return [finding for finding in found if finding.code in proved]
 
 
 def image_size(path: str) -> Facts:

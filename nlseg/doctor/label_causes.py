@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from math import gcd
 
-from nlseg.doctor.finding import Finding
-from nlseg.doctor.splits import Split
+from nlseg.doctor.finding import Code, Finding
+from nlseg.doctor.splits import Split, num_classes_lines, step_key, unshifted
 from nlseg.doctor.tally import Tally, colour_classes
 
 Check = Callable[[Split, Tally], Finding | None]
@@ -17,8 +17,11 @@ _MANY_VALUES = 20
 def label_causes(split: Split, tally: Tally) -> list[Finding]:
     """Name what is wrong with the values of a split's labels.
 
-    Values outside the classes are looked at unless masks of two values explain them.
+    Values outside the classes are looked at unless masks of two values explain them, or there are
+    no classes that they could be outside of.
     """
+    if not split.rules.classes:
+        return []
     findings = [check(split, tally) for check in (_twice_configured, _painted, _lost_colours)]
     values = [check(split, tally) for check in (_binary, _two_values)]
     if not any(values):
@@ -32,12 +35,32 @@ def _twice_configured(split: Split, tally: Tally) -> Finding | None:
     in_pipeline, in_dataset = split.rules.pipeline_reduces, split.rules.reduce_zero_label
     if in_pipeline is None or in_pipeline == in_dataset:
         return None
+    if _fits_shifted(split, tally) == in_pipeline:
+        remedy = f"{split.key}.reduce_zero_label = {in_pipeline}  # as LoadAnnotations says"
+    else:
+        place = step_key(split, "LoadAnnotations")
+        remedy = f"{place}.reduce_zero_label = {in_dataset}  # as the data set says"
     return Finding(
         "reduce-zero-label-differs", "error", split.name,
         "Pipeline and data set disagree about reduce_zero_label",
-        f"LoadAnnotations says {in_pipeline}, the data set says {in_dataset}",
-        f"{split.key}.reduce_zero_label = {in_pipeline}, and leave it out of LoadAnnotations",
+        f"LoadAnnotations says {in_pipeline}, the data set says {in_dataset}; the labels hold "
+        f"{', '.join(list(tally.values)[:12]) or 'colours'}",
+        remedy,
     )  # fmt: skip
+
+
+def _fits_shifted(split: Split, tally: Tally) -> bool:
+    """Return whether values make more classes and fewer strays when zero is reduced."""
+    if split.rules.raw_map or split.rules.palette_to_index:  # neither goes together with a shift
+        return False
+    values = set(_whole_values(tally)) - {split.rules.ignore_index}
+    classes = set(range(len(split.rules.classes)))
+    shifted = {value - 1 for value in values if value}
+
+    def strays_and_gain(found: set[int]) -> tuple[int, int]:
+        return len(found - classes), -len(found & classes)
+
+    return strays_and_gain(shifted) < strays_and_gain(values)
 
 
 def _painted(split: Split, tally: Tally) -> Finding | None:
@@ -49,12 +72,16 @@ def _painted(split: Split, tally: Tally) -> Finding | None:
         return None
     colours = {(r, g, b) for listed in files.values() for r, g, b, _ in listed}
     count, is_grey = len(split.rules.classes), all(r == g == b for r, g, b in colours)
+    code: Code
     if not tally.painted:
         code, title = "palette-by-cv2", "Palette masks are decoded to colours (imdecode_backend)"
-        remedy = f"in {split.key}.pipeline: dict(type='LoadAnnotations'), without imdecode_backend"
+        remedy = f"{step_key(split, 'LoadAnnotations')}.imdecode_backend = 'pillow'"
     elif len(colours) > 256 or (is_grey and len(colours) > max(_MANY_VALUES, count + 1)):
         code, title = "pictures-as-masks", "Label files look like pictures: too many colours"
-        remedy = f"check {split.key}.data_prefix.seg_map_path; masks must not be saved as JPEG"
+        remedy = (
+            f"name the folder of the masks by {split.key}.data_prefix.seg_map_path; masks that "
+            "were saved as JPEG are to be exported again as PNG, with one value per pixel"
+        )
     elif is_grey:
         code, title = "grey-rgb-masks", "Masks are grey pictures stored with several channels"
         table = _colour_table(_grey_classes(sorted(r for r, _, _ in colours), split))
@@ -132,8 +159,7 @@ def _binary(split: Split, tally: Tally) -> Finding | None:
         "binary-masks", "error", split.name,
         "Binary masks hold 0 and 255, so that the foreground is ignored",
         f"0 on {values[0]} px, 255 on {values[255]} px; 255 does not train and does not count",
-        f"{_unreduced(split)}{split.key}.label_map = {{255: 1}}  # with two classes, background "
-        "first",
+        _two_classes(split, 255),
         tuple(tally.values["255"].files), tally.values["255"].num_files,
     )  # fmt: skip
 
@@ -145,14 +171,37 @@ def _two_values(split: Split, tally: Tally) -> Finding | None:
     raw = next(iter(tally.strays))
     return _stray_finding(
         split, tally, "binary-masks", f"Binary masks hold 0 and {raw}",
-        f"{_unreduced(split)}{split.key}.label_map = {{{raw}: 1}}  # with two classes, background "
-        "first",
+        _two_classes(split, int(raw)) if _fits_8_bits(raw) else _stored_again({"0": 0, raw: 1}),
     )  # fmt: skip
 
 
-def _unreduced(split: Split) -> str:
-    """Return the line that label 0 of a binary mask needs to be a class."""
-    return f"{split.key}.reduce_zero_label = False\n" if split.rules.reduce_zero_label else ""
+def _two_classes(split: Split, level: int) -> str:
+    """Return the lines by which a binary mask is background and one class."""
+    lines = [*unshifted(split), f"{split.key}.label_map = {{{level}: 1}}"]
+    classes = split.rules.classes
+    if len(classes) == 1:
+        two = ("background", classes[0])
+        lines.append(f"{split.key}.metainfo = dict(classes={two}, palette=None)")
+        lines += num_classes_lines(split, 2)
+    return "\n".join(lines) + "  # with two classes, background first"
+
+
+def _shifted(split: Split) -> list[str]:
+    """Return the lines by which zero is reduced, in the data set and in the pipeline."""
+    lines = [f"{split.key}.reduce_zero_label = True"]
+    if split.rules.pipeline_reduces is False:
+        lines.append(f"{step_key(split, 'LoadAnnotations')}.reduce_zero_label = True")
+    return lines
+
+
+def _fits_8_bits(raw: str) -> bool:
+    return raw.isdigit() and int(raw) < 256
+
+
+def _stored_again(values: Mapping[str, int]) -> str:
+    """Return the step for values that no setting can map, as a label map holds 8 bits."""
+    table = ", ".join(f"{raw}: {new}" for raw, new in values.items())
+    return f"store the labels again as PNG of 8 bits, with these values: {{{table}}}"
 
 
 def _reduced_twice(split: Split, tally: Tally) -> Finding | None:
@@ -168,7 +217,7 @@ def _reduced_twice(split: Split, tally: Tally) -> Finding | None:
         "The labels look as if zero had been reduced already",
         f"255 is there, {num_classes} is not, and reduce_zero_label=True turns 0 "
         f"({values['0'].pixels} px) into ignored pixels and every k into k - 1",
-        f"{split.key}.reduce_zero_label = False  # they hold 0..{num_classes - 1} and 255",
+        "\n".join(unshifted(split)) + f"  # they hold 0..{num_classes - 1} and 255",
         tuple(values["255"].files), values["255"].num_files,
     )  # fmt: skip
 
@@ -204,7 +253,7 @@ def _num_files(tally: Tally) -> int:
     return max((spread.num_files for spread in tally.strays.values()), default=0)
 
 
-def _stray_finding(split: Split, tally: Tally, code: str, title: str, remedy: str) -> Finding:
+def _stray_finding(split: Split, tally: Tally, code: Code, title: str, remedy: str) -> Finding:
     """Make the finding of a cause, with the values outside the classes and their files."""
     top = len(split.rules.classes) - 1
     detail = f"the classes are 0..{top}, ignored is {split.rules.ignore_index}; "
@@ -214,9 +263,16 @@ def _stray_finding(split: Split, tally: Tally, code: str, title: str, remedy: st
     )
 
 
-def _map_with(split: Split, more: dict[int, int]) -> str:
-    """Write the label map that the data set has already together with new entries."""
-    return str({**(split.rules.raw_map or {}), **more})
+def _mapped(split: Split, tally: Tally, more: Mapping[int, int]) -> str:
+    """Write the lines that map raw values, with what the data set does to them already.
+
+    A shift does not go together with a map, so that it is written out as one.
+    """
+    before = dict(split.rules.raw_map or {})
+    if split.rules.reduce_zero_label:
+        top = max([len(split.rules.classes), *(v for v in _whole_values(tally) if v < 255)])
+        before = {0: 255, **{value: value - 1 for value in range(1, top + 1)}}
+    return "\n".join([*unshifted(split), f"{split.key}.label_map = { ({**before, **more}) }"])
 
 
 def _smeared(split: Split, tally: Tally) -> Finding | None:
@@ -243,27 +299,36 @@ def _label_ids(split: Split, tally: Tally) -> Finding | None:
         return None
     return _stray_finding(
         split, tally, "label-ids", "Labels are Cityscapes' label ids, not train ids",
-        f"{split.key}.seg_map_suffix = '_gtFine_labelTrainIds.png'\n"
-        "made by: python tools/dataset_converters/cityscapes.py data/cityscapes",
+        _train_ids(split),
     )  # fmt: skip
+
+
+def _train_ids(split: Split) -> str:
+    """Return the line that takes Cityscapes' train ids, and the command that makes them."""
+    root = getattr(split.dataset, "data_root", None) or "data/cityscapes"
+    return (
+        f"{split.key}.seg_map_suffix = '_gtFine_labelTrainIds.png'\n"
+        f"made by: python tools/dataset_converters/cityscapes.py {root}"
+    )
 
 
 def _zero_not_reduced(split: Split, tally: Tally) -> Finding | None:
     """Recognise labels 0..K for K classes: one too many."""
     num_classes = len(split.rules.classes)
-    if set(tally.strays) != {str(num_classes)} or split.rules.reduce_zero_label:
+    rules = split.rules
+    if set(tally.strays) != {str(num_classes)} or rules.reduce_zero_label or rules.raw_map:
         return None
     if "0" not in tally.values:
         return _stray_finding(
             split, tally, "reduce-zero-label-missing", "Labels are counted from 1, not from 0",
-            f"{split.key}.reduce_zero_label = True  # k becomes class k - 1, 0 would be ignored",
+            "\n".join(_shifted(split)) + "  # k becomes class k - 1, 0 would be ignored",
         )  # fmt: skip
-    ignoring = _map_with(split, {num_classes: 255})
+    shifts = "\n".join(f"{line}  # if 0 means other or unlabelled" for line in _shifted(split))
+    ignoring = _mapped(split, tally, {num_classes: 255})
     return _stray_finding(
         split, tally, "reduce-zero-label-missing",
         f"Labels go to {num_classes}, one more than {num_classes} classes have",
-        f"{split.key}.reduce_zero_label = True  # if 0 means other or unlabelled\n"
-        f"{split.key}.label_map = {ignoring}  # if {num_classes} means unlabelled\n"
+        f"{shifts}\n{ignoring}  # if {num_classes} means unlabelled\n"
         f"or add the missing class to {split.key}.metainfo.classes and to num_classes",
     )  # fmt: skip
 
@@ -276,10 +341,11 @@ def _spread_out(split: Split, tally: Tally) -> Finding | None:
         return None
     if max(values) // step >= len(split.rules.classes):
         return None
-    table = ", ".join(f"{value}: {value // step}" for value in values if value)
+    table = {value: value // step for value in values if value}
     return _stray_finding(
         split, tally, "spread-out-masks", f"Mask values are multiples of {step}",
-        f"{split.key}.label_map = {{{table}}}",
+        "\n".join([*unshifted(split), f"{split.key}.label_map = {table}"]) if max(values) < 256
+        else _stored_again({str(value): value // step for value in values}),
     )  # fmt: skip
 
 
@@ -289,8 +355,10 @@ def _instance_ids(split: Split, tally: Tally) -> Finding | None:
         return None
     return _stray_finding(
         split, tally, "instance-ids", "Label files hold instance ids (values above 1000)",
-        f"{split.key}.seg_map_suffix: take the files of semantic labels, such as "
-        "'_gtFine_labelTrainIds.png'",
+        _train_ids(split) if getattr(split.dataset, "seg_map_suffix", "").startswith("_gtFine_")
+        else f"take the files of semantic labels, with one class a pixel: name their folder by "
+        f"{split.key}.data_prefix.seg_map_path, the end of their names by "
+        f"{split.key}.seg_map_suffix",
     )  # fmt: skip
 
 
@@ -299,11 +367,15 @@ def _unknown(split: Split, tally: Tally) -> Finding | None:
     if not tally.strays:
         return None
     strays = sorted(_whole_values(tally, strays=True))
-    table = _map_with(split, dict.fromkeys(strays, 255))
+    if all(map(_fits_8_bits, tally.strays)):
+        remedy = _mapped(split, tally, dict.fromkeys(strays, 255))
+        remedy += "  # to ignore them\nor add the missing classes to "
+        remedy += f"{split.key}.metainfo.classes and to num_classes"
+    else:
+        remedy = _stored_again(dict.fromkeys(list(tally.strays)[:8], 255)) + " to ignore them"
     return _stray_finding(
         split, tally, "stray-labels", f"Label values outside the classes: {len(tally.strays)}",
-        f"{split.key}.label_map = {table}  # to ignore them\n"
-        f"or {split.key}.metainfo.classes and num_classes, if classes are missing there",
+        remedy,
     )  # fmt: skip
 
 

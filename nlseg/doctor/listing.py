@@ -3,11 +3,12 @@
 import os
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 from nlseg.datasets.pairs import PairSource, walk
 from nlseg.doctor.finding import Finding
 from nlseg.doctor.splits import Split
-from nlseg.errors import DataError
+from nlseg.errors import DataError, near_words
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm")
 _SHOWN = 20
@@ -63,6 +64,8 @@ def _look_through(split: Split, complaint: str) -> list[Finding]:
     stems = _listed(source) or _stems(images, source.image_suffix)
     if not stems:
         return [_no_images(split, source, images)]
+    if split.dataset.ann_file and not (os.path.isdir(split.dataset.ann_file) or _listed(source)):
+        return [_missing_list(split, complaint)]
     found = [stem for stem in stems if stem + source.image_suffix in images]
     findings = []
     if len(found) < len(stems):
@@ -103,18 +106,51 @@ def _listed(source: PairSource) -> list[str]:
         return [line.strip() for line in file if line.strip()]
 
 
-def _missing_folder(split: Split, complaint: str, key: str) -> Finding:
+def _missing_list(split: Split, complaint: str) -> Finding:
     return Finding(
-        "missing-folder", "error", split.name, f"A folder is not there ({key})", complaint,
-        f"{split.key}.data_prefix.{key} or {split.key}.data_root, written in {split.where}",
+        "data-set", "error", split.name, "The data set finds no files", complaint,
+        f"write {split.dataset.ann_file}, one name without its suffix a line; or take all images: "
+        f"{split.key}.ann_file = ''",
     )  # fmt: skip
+
+
+def _missing_folder(split: Split, complaint: str, key: str) -> Finding:
+    folder, root = str(split.dataset.data_prefix[key]), str(split.dataset.data_root or "")
+    where = f"written in {split.where}" if split.where else ""
+    remedy = f"correct {split.key}.data_prefix.{key} or {split.key}.data_root, {where}"
+    if root and not os.path.isdir(root):
+        key, near = "data_root", _near_folder(root)
+    else:
+        near = _near_folder(folder)
+        if near and root and Path(near).is_relative_to(root):
+            near = str(Path(near).relative_to(root))
+        key = f"data_prefix.{key}"
+    if near:
+        remedy = f"{split.key}.{key} = {near!r}  # {where}"
+    title = f"A folder is not there ({key.rpartition('.')[2]})"
+    return Finding("missing-folder", "error", split.name, title, complaint, remedy.rstrip(" ,#"))
+
+
+def _near_folder(folder: str) -> str | None:
+    """Return the folder that was probably meant; None where no name is near."""
+    first, *parts = Path(folder).parts
+    there = Path(first) if Path(folder).is_absolute() else Path()
+    for name in parts if Path(folder).is_absolute() else (first, *parts):
+        near = [name]
+        if not (there / name).is_dir():
+            near = near_words(name, [path.name for path in there.iterdir() if path.is_dir()])
+        if not near:
+            return None
+        there = there / near[0]
+    return str(there)
 
 
 def _no_images(split: Split, source: PairSource, names: frozenset[str]) -> Finding:
     pictures = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
     counts = Counter(os.path.splitext(name)[1] for name in pictures)
     held = ", ".join(f"{n} x {suffix}" for suffix, n in counts.most_common(5)) or "no pictures"
-    remedy = f"{split.key}.data_prefix.img_path, written in {split.where}"
+    remedy = f"put the images into {source.images}, or name their folder by "
+    remedy += f"{split.key}.data_prefix.img_path, written in {split.where}"
     if counts:
         remedy = f"{split.key}.img_suffix = {counts.most_common(1)[0][0]!r}"
     return Finding(
@@ -129,6 +165,8 @@ def _unlisted(
 ) -> Finding:
     suffix = _suffix_for_most(stems, total, names)
     remedy = f"{split.key}.img_suffix = {suffix!r}" if suffix else f"correct {source.list_file}"
+    if all(stem.endswith(source.image_suffix) for stem in stems):
+        remedy = f"write the names in {source.list_file} without {source.image_suffix!r}"
     return Finding(
         "missing-image", "error", split.name,
         f"Images of the list that are not there: {len(stems)}",
@@ -144,8 +182,10 @@ def _no_label(
     if suffix:
         remedy = f"{split.key}.seg_map_suffix = {suffix!r}"
     else:
-        remedy = "add the labels, or name the images to use in a text file: "
-        remedy += f"{split.key}.ann_file = 'train.txt'"
+        root = getattr(split.dataset, "data_root", None) or "."
+        remedy = f"add the labels, or name the images to use, without {source.image_suffix!r}, in "
+        remedy += f"{os.path.join(root, f'{split.name}.txt')}: "
+        remedy += f"{split.key}.ann_file = '{split.name}.txt'"
     counts = Counter(os.path.splitext(name)[1] for name in names)
     held = ", ".join(f"{n} x {end}" for end, n in counts.most_common(5)) or "no files"
     return Finding(
@@ -202,6 +242,7 @@ def _orphans(split: Split) -> list[Finding]:
     return [Finding(
         "orphan-label", "warning", split.name, f"Labels that belong to no image: {len(orphans)}",
         f"of {len(there)} files ending in {ends!r} in {source.labels}",
-        f"add the images to {source.images}, or check {split.key}.img_suffix",
+        f"add the images to {source.images}, with names that end in {source.image_suffix!r}, or "
+        f"take these labels out of {source.labels}",
         tuple(orphans[:_SHOWN]), len(orphans),
     )]  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-VERSION = 1
+VERSION = 2
 """Raised when the facts change, so that kept ones are taken again."""
 
 Facts = dict[str, Any]
@@ -100,7 +100,8 @@ def image_facts(data: bytes) -> Facts:
     """Return ``height``, ``width`` as stored, ``turned`` where EXIF rotates it by 90 degrees.
 
     Also ``format``, ``mode``, ``dtype``, ``orientation``; ``sha``, a hash of the decoded pixels;
-    ``mean`` and ``std`` (3,) in RGB order, of the 8-bit picture that the pipelines get.
+    ``mean`` and ``std`` (3,) in RGB order, of the 8-bit picture that the pipelines get; ``highest``
+    level of one that is stored with more bits.
     """
     try:
         header = read_header(BytesIO(data))
@@ -116,7 +117,8 @@ def image_facts(data: bytes) -> Facts:
         why = f"holds {raw.dtype} pixels, which cannot be loaded as colours; convert it to 8 bits"
         return {"error": why}
     mean, std = cv2.meanStdDev(seen)
-    return {
+    deep = {} if raw.dtype == np.uint8 else {"highest": float(raw.max())}
+    return deep | {
         "height": raw.shape[0],
         "width": raw.shape[1],
         "turned": header.turned,

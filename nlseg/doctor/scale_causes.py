@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from statistics import median
+from statistics import median, median_low
 from typing import Any, NamedTuple
 
 import cv2
@@ -129,14 +129,36 @@ def _shrunk(split: Split, tally: Tally, scale: Scale | None) -> Finding | None:
     (before, after), kept = (f"{h} x {w} px" for h, w in (scale.before, scale.after)), ""
     if scale.lost is not None:
         kept = f"; of regions of at least {SMALL_PX} px {scale.lost:.0%} become smaller than that"
-    height, width = scale.before
-    place = _resizing_steps(split.pipeline)[0][0]
     return Finding(
         "shrunk-images", "warning", split.name,
         f"The pipeline shrinks images to {scale.factor:.0%} of their height and width",
         f"{before} become {after}, {scale.pixels_kept:.0%} of the pixels are left{kept}",
-        f"{split.key}.pipeline.{place}.scale = ({max(height, width)}, {min(height, width)})",
+        _whole_size(split, scale),
     )  # fmt: skip
+
+
+def _whole_size(split: Split, scale: Scale) -> str:
+    """Return the lines with which the first resizing step leaves images about as large as they are.
+
+    A range of ratios is kept, and lies around the whole size then.
+    """
+    place, step = _resizing_steps(split.pipeline)[0]
+    name, key = str(step["type"]).rsplit(".", 1)[-1], f"{split.key}.pipeline.{place}"
+    ratios = step.get("ratio_range") or (1.0, 1.0)
+    grown = max(1.0, 2 / (ratios[0] + ratios[1]))
+    height, width = (round(side * grown) for side in scale.before)
+    keeps = step.get("keep_ratio") or "max_size" in step
+    size = (max(height, width), min(height, width)) if keeps else (width, height)
+    lines = [f"{key}.scale = {size}"]
+    if name == "RandomChoiceResize":
+        lines = [f"{key}.scales = [{size}]"]
+    elif name == "RandomResize" and not isinstance(step["scale"][0], int):
+        lines = [f"{key}.scale = [{size}, {size}]"]
+    elif name == "Resize" and step.get("scale") is None:
+        lines = [f"{key}.scale_factor = 1.0"]
+    if "max_size" in step:
+        lines.append(f"{key}.max_size = {max(*size, step['max_size'])}")
+    return "\n".join(lines)
 
 
 def _large_crop(split: Split, tally: Tally, scale: Scale | None) -> Finding | None:
@@ -150,7 +172,8 @@ def _large_crop(split: Split, tally: Tally, scale: Scale | None) -> Finding | No
     )  # fmt: skip
     if 2 * small <= tally.sizes.total():
         return None
-    height, width = (max(8, int(s * factor) // 8 * 8) for s in tally.sizes.most_common(1)[0][0])
+    middle = (median_low([size[axis] for size in tally.sizes.elements()]) for axis in (0, 1))
+    height, width = (max(8, int(side * factor) // 8 * 8) for side in middle)
     return Finding(
         "large-crop", "warning", split.name,
         f"Crops of {split.crop[0]} x {split.crop[1]} px are larger than most images",

@@ -1,6 +1,6 @@
 """From a config to what each split reads, and by which rules."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +56,7 @@ class Split:
         pipeline: Its transforms, as the config gives them.
         pairs: Image and label file of every sample that has them; filled by the listing.
         trouble: Why no dataset could be built.
+        heads: Places of the network's heads in the config.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Split:
     pipeline: Any = ()
     pairs: list[tuple[str, str | None]] = field(default_factory=list)
     trouble: str = ""
+    heads: Sequence[str] = ("model.decode_head",)
 
     @property
     def stage(self) -> str:
@@ -117,8 +119,20 @@ def _make_split(name: str, key: str, settings: dict[str, Any], config: Config) -
         return Split(name, key, None, Rules(()), where, trouble=str(error))
     rules = read_rules(dataset, pipeline)
     return Split(
-        name, key, dataset, rules, where, crop=_fixed_crop(pipeline), pipeline=tuple(pipeline)
-    )
+        name, key, dataset, rules, where, crop=_fixed_crop(pipeline), pipeline=tuple(pipeline),
+        heads=heads_of(config.get("model") or {}),
+    )  # fmt: skip
+
+
+def heads_of(model: Any) -> list[str]:
+    """Return the places of all heads of a model config, several in a list one by one."""
+    places = []
+    for key in ("decode_head", "auxiliary_head"):
+        head = model.get(key)
+        several = isinstance(head, list | tuple)
+        places += [f"model.{key}.{i}" for i in range(len(head))] if several else []
+        places += [f"model.{key}"] if head and not several else []
+    return places or ["model.decode_head"]
 
 
 def read_rules(dataset: Any, pipeline: Any = ()) -> Rules:
@@ -159,3 +173,24 @@ def _fixed_crop(pipeline: Any) -> tuple[int, int] | None:
     if crop is None:
         return None
     return (int(crop), int(crop)) if isinstance(crop, int) else (int(crop[0]), int(crop[1]))
+
+
+def step_key(split: Split, name: str) -> str:
+    """Return the config's place of a split's first transform of a name, else of its pipeline."""
+    for place, step in enumerate(split.pipeline or ()):
+        if isinstance(step, Mapping) and str(step.get("type", "")).rsplit(".", 1)[-1] == name:
+            return f"{split.key}.pipeline.{place}"
+    return f"{split.key}.pipeline"
+
+
+def unshifted(split: Split) -> list[str]:
+    """Return the lines by which label 0 stays 0, in the data set and in the pipeline."""
+    lines = [f"{split.key}.reduce_zero_label = False"] if split.rules.reduce_zero_label else []
+    if split.rules.pipeline_reduces:
+        lines.append(f"{step_key(split, 'LoadAnnotations')}.reduce_zero_label = False")
+    return lines
+
+
+def num_classes_lines(split: Split, count: int) -> list[str]:
+    """Return the lines by which all heads have a number of classes."""
+    return [f"{head}.num_classes = {count}" for head in split.heads]

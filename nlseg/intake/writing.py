@@ -246,6 +246,8 @@ def config_text(
     metainfo = pformat({"classes": written.classes, "palette": colours}, width=96, compact=True)
     count = len(written.classes)
     batch = max(1, min(_BATCH, len(written.names["train"])))
+    one = written.names["train"] == written.names["val"]
+    shared = "data_check = 'warn'  # the one image trains and validates: no score counts\n"
     return f"""# Made of {source} by nlseg import; every value may be changed.
 _base_ = {str(find_config(BASE))!r}
 data_root = {str(target.resolve())!r}
@@ -286,4 +288,4 @@ val_dataloader = dict(
         ann_file='val.txt', img_suffix={suffix!r}, seg_map_suffix='.png',
         data_prefix=dict(img_path='images', seg_map_path='labels'), pipeline=test_pipeline))
 test_dataloader = val_dataloader
-"""
+{shared if one else ""}"""

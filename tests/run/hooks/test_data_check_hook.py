@@ -1,9 +1,11 @@
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 
+from nlseg.doctor.file_causes import same_files
 from nlseg.doctor.hook import DataCheckHook
 from nlseg.errors import DataError
 from nlseg.registry import DATASETS
@@ -66,3 +68,43 @@ def test_training_stops_before_the_first_iteration(tmp_path):
     assert "77 (1 px in 1 file)" in done.stderr
     assert "train_dataloader.dataset.label_map = {77: 255}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_files_that_training_and_validation_share_stop_a_run(tmp_path):
+    make_data(tmp_path)
+    shutil.copy(tmp_path / "train/img/2.png", tmp_path / "val/img/1.png")
+    told = r"(?s)train and val: Images both in train and in val: 1.*val/img.*data_check = 'warn'"
+    with pytest.raises(DataError, match=told):
+        DataCheckHook().before_train(runner(tmp_path, []))
+    warned, chosen = [], runner(tmp_path, [])
+    chosen.cfg["data_check"], chosen.logger.warning = "warn", warned.append
+    DataCheckHook().before_train(chosen)
+    assert [text.splitlines()[0] for text in warned] == [
+        "error: train and val: Images both in train and in val: 1"
+    ]
+
+
+def test_one_folder_for_training_and_validation_is_shared_too(tmp_path):
+    make_data(tmp_path)
+    chosen = runner(tmp_path, [])
+    joined = {"type": "ConcatDataset", "datasets": [
+        {"type": "RepeatDataset", "times": 2, "dataset": part.dataset.to_dict()}
+        for part in (make_config(tmp_path).val_dataloader, make_config(tmp_path).train_dataloader)
+    ]}  # fmt: skip
+    chosen.val_dataloader.dataset = DATASETS.build(joined)
+    with pytest.raises(DataError, match="Images both in train and in val: 4"):
+        DataCheckHook().before_train(chosen)
+
+
+def test_files_are_compared_by_their_bytes_and_only_those_of_equal_size(tmp_path):
+    long = bytes(range(256)) * 300  # longer than the head that is read first
+    for name, data in {"a": long, "b": long[:-1] + b"x", "c": b"y" + long[1:], "d": long[:-1],
+                       "e": b"", "f": b"short"}.items():  # fmt: skip
+        (tmp_path / name).write_bytes(data)
+    ours = [str(tmp_path / name) for name in "abcdef"]
+    for name, data in {"A": long, "C": b"z" + long[1:], "E": b"", "F": b"short"}.items():
+        (tmp_path / f"{name}2").write_bytes(data)
+    theirs = [str(tmp_path / f"{name}2") for name in "ACEF"]
+    assert same_files(ours, [*theirs, str(tmp_path / "gone")]) == [
+        (str(tmp_path / one), str(tmp_path / other)) for one, other in (("a", "A2"), ("f", "F2"))
+    ]
