@@ -120,6 +120,7 @@ def test_a_run_goes_on_where_it_was(old: Path, tmp_path: Path, capfd: Any) -> No
     theirs = torch.load(old / "iter_4.pth", weights_only=False)
     cfg = load_config(new / "old.py")
     cfg.work_dir, cfg.resume, cfg.experiment_name = str(new), True, "adopted"
+    cfg.data_check = "warn"  # it validates on the images that it trains on
     runner = Runner.from_cfg(cfg)
     runner._choose_start()
     runner.prepare_training()
