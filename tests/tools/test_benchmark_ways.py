@@ -1,12 +1,14 @@
 """The baseline and ours do the same: they may be compared."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
 from benchmark import baseline, blocks, networks, pixels
-from benchmark.networks import BASELINE, BEST, PLAIN, Network
+from benchmark.measure import Plan, time_in_turns
+from benchmark.networks import BASELINE, BEST, COMPILED, PLAIN, Network
 from benchmark.suite import MODES, Comparison, Suite
 
 NETWORK = Network(18, 8)
@@ -86,6 +88,18 @@ def test_a_whole_prediction(head: str) -> None:
 
 def test_sliding_windows() -> None:
     assert agreement(*both(networks.inference, network=WINDOWS, size=(64, 96))) > 0.999
+
+
+def test_a_compiled_network_is_timed_as_compiled_and_counted_as_written() -> None:
+    network = Network(18, 8, backend="aot_eager")
+    build = partial(networks.inference, device="cpu", network=network, size=(64, 96))
+    work = build(COMPILED)
+    assert work.warm is work.run  # at the timed size
+    assert work.compiled is not None
+    ways = {way: partial(build, way) for way in (PLAIN, COMPILED)}
+    found = time_in_turns(ways, Plan(threads=1, rounds=2, seconds=0.1, rate_side=64))
+    assert [result.failure for result in found.values()] == [None, None]
+    assert found[COMPILED].flops == found[PLAIN].flops > 0
 
 
 def test_several_scales_and_flips() -> None:
