@@ -1,9 +1,11 @@
 """Batch size and learning rate on other machines: what fits, and what goes with it."""
 
 import copy
+import gc
 import logging
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -142,14 +144,13 @@ def _fits_on_cuda(
     limit = share * (free_bytes(probe.device) + torch.cuda.memory_allocated(probe.device))
 
     def fits(images: int) -> bool:
-        try:
+        step = None
+        with suppress(torch.cuda.OutOfMemoryError):
             step = probe.measure(*drawn_batch(images, size, num_classes, probe.device))
-        except torch.cuda.OutOfMemoryError:
-            return False
-        finally:
-            probe.wrapper.zero_grad()
-            torch.cuda.empty_cache()
-        return step.peak_bytes < limit
+        probe.wrapper.zero_grad()
+        gc.collect()  # what failed leaves its maps in cycles, and the next would fail by them
+        torch.cuda.empty_cache()
+        return step is not None and step.peak_bytes < limit
 
     return fits
 
