@@ -9,7 +9,8 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
-USED = ("optional", "hub", "completion", "geo", "demo", "export")  # what is in the extra "all"
+# what is in the extra "all"
+USED = ("optional", "hub", "completion", "geo", "demo", "export", "timm")
 EXTRAS = (*USED, "tests", "docs")
 
 

@@ -11,6 +11,7 @@ from nlseg.config.places import at
 from nlseg.structures import IGNORE_INDEX
 
 RESNETS = ("ResNet", "ResNetV1c", "ResNetV1d")
+TIMM = "TIMMBackbone"
 EXPANSION = {18: 1, 34: 1, 50: 4, 101: 4, 152: 4}
 
 
@@ -29,6 +30,7 @@ def check_model(config: Any) -> Iterator[Problem]:
     yield from _check_class_counts(config, heads)
     yield from _check_class_weights(heads)
     yield from _check_single_logit(heads)
+    yield from _check_timm(config)
     yield from _check_channels(config, heads)
     yield from _check_alignment(heads)
     yield from _check_ignored(config, heads)
@@ -88,14 +90,38 @@ def stage_channels(backbone: Any) -> list[int] | None:
         backbone: Its config.
 
     Returns:
-        One number for each of ``out_indices``; None where the backbone is no ResNet.
+        One number for each of ``out_indices``; None where they are not known.
     """
+    if backbone.get("type") == TIMM:
+        from nlseg.models.timm_backbone import map_facts, refusal
+
+        maps = None if refusal(backbone) else map_facts(backbone)
+        return None if maps is None else maps.channels
     expansion = EXPANSION.get(backbone.get("depth", 0))
     if backbone.get("type") not in RESNETS or expansion is None:
         return None
     base = backbone.get("base_channels", 64)
     stages = backbone.get("out_indices", range(backbone.get("num_stages", 4)))
     return [base * 2**stage * expansion for stage in stages]
+
+
+def _check_timm(config: Any) -> Iterator[Problem]:
+    """A network of timm exists, takes its arguments, and is not given another one's weights."""
+    model = config["model"]
+    backbone = model.get("backbone") or {}
+    if backbone.get("type") != TIMM:
+        return
+    from nlseg.models.timm_backbone import refusal
+
+    if model.get("pretrained") is not None:
+        text = (
+            f"{model['pretrained']!r} is for another backbone; set it to None: {TIMM} has "
+            "'pretrained' and 'checkpoint_path'"
+        )
+        yield error(("model", "pretrained"), text)
+    refused = refusal(backbone)
+    if refused is not None:
+        yield error(("model", "backbone", refused[0]), refused[1])
 
 
 def _check_channels(config: Any, heads: Heads) -> Iterator[Problem]:

@@ -32,6 +32,7 @@ from nlseg.models.preprocessor import SegDataPreProcessor
 from nlseg.models.residual import BasicBlock, Bottleneck, ResLayer
 from nlseg.models.resnet import ResNet, ResNetV1c, ResNetV1d
 from nlseg.models.segmentor import EncoderDecoder
+from nlseg.models.timm_backbone import TIMMBackbone
 from nlseg.models.tta import SegTTAModel
 from nlseg.ops.disentangled import DisentangledNonLocal2d
 from nlseg.ops.global_context import ContextBlock
@@ -68,6 +69,7 @@ __all__ = [
     "ResNetV1d",
     "SegDataPreProcessor",
     "SegTTAModel",
+    "TIMMBackbone",
     "TverskyLoss",
     "accuracy",
     "build_pixel_sampler",

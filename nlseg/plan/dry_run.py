@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from nlseg.config.parts import heads_of
 from nlseg.memory import shown_bytes
 from nlseg.ops.resize import Size
 from nlseg.plan.memory import free_bytes
@@ -33,6 +34,14 @@ from nlseg.structures import SegDataSample
 LONGEST_STEP_S = 60.0
 LONGEST_LOADING_S = 15.0
 LARGEST_SHARE = 0.7
+R50 = {
+    "type": "ResNetV1c",
+    "depth": 50,
+    "strides": (1, 2, 1, 1),
+    "dilations": (1, 1, 2, 4),
+    "contract_dilation": True,
+}
+"""The backbone of the published models: ResNet-50 at output stride 8."""
 
 
 @dataclass
@@ -53,6 +62,7 @@ class DryRun:
         data_s: Time that loading a batch takes.
         batches: How many batches were loaded to find that.
         iterations: Length of the run.
+        beside: The same for R-50 in place of a backbone of timm; None for other backbones.
     """
 
     device: str
@@ -68,6 +78,7 @@ class DryRun:
     data_s: float
     batches: int
     iterations: int
+    beside: "DryRun | None" = None
 
     @property
     def duration_s(self) -> float:
@@ -113,6 +124,8 @@ def dry_run(config: Config, *, progress: bool = False) -> DryRun:
     Returns:
         What was measured.
     """
+    other = with_r50(config)
+    beside = dry_run(other, progress=progress) if other is not None else None
     bar = tqdm(total=3, unit="part", disable=None if progress else True)
     with bar, built(config) as runner:
         loop: Any = runner.train_loop
@@ -129,8 +142,33 @@ def dry_run(config: Config, *, progress: bool = False) -> DryRun:
             data_s=data_s,
             batches=count,
             iterations=loop.max_iters,
+            beside=beside,
             **_measure(probe, data["inputs"], data["data_samples"], bar),
         )
+
+
+def with_r50(config: Config) -> Config | None:
+    """Return a config with ``R50`` in place of a backbone of timm, and heads that fit it.
+
+    Args:
+        config: A config for training; it is not changed.
+
+    Returns:
+        The copy; None where the backbone is another one, or a head takes several maps.
+    """
+    if config.model.backbone.get("type") != "TIMMBackbone":
+        return None
+    copied = copy.deepcopy(config)
+    heads = heads_of(dict(copied.items()))
+    if any(not isinstance(head.get("in_channels"), int) for _, head in heads):
+        return None
+    channels = copied.model.backbone.get("in_channels", 3)
+    norm = heads[0][1].get("norm_cfg") or {"type": "BN"}
+    copied.model.backbone = {**R50, "in_channels": channels, "norm_cfg": norm}
+    for path, head in heads:
+        is_main = path[1] == "decode_head"
+        head.update(in_index=3 if is_main else 2, in_channels=2048 if is_main else 1024)
+    return copied
 
 
 class Measured(TypedDict):
@@ -234,9 +272,27 @@ def report(run: DryRun) -> str:
         ("loading", f"{run.data_s:.3f} s a batch over {run.batches} batches; {_bottleneck(run)}"),
         ("run", f"{run.iterations} iterations take {duration}, validation not counted"),
     ]
+    if run.beside is not None:
+        lines.append(("beside R-50", _ratios(run, run.beside)))
     if run.memory_bytes > run.free and run.full is None:
         lines.append(("warning", "the step does not fit into memory; see --auto-batch"))
     return "\n".join(f"{name:<12}{text}" for name, text in lines)
+
+
+def _ratios(run: DryRun, other: DryRun) -> str:
+    """Say what one backbone takes in multiples of another."""
+    ratios = (
+        (run.parameters[0] / other.parameters[0], "parameters"),
+        (run.flops[1] / other.flops[1], "operations"),
+        (run.memory_bytes / other.memory_bytes, "memory of a step"),
+        (run.step_s / other.step_s, "time of a step"),
+    )
+    told = ", ".join(f"{ratio:.2f}x {name}" for ratio, name in ratios)
+    return (
+        f"{told}; R-50 at output stride 8 has {other.parameters[0] / 1e6:.1f} M, "
+        f"{other.flops[1] / 1e9:.0f} GFLOP, {shown_bytes(round(other.memory_bytes))} and "
+        f"{other.step_s:.3f} s, the last two extrapolated"
+    )
 
 
 def _where(run: DryRun) -> tuple[str, str]:

@@ -13,6 +13,12 @@ from nlseg.config.places import walk
 FACTOR = 8
 CROPS = {(512, 1024): (64, 128), (769, 769): (97, 97), (512, 512): (64, 64), (360, 480): (48, 64)}
 EXPANSION = {18: 1, 50: 4, 101: 4}
+TIMM = {  # a small network of the same kind, and the channels of its last map and the one before
+    "convnext_tiny.fb_in1k": ({"model_name": "test_convnext"}, (64, 48)),
+    "vit_small_patch16_224.augreg_in21k_ft_in1k": (
+        {"model_name": "test_vit", "out_indices": (2, 3, 4, 5), "img_size": (64, 64)}, (64, 64),
+    ),
+}  # fmt: skip
 SIZES = [(64, 128), (72, 128), (80, 100)]
 CLASSES = {
     "CityscapesDataset": 19,
@@ -46,11 +52,16 @@ def shrink(config: Any, root: Path, work_dir: Path) -> Any:
 
 
 def _narrow(model: Any) -> None:
-    top = 8 * 8 * EXPANSION[model["backbone"]["depth"]]
     model["pretrained"] = None
-    model["backbone"].update(base_channels=8, stem_channels=8)
+    if model["backbone"]["type"] == "TIMMBackbone":
+        small, (top, middle) = TIMM[model["backbone"]["model_name"]]
+        model["backbone"].update(small, pretrained=False)
+    else:
+        top = 8 * 8 * EXPANSION[model["backbone"]["depth"]]
+        middle = top // 2
+        model["backbone"].update(base_channels=8, stem_channels=8)
     model["decode_head"].update(in_channels=top, channels=16)
-    model["auxiliary_head"].update(in_channels=top // 2, channels=8)
+    model["auxiliary_head"].update(in_channels=middle, channels=8)
 
 
 def write_data(root: Path, kind: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from nlseg.config import load_config
 from nlseg.run.runner import Runner
 from tests.configs.shrink import CLASSES, shrink, write_data
+from tests.models.timm_here import skip_without_timm
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EVERY = sorted(path for path in CONFIGS.glob("*/*.py") if path.parent.name != "_base_")
@@ -27,6 +28,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_config_trains_and_tests(path: Path, data: dict[str, Path], tmp_path: Path) -> None:
     torch.set_num_threads(1)
     config = load_config(path)
+    if config.model.backbone.type == "TIMMBackbone":
+        skip_without_timm()
     config = shrink(config, data[config.val_dataloader.dataset.type], tmp_path)
     runner = Runner.build(config)
     before = [parameter.detach().clone() for parameter in runner.model.parameters()]
