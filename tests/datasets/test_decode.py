@@ -284,6 +284,18 @@ def test_bad_files_of_all_kinds_can_be_replaced(tmp_path: Path) -> None:
     assert len(dataset.bad_samples.seen) == 4
 
 
+def test_one_cause_of_one_file_is_told_in_the_same_words_each_time(tmp_path: Path) -> None:
+    write_pairs(tmp_path, list("ab"))
+    (tmp_path / "labels/a.png").write_bytes(b"GIF89a")
+    dataset = DATASETS.build(config(tmp_path, bad_samples={"policy": "replace"}))
+    for number in (0, 2, 4):
+        dataset[SampleIndex(0, number)]
+    (cause,) = dataset.bad_samples.seen
+    assert cause == f"{tmp_path}/labels/a.png: no readable image (6 bytes): " + (
+        "cannot identify image file"
+    )
+
+
 def test_a_loop_of_folders_is_named(tmp_path: Path) -> None:
     write_pairs(tmp_path, ["deep/a"])
     (tmp_path / "images/deep/again").symlink_to(tmp_path / "images")

@@ -13,6 +13,7 @@ have nothing to interpret, and give the raw samples.
 """
 
 import os
+import re
 import stat
 import struct
 import threading
@@ -57,6 +58,7 @@ _KINDS = {
     stat.S_IFIFO: "a FIFO (named pipe)", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket",
 }  # fmt: skip
+_ADDRESS = re.compile(r" <\S+ object at 0x[0-9a-f]+>")
 _OPENING = threading.Lock()
 
 
@@ -129,6 +131,7 @@ def _failures_of(path: str, num_bytes: int | None = None) -> Iterator[None]:
         raise
     except BaseException as error:
         text = str(getattr(error, "err", "") or error).strip().partition("\n")[0]
+        text = _ADDRESS.sub("", text)  # one cause of one file is always told in the same words
         cause = text or type(error).__name__
         size = "" if num_bytes is None else f" ({num_bytes} bytes)"
         raise DataError(f"{path}: no readable image{size}: {cause}") from error
