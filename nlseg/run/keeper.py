@@ -81,11 +81,18 @@ class Keeper:
                 self._bring_home(fallback)
 
     def _bring_home(self, fallback: Path) -> None:
-        """Delete a fallback, whose states are older by now, but keep its best checkpoints."""
-        for best in fallback.glob("best_*.pth"):
-            link_or_copy(best, self.folder / best.name)
-            if record := checkpoint.read_record(best):
-                checkpoint.write_record(self.folder / best.name, record)
+        """Delete a fallback, but keep its best checkpoints, and older ones that are to be kept."""
+        there = set(checkpoint.numbered(self.folder, self.template))
+        older = checkpoint.numbered(fallback, self.template)
+        numbers = sorted(set(older) - there)
+        wanted = self.most - len(there) if self.most > 0 else len(numbers)
+        for path in [
+            *fallback.glob("best_*.pth"),
+            *(older[number] for number in numbers[max(len(numbers) - wanted, 0) :]),
+        ]:
+            link_or_copy(path, self.folder / path.name)
+            if record := checkpoint.read_record(path):
+                checkpoint.write_record(self.folder / path.name, record)
         self.places.clear(fallback)
 
     def add_best(

@@ -1,15 +1,18 @@
 """Data loaders that start at any sample and replace a dead worker."""
 
 import contextlib
+import errno
 import math
 import mmap
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
+from multiprocessing.queues import Queue
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -44,6 +47,26 @@ def prepare_worker(worker: int) -> None:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave_unless_job_stops)
+    # Batches are handed over by threads, which would lose one, or try again without an end.
+    sys.excepthook = _leave_if_short
+    Queue._on_queue_feeder_error = staticmethod(_leave_with_cause)  # type: ignore[attr-defined]
+
+
+def _leave_if_short(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """End a worker that cannot hand over a batch as something has run short."""
+    if _advice_on(str(error)):
+        _leave_with_cause(error)
+    sys.__excepthook__(kind, error, trace)
+
+
+def _leave_with_cause(error: BaseException, batch: Any = None) -> None:
+    """End a worker that has lost a batch; its exit code tells why, see ``_SHORT``."""
+    advice = _advice_on(str(error))
+    with contextlib.suppress(OSError):
+        os.write(2, f"worker {os.getpid()} of a loader ends: {error}\n".encode())
+    os._exit(next((code for code, text in _SHORT.items() if text == advice), 1))
 
 
 def note_stop(asked: bool) -> None:
@@ -95,16 +118,24 @@ _FULL_SHARED_MEMORY = (
     "/dev/shm is too small for the batches that workers hand over: start the container with a "
     "larger --shm-size (8g), or lower num_workers"
 )
+_MANY_FILES = "too many files are open: raise the limit (ulimit -n 65536), or lower num_workers"
+_FULL_MEMORY = "the memory is full: lower num_workers"
 _ADVICE = {  # words of an error, in lower case
-    "too many open files": "too many files are open: raise the limit (ulimit -n 65536), or lower "
-    "num_workers",
-    "ancdata": "too many files are open: raise the limit (ulimit -n 65536), or lower num_workers",
+    "too many open files": _MANY_FILES,
+    "ancdata": _MANY_FILES,
     "bus error": _FULL_SHARED_MEMORY,
     "unable to write to file </torch": _FULL_SHARED_MEMORY,
     "unable to allocate shared memory": _FULL_SHARED_MEMORY,
     "unable to open shared memory": _FULL_SHARED_MEMORY,
-    "cannot allocate memory": "the memory is full: lower num_workers",
+    "cannot allocate memory": _FULL_MEMORY,
+    "caught memoryerror": _FULL_MEMORY,
 }
+_SHORT = {
+    errno.EMFILE: _MANY_FILES,
+    errno.ENOSPC: _FULL_SHARED_MEMORY,
+    errno.ENOMEM: _FULL_MEMORY,
+}
+"""Exit codes of workers that something ran short for."""
 
 
 def _advice_on(text: str) -> str:
@@ -127,7 +158,7 @@ def why_they_died(error: Exception, batches: Any) -> tuple[str, str]:
     names = {signal.Signals(-code).name for code in codes if code is not None and code < 0}
     text = (original_message(error) or repr(error)).splitlines()[0]
     shown = f"{text} ({', '.join(sorted(names))})" if names else text
-    advice = _advice_on(text)
+    advice = _advice_on(text) or next((_SHORT[code] for code in codes if code in _SHORT), "")
     if not advice and "SIGBUS" in names:
         advice = _FULL_SHARED_MEMORY
     elif not advice and "SIGKILL" in names:
@@ -256,16 +287,16 @@ class BatchStream:
             WorkerDiedError: Workers died several times at one batch.
         """
         while True:
-            if self._batches is None:
-                self._batches = self._open()
             try:
+                if self._batches is None:
+                    self._batches = self._open()
                 batch = next(self._batches)
             except StopIteration:
                 self._batches = None
                 continue
             except UserError as error:
                 raise type(error)(original_message(error)) from None
-            except (RuntimeError, OSError, EOFError) as error:
+            except (RuntimeError, OSError, EOFError, MemoryError) as error:
                 self._prepare_restart(error)
                 continue
             self.iteration += 1
@@ -360,22 +391,24 @@ def every_batch(loader: DataLoader, warn: Callable[[str], None]) -> Iterator[Any
         WorkerDiedError: Workers died several times at one batch.
     """
     done = restarts = 0
-    batches = opened(loader)
+    batches: Iterator[Any] | None = None
     while True:
         try:
+            if batches is None:
+                batches = opened(loader)
             batch = next(batches)
         except StopIteration:
             return
         except UserError as error:
             raise type(error)(original_message(error)) from None
-        except (RuntimeError, OSError, EOFError) as error:
+        except (RuntimeError, OSError, EOFError, MemoryError) as error:
             restarts += 1
             if not isinstance(sampler_of(loader), SAME_EACH_TIME):
                 raise
             survive(error, batches, loader, restarts, done, warn)
             skipping: Any = _SkipOnce(loader.batch_sampler, done)
             object.__setattr__(loader, "batch_sampler", skipping)
-            batches = opened(loader)
+            batches = None
             continue
         done, restarts = done + 1, 0
         yield batch

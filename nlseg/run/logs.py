@@ -12,7 +12,7 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ from torch import Tensor
 
 from nlseg.config.text import hide_secrets
 from nlseg.datasets.transforms.compose import describe_pipelines
+from nlseg.errors import RunError
 from nlseg.files import reading_again
+from nlseg.run import processes
 
 SCALARS_FILE = "scalars.jsonl"
 _EVENT = "resumed at"
@@ -43,6 +45,32 @@ def for_console(record: logging.LogRecord) -> bool:
 def beside_bar(record: logging.LogRecord) -> bool:
     """Return whether a log line goes to a terminal that shows a bar; a filter of its handler."""
     return getattr(record, "shown", "") not in (FILE_ONLY["shown"], UNLESS_BAR["shown"])
+
+
+@contextlib.contextmanager
+def telling_why(logger: logging.Logger, where: Callable[[], str]) -> Iterator[None]:
+    """Log in one sentence why a run ends, and name a process that does not answer any more.
+
+    The sentence goes to the log file alone, as the command ends with it on the terminal.
+
+    Args:
+        logger: That of the run.
+        where: Returns what this process was doing.
+
+    Raises:
+        LostProcessError: In place of the error of a collective that lost another process.
+    """
+    try:
+        yield
+    except RunError as error:
+        logger.error(f"ends: {error}", extra=FILE_ONLY)
+        raise
+    except RuntimeError as error:
+        if told := processes.lost(error, where()):
+            logger.error(f"ends: {told}", extra=FILE_ONLY)
+            logger.error(str(error))  # in the words of gloo or NCCL
+            raise told from error
+        raise
 
 
 class LogGuard:

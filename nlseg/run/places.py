@@ -23,6 +23,7 @@ PAUSES_S = (0.2, 1.0, 3.0)
 """Between the attempts of one save in the run's own folder."""
 
 _IN_MEMORY = Path("/dev/shm")
+_ROOT = f"nlseg_fallback_{os.getuid()}"
 
 
 def fallback_folders(folder: Path, given: str | None = None) -> list[Path]:
@@ -43,7 +44,7 @@ def fallback_folders(folder: Path, given: str | None = None) -> list[Path]:
     usable = [root for root in dict.fromkeys(roots) if os.access(root, os.W_OK | os.X_OK)]
     usable.sort(key=lambda root: (_same_file_system(root, own), root == _IN_MEMORY))
     chosen = [Path(os.path.abspath(given)) / name] if given else []
-    return chosen + [root / f"nlseg_fallback_{os.getuid()}" / name for root in usable]
+    return chosen + [root / _ROOT / name for root in usable]
 
 
 def _same_file_system(one: Path, other: Path) -> bool:
@@ -179,6 +180,8 @@ class Places:
         """
         if place in self._locks:
             return
+        with contextlib.suppress(FileNotFoundError):  # another run has just taken _ROOT away
+            place.mkdir(parents=True, exist_ok=True, mode=0o700)
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
         for folder in (place, place.parent):
             if folder.stat().st_uid != os.getuid() and folder.parent.stat().st_mode & 0o1000:
@@ -207,6 +210,19 @@ class Places:
             if path.is_file():
                 path.unlink()
         place.rmdir()
+        if place.parent.name == _ROOT:
+            with contextlib.suppress(OSError):  # another run has its folder there
+                place.parent.rmdir()
+
+    def take_over(self) -> None:
+        """Hold the fallbacks that an earlier start of this run has left files in.
+
+        As those of this start, they are deleted once the folder holds a newer checkpoint.
+        """
+        for place in self.fallbacks:
+            if any(place.glob("*.pth")):
+                with contextlib.suppress(OSError):
+                    self._take(place, 0)
 
     @property
     def used(self) -> list[Path]:

@@ -5,6 +5,8 @@ on CPUs, where mmengine's own start calls CUDA. What all processes decide togeth
 is one small vector, reduced once (``Agreement``).
 """
 
+import atexit
+import faulthandler
 import gc
 import logging
 import os
@@ -14,7 +16,7 @@ import socket
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -182,6 +184,7 @@ def tell_launcher() -> None:
 
 
 DEFAULT_TIMEOUT_S = 1800.0
+_LEAVING_S = 60.0
 NON_FINITE, STOP, SAVE = 0, 1, 2
 _LAG_ON_CUDA = 2
 
@@ -230,6 +233,8 @@ def start(launcher: str, *, backend: str | None = None, timeout_s: float | None 
             backend, store=store, rank=process.rank, world_size=size, timeout=timeout,
             device_id=device() if backend == "nccl" else None,
         )  # fmt: skip
+        atexit.unregister(_leave_at_exit)
+        atexit.register(_leave_at_exit)
     except RuntimeError as error:
         raise LostProcessError(
             f"rank {process.rank} of {process.world_size} on {socket.gethostname()}: the processes "
@@ -312,29 +317,6 @@ def time_of_start() -> str:
     return time.strftime("%Y%m%d_%H%M%S", time.localtime(now))
 
 
-@contextmanager
-def telling_why(logger: logging.Logger, where: Callable[[], str]) -> Iterator[None]:
-    """Log in one sentence why a run ends, and name a process that does not answer any more.
-
-    Args:
-        logger: That of the run.
-        where: Returns what this process was doing.
-
-    Raises:
-        LostProcessError: In place of the error of a collective that lost another process.
-    """
-    try:
-        yield
-    except RunError as error:
-        logger.error(f"ends: {error}")
-        raise
-    except RuntimeError as error:
-        if told := lost(error, where()):
-            logger.error(f"{told}\n{error}")
-            raise told from error
-        raise
-
-
 def stop() -> None:
     """Leave the process group, if there is one, and end its threads.
 
@@ -347,6 +329,17 @@ def stop() -> None:
     for model in _wrapped_models():
         model.reducer = model.logger = model.process_group = None
     dist.destroy_process_group()
+
+
+def _leave_at_exit() -> None:
+    """Stop at the end of a process that has not: of a user's own script, or after an error.
+
+    What is left of a collective may wait for a process that is gone; the time for that is limited.
+    """
+    if dist.is_initialized() and dist.get_backend() == "gloo":
+        faulthandler.dump_traceback_later(_LEAVING_S, exit=True, file=2)
+        stop()
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _wrapped_models() -> list[Any]:

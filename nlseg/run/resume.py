@@ -104,6 +104,8 @@ def choose_start(places: Places, wanted: Wanted, warn: Callable[[str], None]) ->
     if again or (wanted.resume and given is None):
         path = find(places.folder, warn, places.fallbacks)
     if path is not None:
+        if processes.is_main():
+            places.take_over()
         return read(path)
     if given is not None:
         return _branch_off(places, work_dir, given, warn)
@@ -115,17 +117,24 @@ def choose_start(places: Places, wanted: Wanted, warn: Callable[[str], None]) ->
     return Resumed()
 
 
-def peek(folder: Path, wanted: Wanted) -> Path | None:
+def peek(places: Places, wanted: Wanted) -> Path | None:
     """Return what ``choose_start`` will resume from, without a change to any file.
 
     Args:
-        folder: Where the run's checkpoints lie.
+        places: Where the run's checkpoints lie.
         wanted: What the config asks for.
+
+    Returns:
+        The file, which the first process alone may see; None for a run from the beginning.
     """
-    path = None
+    found = ""
     if started_again(wanted.work_dir) or (wanted.resume and wanted.given is None):
-        path = find(folder, lambda _: None)
-    return path or wanted.given
+        if processes.is_main():
+            path, _ = reading_again(lambda: checkpoint.newest(places.folder))
+            path = _newer(places.fallbacks, path) or path
+            found = str(path) if path else ""
+        found = processes.broadcast_text(found)
+    return Path(found) if found else wanted.given
 
 
 def started_again(work_dir: Path) -> bool:
@@ -187,7 +196,8 @@ def find(folder: Path, warn: Callable[[str], None], fallbacks: Sequence[Path] = 
         path, skipped = reading_again(lambda: checkpoint.newest(folder))
         for bad, reason in skipped:
             warn(f"{bad}: {reason}; it is passed over")
-        path = _newer(fallbacks, path, folder, warn) or path
+        if other := _newer(fallbacks, path):
+            path = _bring_home(other, folder, warn)
         found = str(path) if path else ""
         if not found and skipped:
             found = "\0"
@@ -229,14 +239,17 @@ def _has_size(path: Path, size: int) -> bool:
         return False
 
 
-def _newer(
-    fallbacks: Sequence[Path], path: Path | None, folder: Path, warn: Callable[[str], None]
-) -> Path | None:
-    """Return the checkpoint of a fallback that was written after ``path``, moved to ``folder``."""
+def _newer(fallbacks: Sequence[Path], path: Path | None) -> Path | None:
+    """Return the checkpoint of a fallback that was written after ``path``, if there is one."""
     others = [checkpoint.newest(place)[0] for place in fallbacks]
     other = max((o for o in others if o is not None), key=_written, default=None)
     if other is None or (path is not None and _written(other) <= _written(path)):
         return None
+    return other
+
+
+def _bring_home(other: Path, folder: Path, warn: Callable[[str], None]) -> Path:
+    """Copy the checkpoint of a fallback to ``folder``; return where it can be read."""
     home = folder / other.name
     try:
         folder.mkdir(parents=True, exist_ok=True)

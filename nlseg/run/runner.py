@@ -40,11 +40,10 @@ from nlseg.run.device import (
 from nlseg.run.eval_loop import choose_files
 from nlseg.run.folder import FolderLock, check_writable
 from nlseg.run.loaders import batch_size_of, every_image_once, log_bad_samples, shut_down
-from nlseg.run.logs import FILE_ONLY, LogGuard, make_message_hub, tell_pipelines
-from nlseg.run.processes import telling_why
+from nlseg.run.logs import FILE_ONLY, LogGuard, make_message_hub, tell_pipelines, telling_why
 from nlseg.run.protocol import RunnerProtocol
 from nlseg.run.resume import Resumed, Wanted, peek
-from nlseg.run.save import CheckpointHook, place_of
+from nlseg.run.save import CheckpointHook, places_of
 from nlseg.run.state import RunState
 
 Part = Mapping[str, Any] | None
@@ -136,9 +135,9 @@ class Runner(RunnerProtocol):
         self.set_randomness(**self._randomness)
         self._open_logs(experiment_name, default_scope, log_processor, log_level, visualizer)
         self.wanted = Wanted(Path(self.work_dir), resume, load_from)
-        place = place_of((default_hooks or {}).get("checkpoint"), Path(self.work_dir))
+        places = places_of((default_hooks or {}).get("checkpoint"), Path(self.work_dir))
         training_data = None if train_cfg is None else train_dataloader
-        model = fill_class_weights(self, model, training_data, lambda: peek(place, self.wanted))
+        model = fill_class_weights(self, model, training_data, lambda: peek(places, self.wanted))
         self._tell_config()
         network = self.build_model(build.with_preprocessor(model, data_preprocessor))
         self.model = self.wrap_model(self.cfg.get("model_wrapper_cfg"), network)

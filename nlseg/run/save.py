@@ -141,11 +141,7 @@ class CheckpointHook(Hook):
 
     def place(self, runner: RunnerProtocol) -> Path:
         """Return the folder that checkpoints go to."""
-        return place_of(self, Path(runner.work_dir))
-
-    def fallbacks(self, runner: RunnerProtocol) -> list[Path]:
-        """Return the folders that stand in for that of the checkpoints, the best one first."""
-        return fallback_folders(self.place(runner), self.fallback_dir)
+        return places_of(self, Path(runner.work_dir)).folder
 
     def own(self, runner: RunnerProtocol, lock: FolderLock) -> None:
         """Take the folder that checkpoints go to; nobody else may write there.
@@ -157,14 +153,15 @@ class CheckpointHook(Hook):
         Raises:
             UserError: Another run writes there.
         """
-        folder = self.place(runner)
+        places = places_of(self, Path(runner.work_dir))
+        folder = places.folder
         folder.mkdir(parents=True, exist_ok=True)
         if processes.is_main() and lock.path.parent.resolve() != folder.resolve():
             lock = FolderLock(folder)
             if warning := lock.acquire():
                 runner.logger.warning(warning)
         self.keeper.places = Places(
-            folder, self.fallbacks(runner), lock, runner.logger.warning,
+            folder, places.fallbacks, lock, runner.logger.warning,
             lambda: open_again(runner.logger),
         )  # fmt: skip
 
@@ -536,10 +533,11 @@ class CheckpointHook(Hook):
         self.finish(runner, must=True)
         if not processes.is_main():
             return
-        if self.keeper.places.used:
+        written = self.keeper.written
+        if written is not None and written.parent in self.keeper.places.used:
             runner.logger.warning(
                 f"{self.keeper.folder}: could not be written in the end; the newest checkpoint is "
-                f"{self.keeper.written}"
+                f"{written}"
             )
         if self.published_keys:
             names = {entry["file"] for entry in self.best.kept.values()}
@@ -549,12 +547,14 @@ class CheckpointHook(Hook):
                 runner.logger.info(f"{path.name} is published as {published.name}")
 
 
-def place_of(hook: CheckpointHook | Mapping[str, Any] | None, work_dir: Path) -> Path:
-    """Return the folder that checkpoints go to.
+def places_of(hook: CheckpointHook | Mapping[str, Any] | None, work_dir: Path) -> Places:
+    """Return where checkpoints go to: the folder, and what stands in for it, the best one first.
 
     Args:
         hook: The hook that writes them, or its config.
         work_dir: The run folder.
     """
-    out_dir = hook.get("out_dir") if isinstance(hook, Mapping) else getattr(hook, "out_dir", None)
-    return work_dir if out_dir is None else Path(out_dir) / work_dir.name
+    given = hook if isinstance(hook, Mapping) else vars(hook) if hook is not None else {}
+    out_dir = given.get("out_dir")
+    folder = work_dir if out_dir is None else Path(out_dir) / work_dir.name
+    return Places(folder, fallback_folders(folder, given.get("fallback_dir")))

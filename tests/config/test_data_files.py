@@ -74,29 +74,29 @@ MERGES = "a: &a0 {x: 1}\n" + "".join(
 CHAIN = "a: &a0 [x]\n" + "".join(f"b{i}: &a{i + 1} [*a{i}]\n" for i in range(60))
 
 
-@pytest.mark.parametrize(
-    ("suffix", "text", "told"),
-    [
-        (".yaml", CHAIN, f"nested more than {MAX_DEPTH} deep"),
-        (".yaml", ALIASES, f"aliases stand for more than {MAX_VALUES} values"),
-        (".yaml", MAPS, f"aliases stand for more than {MAX_VALUES} values"),
-        (".yaml", MERGES, f"aliases stand for more than {MAX_VALUES} values"),
-        (".yaml", "a: &a\n  b: *a\n", "x.yaml:1: this value refers to itself"),
-        (".yaml", "a: " + "[" * 100_000, f"x.yaml:1: nested more than {MAX_DEPTH} deep"),
-        (".yaml", "a: " + "{b: " * 100_000, f"x.yaml:1: nested more than {MAX_DEPTH} deep"),
-        (".yaml", "- " * 100_000 + "a", f"x.yaml:1: nested more than {MAX_DEPTH} deep"),
-        (".json", '{"a": ' + "[" * 100_000, f"x.json: nested more than {MAX_DEPTH} deep"),
-        (".json", '{\t"a":' + "[" * 200 + "]" * 200 + "}", f"nested more than {MAX_DEPTH} deep"),
-        (".json", '{"a": [' + "1," * 60_000 + "1]}", f"more than {MAX_VALUES} values"),
-        (".json", '{"a": 1,\n "b": }', "x.json:2: Expecting value"),
-        (".yaml", "a: 1\nb: [\n", "x.yaml:3: "),
-        (".yaml", "- a\n- b\n", "expected keys with values, given list"),
-        (".yaml", "", "expected keys with values, given NoneType"),
-        (".yaml", "a: !!python/name:os.system\n", "could not determine a constructor"),
-        (".yaml", "? [a, b]\n: 1\n", "is no key"),
-        (".yaml", "a: 1\x00", "x.yaml: "),
-    ],
-)  # fmt: skip
+HOSTILE_TEXTS = [
+    (".yaml", CHAIN, f"nested more than {MAX_DEPTH} deep"),
+    (".yaml", ALIASES, f"aliases stand for more than {MAX_VALUES} values"),
+    (".yaml", MAPS, f"aliases stand for more than {MAX_VALUES} values"),
+    (".yaml", MERGES, f"aliases stand for more than {MAX_VALUES} values"),
+    (".yaml", "a: &a\n  b: *a\n", "x.yaml:1: this value refers to itself"),
+    (".yaml", "a: " + "[" * 100_000, f"x.yaml:1: nested more than {MAX_DEPTH} deep"),
+    (".yaml", "a: " + "{b: " * 100_000, f"x.yaml:1: nested more than {MAX_DEPTH} deep"),
+    (".yaml", "- " * 100_000 + "a", f"x.yaml:1: nested more than {MAX_DEPTH} deep"),
+    (".json", '{"a": ' + "[" * 100_000, f"x.json: nested more than {MAX_DEPTH} deep"),
+    (".json", '{\t"a":' + "[" * 200 + "]" * 200 + "}", f"nested more than {MAX_DEPTH} deep"),
+    (".json", '{"a": [' + "1," * 60_000 + "1]}", f"more than {MAX_VALUES} values"),
+    (".json", '{"a": 1,\n "b": }', "x.json:2: Expecting value"),
+    (".yaml", "a: 1\nb: [\n", "x.yaml:3: "),
+    (".yaml", "- a\n- b\n", "expected keys with values, given list"),
+    (".yaml", "", "expected keys with values, given NoneType"),
+    (".yaml", "a: !!python/name:os.system\n", "could not determine a constructor"),
+    (".yaml", "? [a, b]\n: 1\n", "is no key"),
+    (".yaml", "a: 1\x00", "x.yaml: "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("suffix", "text", "told"), HOSTILE_TEXTS)
 def test_hostile_text_ends_in_a_sentence(tmp_path: Path, suffix: str, text: str, told: str) -> None:
     message = refused(tmp_path / f"x{suffix}", text)
     assert told in message

@@ -40,6 +40,11 @@ class Outcome:
     survived: int = 0
     notes: list[str] = field(default_factory=list)
 
+    def fail(self, error: AssertionError) -> None:
+        """Note what an assertion has found; its line where it says nothing itself."""
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        self.notes.append(str(error) or f"{line.name}: {line.line}")
+
     @property
     def lost(self) -> int:
         """Count the faults that cost something."""
@@ -51,15 +56,30 @@ class Beat(Hook):
     """Write a byte to a pipe whenever the run has moved on."""
 
     priority = "VERY_HIGH"
+    hold_at: int | None = None
 
     def __init__(self, pipe: int) -> None:
         self.pipe = pipe
+        self.count = 0
 
     def after_train_iter(self, runner: Any, *_: Any, **__: Any) -> None:
-        os.write(self.pipe, b"t")
+        self._beat(runner, b"t")
 
     def after_val_iter(self, runner: Any, *_: Any, **__: Any) -> None:
-        os.write(self.pipe, b"v")
+        self._beat(runner, b"v")
+
+    def _beat(self, runner: Any, mark: bytes) -> None:
+        os.write(self.pipe, mark)
+        self.count += 1
+        if self.count == Beat.hold_at:
+            hold_until_asked(runner)
+
+
+def hold_until_asked(runner: Any) -> None:
+    """Wait until this process was asked to stop: on a busy machine it might have ended before."""
+    end = time.monotonic() + PATIENCE_S
+    while not runner.control.agreement.stop_asked and time.monotonic() < end:
+        time.sleep(0.01)
 
 
 class Child:
@@ -69,6 +89,8 @@ class Child:
         config: What to train.
         prepare: Called in the child before training, to set limits and the like.
         log_dir: Where its output goes; its run folder when not given.
+        task: 'train' or 'test'.
+        hold_at: Number of the beat at which it waits for a signal to stop.
     """
 
     def __init__(
@@ -76,6 +98,8 @@ class Child:
         config: Config,
         prepare: Callable[[], None] | None = None,
         log_dir: Path | None = None,
+        task: str = "train",
+        hold_at: int | None = None,
     ) -> None:
         config = config.copy()
         log = log_dir or Path(config.work_dir)
@@ -88,9 +112,10 @@ class Child:
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self.reader)
+            Beat.hold_at = hold_at
             os.dup2(writer, _BEATS)  # one number, so that the configs of all processes are equal
             os.close(writer)
-            _train_and_leave(config, self.log, prepare)
+            _run_and_leave(config, self.log, prepare, task)
         os.close(writer)
 
     def wait_for_beats(self, count: int) -> bool:
@@ -105,6 +130,13 @@ class Child:
                 return False
             count -= len(data)
         return True
+
+    def wait_for_words(self, words: str) -> None:
+        """Wait until the run has said something."""
+        end = time.monotonic() + PATIENCE_S
+        while words not in self.log.read_text():
+            assert time.monotonic() < end, f"never said: {words}"
+            time.sleep(0.01)
 
     def signal(self, number: int) -> None:
         """Send the child a signal."""
@@ -127,7 +159,9 @@ class Child:
         return self._code is not None
 
 
-def _train_and_leave(config: Config, log: Path, prepare: Callable[[], None] | None) -> None:
+def _run_and_leave(
+    config: Config, log: Path, prepare: Callable[[], None] | None, task: str
+) -> None:
     code = 1
     try:
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -137,7 +171,7 @@ def _train_and_leave(config: Config, log: Path, prepare: Callable[[], None] | No
         torch.set_num_threads(1)
         if prepare is not None:
             prepare()
-        Runner.from_cfg(config).train()
+        getattr(Runner.from_cfg(config), task)()
         code = 0
     except SystemExit as left:
         code = int(left.code or 0)

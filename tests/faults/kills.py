@@ -86,7 +86,7 @@ def damage_and_go_on(folder: Path, reference: Path, harm: str) -> Outcome:
     """
     outcome = Outcome(f"checkpoint {harm}", injected=1)
     config = hard_config(folder, **{"default_hooks.checkpoint.max_keep_ckpts": 2})
-    child = Child(config)
+    child = Child(config, hold_at=40)
     child.wait_for_beats(40)
     child.signal(signal.SIGTERM)
     assert child.wait() == 143

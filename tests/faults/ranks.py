@@ -13,13 +13,13 @@ from mmengine.hooks import Hook
 
 from nlseg.registry import HOOKS
 from nlseg.run.processes import restart_count
-from tests.faults.forked import Outcome
+from tests.faults.forked import Outcome, hold_until_asked
 from tests.faults.kills import ITERS, LAST, hard_config
 from tests.run.real_processes import ROOT, environment
 from tests.run.runs import assert_same, final
 
 IMPORTS = {"imports": ["tests.run.toy", "tests.run.runs", "tests.faults.ranks"]}
-LIMIT_S = 240
+LIMIT_S = 280
 
 
 @HOOKS.register_module(force=True)
@@ -51,18 +51,19 @@ class Progress(Hook):
 
 
 @HOOKS.register_module(force=True)
-class Doze(Hook):
-    """Sleep in every iteration.
+class Hold(Hook):
+    """Let rank 0 wait after an iteration until it is asked to stop.
 
     Args:
-        seconds: How long.
+        iteration: Which one, from 1.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
 
     def after_train_iter(self, runner: Any, *_: Any, **__: Any) -> None:
-        time.sleep(self.seconds)
+        if runner.rank == 0 and runner.iter + 1 == self.iteration:
+            hold_until_asked(runner)
 
 
 def write_config(folder: Path, **changes: Any) -> Path:
@@ -132,7 +133,8 @@ def freeze_rank(folder: Path, reference: Path) -> Outcome:
 def ask_torchrun_to_stop(folder: Path, reference: Path, iteration: int, number: int) -> Outcome:
     """Send the launcher a signal at some iteration, and go on."""
     outcome = Outcome(f"{signal.Signals(number).name} to the launcher", injected=1)
-    config = write_config(folder, custom_hooks=[*_average(), {"type": "Progress"}])
+    hooks = [*_average(), {"type": "Progress"}, {"type": "Hold", "iteration": iteration}]
+    config = write_config(folder, custom_hooks=hooks)
     process = torchrun(config)
     end = time.monotonic() + LIMIT_S
     progress = folder / "work/progress"

@@ -31,11 +31,15 @@ HARM_AT = 10
 _NEW_MOUNTS = 0x00020000  # CLONE_NEWNS of unshare(2)
 
 
+def unshare_mounts() -> bool:
+    """Give this process mounts of its own; return whether that was allowed."""
+    return os.getuid() == 0 and ctypes.CDLL(None, use_errno=True).unshare(_NEW_MOUNTS) == 0
+
+
 @functools.cache
 def can_mount() -> bool:
     """Return whether this process may mount, after it has got mounts of its own."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if os.getuid() != 0 or libc.unshare(_NEW_MOUNTS) != 0:
+    if not unshare_mounts():
         return False
     return subprocess.run(["mount", "--make-rprivate", "/"], capture_output=True).returncode == 0
 

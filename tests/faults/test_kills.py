@@ -1,6 +1,6 @@
 import random
 import signal
-import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -53,7 +53,7 @@ def test_disk_full_costs_only_time(
 ) -> None:
     monkeypatch.setattr(places, "PAUSES_S", (0.01,))
     config = hard_config(tmp_path, **{"default_hooks.checkpoint.save_limit": 0.0})
-    child = Child(config)
+    child = Child(config, hold_at=10)
     child.wait_for_beats(10)
     child.signal(signal.SIGTERM)
     assert child.wait() == 143
@@ -81,8 +81,10 @@ def test_signal_saves_and_leaves_with_143(
     tmp_path: Path, reference: Path, number: signal.Signals
 ) -> None:
     config = hard_config(tmp_path, workers=1)
-    child = Child(config, lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))  # under nohup too
-    child.wait_for_beats(12 + int(number))
+    beats = 12 + int(number)
+    by_default = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # under nohup too
+    child = Child(config, by_default, hold_at=beats)
+    child.wait_for_beats(beats)
     child.signal(number)
     assert child.wait() == 143
     assert train_forked(resumed(config)) == 0
@@ -97,7 +99,7 @@ def test_second_signal_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     child = Child(config)
     child.wait_for_beats(5)
     child.signal(signal.SIGTERM)
-    time.sleep(1.0)
+    child.wait_for_words("SIGTERM: finishes this iteration")
     child.signal(signal.SIGTERM)
     assert child.wait() == 128 + signal.SIGTERM
 

@@ -1,5 +1,6 @@
 """What each of two processes does in tests of two processes."""
 
+import atexit
 import os
 import sys
 import time
@@ -70,8 +71,20 @@ def training(folder: str, launcher: str, batch_size: str) -> None:
     losses = runner.message_hub.get_scalar("train/loss").last(4)
     print("LOSSES", *losses)
     processes.stop()
-    print("THREADS", *(file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")))
+    _print_threads()
     assert runner.model is not None  # so that it, which owns the group, was there until now
+
+
+def leaving(folder: str) -> None:
+    """Train as a user's own script does, which ends without another word."""
+    torch.set_num_threads(1)
+    atexit.register(_print_threads)  # comes after what is registered later
+    runner = train(two_of(Path(folder)))
+    assert runner.model is not None
+
+
+def _print_threads() -> None:
+    print("THREADS", *(file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")))
 
 
 def two_of(folder: Path, **changes: Any) -> Any:

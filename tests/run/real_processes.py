@@ -17,7 +17,7 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **more}
 
 
-def run_ranks(count: int, *arguments: str, timeout: float = 120) -> list[str]:
+def run_ranks(count: int, *arguments: str, timeout: float = 280) -> list[str]:
     """Run ``python ARGUMENTS`` once per rank and return what each printed."""
     port = str(free_port())
     processes = []

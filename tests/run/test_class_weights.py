@@ -17,6 +17,7 @@ from nlseg.datasets import BaseSegDataset
 from nlseg.datasets.class_counts import count_classes, median_frequency_weights
 from nlseg.errors import ConfigError, DataError
 from nlseg.registry import DATASETS, MODELS, TRANSFORMS
+from nlseg.run.places import fallback_folders
 from nlseg.run.runner import Runner
 from tests.run.real_processes import run_ranks
 from tests.run.runs import train
@@ -117,9 +118,20 @@ def test_a_run_counts_prints_keeps_and_resumes(
     resumed = Runner.from_cfg(again)
     assert resumed.model.decode_head.loss_decode[1].class_weight[1] == 1.5
     resumed.close()
+    (place, *_) = fallback_folders(tmp_path / "run", str(tmp_path / "fallback"))
+    place.mkdir(parents=True)
+    for path in (tmp_path / "run").glob("*.pth*"):
+        path.rename(place / path.name)
+    fallen = again.copy()
+    fallen.merge_from_dict({"default_hooks.checkpoint.fallback_dir": str(tmp_path / "fallback")})
+    fallen.experiment_name = "from the fallback"
+    resumed = Runner.from_cfg(fallen)
+    assert resumed.model.decode_head.loss_decode[1].class_weight[1] == 1.5
+    resumed.close()
+    assert not list((tmp_path / "run").glob("*.pth"))
     elsewhere = again.copy()
     elsewhere.work_dir, elsewhere.experiment_name = str(tmp_path / "other"), "elsewhere"
-    elsewhere.load_from = str(tmp_path / "run/iter_1.pth")
+    elsewhere.load_from = str(place / "iter_1.pth")
     assert Runner.from_cfg(elsewhere).model.decode_head.loss_decode[0].class_weight[0] == 0.75
 
 

@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
@@ -23,6 +24,11 @@ from nlseg.structures import SampleIndex
 
 _NAMES = count()
 _DEAD = mmap.mmap(-1, 1)  # shared with forked workers: whether one has died already
+
+
+def let_one_die() -> None:
+    """Let a worker that comes to ``die_at`` die, though one has died in an earlier run."""
+    _DEAD[0] = 0
 
 
 def _die_once(number: int) -> None:
@@ -45,7 +51,7 @@ class ToyModel(BaseModel):
         self.head = nn.Linear(width, 3)
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:
-        batch = torch.stack(list(inputs))
+        batch = torch.stack(list(inputs))[:, :6]
         logits = self.head(self.body(batch))
         if mode == "loss":
             labels = torch.stack(list(data_samples))
@@ -73,12 +79,15 @@ class ToyData:
         poison: tuple[int, ...] = (),
         sleep_at: int = -1,
         die_at: int = -1,
+        padding: int = 0,
+        wide: str = "images",
+        hunger: int = 0,
     ) -> None:
         generator = torch.Generator().manual_seed(5)
         self.points = torch.randn(size, 6, generator=generator)
         self.labels = self.points[:, :3].argmax(1)
         self.test_mode, self.seed = test_mode, 0
-        self.die_at = die_at
+        self.die_at, self.padding, self.wide, self.hunger = die_at, padding, wide, hunger
         self.file, self.poison, self.sleep_at = log, poison, sleep_at
 
     def set_seed(self, seed: int) -> None:
@@ -90,19 +99,26 @@ class ToyData:
     def __getitem__(self, index: int | SampleIndex) -> dict[str, torch.Tensor]:
         image, number = index if isinstance(index, SampleIndex) else (index, index)
         point = self.points[image]
+        if number == self.die_at and get_worker_info() is not None:
+            _die_once(number)
         if not self.test_mode:
             noise = sample_rng(self.seed, number).standard_normal(6)
             point = point + 0.1 * torch.from_numpy(noise).float()
-            if number == self.die_at and get_worker_info() is not None:
-                _die_once(number)
             if number == self.sleep_at:
                 time.sleep(3600)
             if number in self.poison:
                 point = point * float("nan")
+        label = self.labels[image]
+        if get_worker_info() is not None:
+            np.zeros(self.hunger, np.uint8)
+        if self.padding and self.wide == "images":
+            point = torch.cat([point, torch.zeros(self.padding)])
+        elif self.padding:
+            label = torch.cat([label[None], label.new_zeros(self.padding)])[0]
         if self.file:
             with open(self.file, "a") as log:
                 log.write(f"{number} {image}\n")
-        return {"inputs": point, "data_samples": self.labels[image]}
+        return {"inputs": point, "data_samples": label}
 
 
 @METRICS.register_module(force=True)

@@ -5,4 +5,7 @@ order in which they run and are printed. What a fault does lives in tests/, so t
 too.
 """
 
-GROUPS = ("kills", "saving", "files", "ranks", "nodes", "shared_folder")
+GROUPS = (
+    "kills", "saving", "resume", "identity", "workers", "terminals", "files", "ranks", "nodes",
+    "shared_folder",
+)  # fmt: skip

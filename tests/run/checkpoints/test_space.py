@@ -1,4 +1,5 @@
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,8 @@ import torch
 from torch import nn
 
 from nlseg.errors import UserError
-from nlseg.run import places, space
+from nlseg.run import checkpoint, places, space
+from nlseg.run.keeper import Keeper
 from nlseg.run.places import Places, fallback_folders
 from nlseg.run.space import Budget, optimizer_growth
 
@@ -100,3 +102,71 @@ def test_fallback_of_somebody_else_is_not_used(
 
     with pytest.raises(OSError, match="belongs to another user"):
         Places(tmp_path / "own", [place], say=told.append).put(write, 1)
+
+
+def put_in(places: Places, name: str, refused: Path | None) -> Path:
+    """Write a file into the folder, or into a fallback where the folder refuses it."""
+
+    def write(folder: Path) -> None:
+        if folder == refused:
+            raise OSError(28, "No space left on device")
+        (folder / name).write_bytes(b"")
+
+    return places.put(write, 1)
+
+
+@pytest.mark.parametrize("takes", [True, False], ids=["used", "refused, too"])
+def test_fallback_that_is_not_needed_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, takes: bool
+) -> None:
+    monkeypatch.setattr(places, "PAUSES_S", ())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    chosen = [p for p in fallback_folders(tmp_path / "run") if tmp_path in p.parents]
+    assert len(chosen) == 1
+    here = Places(tmp_path / "run", chosen, say=lambda _: None)
+    if takes:
+        assert put_in(here, "a.pth", tmp_path / "run") == chosen[0]
+        here.clear(chosen[0])
+    else:
+
+        def write(folder: Path) -> None:
+            raise OSError(28, "No space left on device")
+
+        with pytest.raises(OSError, match="No space"):
+            here.put(write, 1)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_fallbacks_of_other_runs_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "PAUSES_S", ())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    used = []
+    for name in ("one", "other"):
+        chosen = [p for p in fallback_folders(tmp_path / name) if tmp_path in p.parents]
+        here = Places(tmp_path / name, chosen, say=lambda _: None)
+        used.append((here, put_in(here, "a.pth", tmp_path / name)))
+    here, place = used[0]
+    here.clear(place)
+    assert (used[1][1] / "a.pth").exists()
+
+
+@pytest.mark.parametrize(("most", "kept"), [(-1, [1, 2, 3]), (2, [2, 3]), (1, [3])])
+def test_checkpoints_of_a_fallback_come_home_as_far_as_they_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, kept: list[int]
+) -> None:
+    monkeypatch.setattr(places, "PAUSES_S", ())
+    home, away = tmp_path / "run", tmp_path / "away"
+    keeper = Keeper(home, "iter_{}.pth", most)
+    keeper.places = Places(home, [away], say=lambda _: None)
+    home.write_bytes(b"")  # a file, in which nothing can be written
+    for iteration in (1, 2, 3):
+        if iteration == 3:
+            assert keeper.written == away / "iter_2.pth"
+            home.unlink()
+        state = {"state_dict": {"a": torch.ones(2)}, "optimizer": {}, "meta": {"iter": iteration}}
+        keeper.add(state, home / f"iter_{iteration}.pth")
+    assert sorted(path.name for path in home.glob("*.pth")) == [f"iter_{n}.pth" for n in kept]
+    assert not away.exists()
+    assert checkpoint.newest(home) == (home / "iter_3.pth", [])

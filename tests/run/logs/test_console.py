@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from mmengine.hooks import Hook
 
+from nlseg.errors import RunError
 from nlseg.registry import HOOKS
 from nlseg.run.console import describe_choices, next_command, start_of, this_command
 from nlseg.run.processes import one_voice
@@ -44,6 +45,17 @@ class WarnAlways(Hook):
 def log_of(folder: Path) -> str:
     (file,) = folder.glob("*/*.log")
     return file.read_text()
+
+
+def test_reason_of_an_end_is_in_the_log_file_and_left_to_the_command_on_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    with pytest.raises(RunError) as ended:
+        train(toy_config(tmp_path, **{"train_dataloader.dataset.poison": (9,)}))
+    assert f"ends: {ended.value}" in log_of(tmp_path)
+    assert str(ended.value) not in out.getvalue()
 
 
 def test_config_and_environment_go_to_the_log_file_alone(

@@ -1,8 +1,13 @@
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
+from nlseg.run import processes
 from nlseg.run.logs import read_scalars
 from tests.run.real_processes import run_ranks
 
@@ -15,6 +20,11 @@ def losses_in(output: str) -> torch.Tensor:
     return torch.tensor([float(word) for word in line.split()[1:]], dtype=torch.float64)
 
 
+def threads_in(output: str) -> str:
+    """Return the threads at the end; one of gloo's that still ran would abort the process."""
+    return next(line for line in output.splitlines() if line.startswith("THREADS"))
+
+
 def test_collectives_over_gloo() -> None:
     run_ranks(2, "-m", SCRIPT, "collectives")
 
@@ -23,8 +33,7 @@ def test_two_processes_train_as_one_with_the_joined_batch(tmp_path: Path) -> Non
     (alone,) = run_ranks(1, "-m", SCRIPT, "training", str(tmp_path / "one"), "none", "4")
     both = run_ranks(2, "-m", SCRIPT, "training", str(tmp_path / "two"), "pytorch", "2")
     for output in both:
-        threads = next(line for line in output.splitlines() if line.startswith("THREADS"))
-        assert "gloo" not in threads  # one that still ran would abort the process at its end
+        assert "gloo" not in threads_in(output)
     one = torch.load(tmp_path / "one" / "iter_4.pth", weights_only=True)
     two = torch.load(tmp_path / "two" / "iter_4.pth", weights_only=True)
     # The mean over ranks of a mean over equal parts is the mean over all.
@@ -40,3 +49,40 @@ def test_two_processes_train_as_one_with_the_joined_batch(tmp_path: Path) -> Non
         line["mIoU"] for line in read_scalars(tmp_path / "one/scalars.jsonl") if "mIoU" in line
     ]
     assert two["meta"]["world_size"] == 2
+
+
+def test_script_that_says_nothing_at_its_end_leaves_no_threads(tmp_path: Path) -> None:
+    for output in run_ranks(2, "-m", SCRIPT, "leaving", str(tmp_path)):
+        assert "gloo" not in threads_in(output)
+
+
+def test_end_does_not_wait_for_ever_for_a_process_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_LEAVING_S", 0.5)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_PORT", str(processes.free_port()))
+    pids = [fork_rank(rank, tmp_path / "stacks.txt") for rank in (0, 1)]
+    assert os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]) == 1
+    os.kill(pids[1], signal.SIGKILL)
+    os.waitpid(pids[1], 0)
+    assert "in stop" in (tmp_path / "stacks.txt").read_text()
+
+
+def fork_rank(rank: int, output: Path) -> int:
+    """Fork rank 0, which ends amid a collective, or rank 1, which hangs."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with open(output if rank == 0 else os.devnull, "w") as file:
+                os.dup2(file.fileno(), 2)
+            os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+            processes.start("pytorch", timeout_s=60)
+            processes.barrier()
+            if rank == 1:
+                time.sleep(60)
+            dist.all_reduce(torch.ones(1), async_op=True)
+            processes._leave_at_exit()
+        finally:
+            os._exit(3)
+    return pid
