@@ -1,9 +1,10 @@
 """Building everything and taking one step, to say what a run will need before it starts."""
 
 import copy
+import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -42,6 +43,7 @@ R50 = {
     "contract_dilation": True,
 }
 """The backbone of the published models: ResNet-50 at output stride 8."""
+_PARTS = 6  # building, loading, three small steps, the full one
 
 
 @dataclass
@@ -119,32 +121,61 @@ def dry_run(config: Config, *, progress: bool = False) -> DryRun:
 
     Args:
         config: A config for training; it is not changed.
-        progress: Show what is measured on a terminal.
+        progress: Tell what is measured: a bar where stderr is a terminal, else a line each.
 
     Returns:
         What was measured.
     """
     other = with_r50(config)
     beside = dry_run(other, progress=progress) if other is not None else None
-    bar = tqdm(total=3, unit="part", disable=None if progress else True)
-    with bar, built(config) as runner:
-        loop: Any = runner.train_loop
-        bar.set_description("loading batches")
-        batch, data_s, count = time_loading(loop.dataloader)
-        bar.update()
-        model: Any = processes.unwrap(runner.model)
-        data = model.data_preprocessor(batch, training=True)
-        probe = StepProbe(model, runner.optim_wrapper)
-        trained = [p.numel() for p in model.parameters() if p.requires_grad]
-        return DryRun(
-            device=describe_device(probe.device),
-            parameters=(sum(p.numel() for p in model.parameters()), sum(trained)),
-            data_s=data_s,
-            batches=count,
-            iterations=loop.max_iters,
-            beside=beside,
-            **_measure(probe, data["inputs"], data["data_samples"], bar),
-        )
+    with _telling(progress) as tell:
+        tell("building everything")
+        with built(config) as runner:
+            return _measure_all(runner, tell, beside)
+
+
+Tell = Callable[[str], None]
+"""Says what is measured next."""
+
+
+@contextmanager
+def _telling(wanted: bool) -> Iterator[Tell]:
+    """Open the bar, or what writes lines in its place."""
+    bar = tqdm(total=_PARTS, unit="part", disable=not (wanted and sys.stderr.isatty()))
+
+    told: list[str] = []
+
+    def tell(text: str) -> None:
+        if bar.disable and wanted:
+            sys.stderr.write(f"dry run: {text}\n")
+            sys.stderr.flush()
+        bar.update(1 if told else 0)
+        bar.set_description(text)
+        told.append(text)
+
+    with bar:
+        yield tell
+        bar.update(_PARTS - bar.n)
+
+
+def _measure_all(runner: Runner, tell: Tell, beside: DryRun | None) -> DryRun:
+    """Load batches and take the steps."""
+    loop: Any = runner.train_loop
+    tell("loading batches")
+    batch, data_s, count = time_loading(loop.dataloader)
+    model: Any = processes.unwrap(runner.model)
+    data = model.data_preprocessor(batch, training=True)
+    probe = StepProbe(model, runner.optim_wrapper)
+    trained = [p.numel() for p in model.parameters() if p.requires_grad]
+    return DryRun(
+        device=describe_device(probe.device),
+        parameters=(sum(p.numel() for p in model.parameters()), sum(trained)),
+        data_s=data_s,
+        batches=count,
+        iterations=loop.max_iters,
+        beside=beside,
+        **_measure(probe, data["inputs"], data["data_samples"], tell),
+    )
 
 
 def with_r50(config: Config) -> Config | None:
@@ -185,22 +216,21 @@ class Measured(TypedDict):
 
 
 def _measure(
-    probe: StepProbe, inputs: Tensor, samples: Sequence[SegDataSample], bar: Any
+    probe: StepProbe, inputs: Tensor, samples: Sequence[SegDataSample], tell: Tell
 ) -> Measured:
     """Take the small steps on a preprocessed batch (N, 3, H, W), and the full one if it fits."""
     size: Size = (inputs.shape[2], inputs.shape[3])
     steps = []
     for small in smaller_sizes(size):
-        bar.set_description(f"a step of 1 image, {small[0]}x{small[1]} px")
+        tell(f"a step of 1 image, {small[0]}x{small[1]} px")
         steps.append(probe.measure(*cut(inputs, samples, 1, small)))
-    bar.update()
     memory = full_bytes(steps, size, len(inputs))
     step_s = extrapolate(steps, "seconds", size, len(inputs))
     free = free_bytes(probe.device)
     fits = memory < LARGEST_SHARE * free and step_s < LONGEST_STEP_S
-    bar.set_description(f"a step of {len(inputs)} images, {size[0]}x{size[1]} px" if fits else "")
+    if fits:
+        tell(f"a step of {len(inputs)} images, {size[0]}x{size[1]} px")
     full = _full_step(probe, inputs, samples) if fits else None
-    bar.update()
     forward, both = (extrapolate(steps, name, size, 1) for name in ("forward_flops", "flops"))
     return {
         "images": len(inputs),

@@ -1,6 +1,16 @@
 """What a run needs is measured before it starts, and extrapolated to larger sizes."""
 
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +35,8 @@ from nlseg.plan.training_step import (
     smaller_sizes,
 )
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs"
 QUICK = CONFIGS / "quickstart/nonlocal_r18-d8_1xb4-300_synthetic-96x192.py"
 SMALL = [
     "model.backbone.base_channels=8", "model.backbone.stem_channels=8",
@@ -169,6 +180,55 @@ def test_report_names_the_bottleneck_and_the_duration() -> None:
     assert "7200 iterations take 6:00:00" in text
     assert "loading is slower: raise train_dataloader.num_workers" in text
     assert "the step does not fit into memory; see --auto-batch" in text
+
+
+def start_process(scenes: Path, folder: Path, stderr: Any) -> subprocess.Popen[str]:
+    """Start a dry run as a user does."""
+    command = [sys.executable, "-m", "nlseg", "train", str(QUICK), "--dry-run", "--set", *SMALL]
+    return subprocess.Popen(
+        [*command, f"data_root={scenes}"], cwd=folder, stdout=subprocess.PIPE, stderr=stderr,
+        text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+def times_in(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"(-?[\d.]+) s\b", text)]
+
+
+@pytest.mark.slow
+def test_a_dry_run_tells_what_it_measures_while_it_does(scenes: Path, tmp_path: Path) -> None:
+    process = start_process(scenes, tmp_path, subprocess.PIPE)
+    report_text, progress = process.communicate(timeout=120)
+    assert process.returncode == 0, progress
+    assert not any(tmp_path.iterdir())
+    assert [line for line in progress.splitlines() if line.startswith("dry run: ")] == [
+        "dry run: building everything", "dry run: loading batches",
+        "dry run: a step of 1 image, 32x48 px", "dry run: a step of 1 image, 48x96 px",
+        "dry run: a step of 1 image, 72x144 px", "dry run: a step of 2 images, 96x192 px",
+    ]  # fmt: skip
+    assert len(times_in(report_text)) == 4  # small step, extrapolated, full, loading
+    assert min(times_in(report_text)) >= 0
+    assert re.search(r"300 iterations take \d+:\d\d:\d\d", report_text)
+
+
+@pytest.mark.slow
+def test_a_dry_run_shows_a_bar_on_a_terminal(scenes: Path, tmp_path: Path) -> None:
+    keyboard, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    process = start_process(scenes, tmp_path, terminal)
+    os.close(terminal)
+    shown = ""
+    with suppress(OSError):  # the process has closed its end
+        while text := os.read(keyboard, 1 << 12).decode():
+            shown += text
+    os.close(keyboard)
+    report_text, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, shown
+    for part in ("building everything", "loading batches", "a step of 1 image, 72x144 px"):
+        assert re.search(rf"{part}: +\d+%\|", shown), part
+    assert "| 6/6 [" in shown
+    assert "-" not in "".join(re.findall(r"\[(\S+)<(\S+),", shown)[-1])
+    assert min(times_in(report_text)) >= 0
 
 
 def test_largest_part_divides_the_batch() -> None:
