@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def report(args: argparse.Namespace) -> None:
     """Read the facts and write the page."""
+    from nlseg.evaluation.scores import beside_mean
     from nlseg.report.examples import FILE, Examples
     from nlseg.report.facts import find_facts, read_facts
     from nlseg.report.page import write_report
@@ -46,5 +47,6 @@ def report(args: argparse.Namespace) -> None:
     examples = Examples.read(stored).chosen() if stored.is_file() else {}
     analysis = write_report(out, facts, meta, examples=examples, run_folder=file.parent)
     low, high = analysis.miou_interval
-    print(f"mIoU {100 * analysis.scores['mIoU']:.2f} ({100 * low:.2f} to {100 * high:.2f})")
+    score = f"mIoU {100 * analysis.scores['mIoU']:.2f} ({100 * low:.2f} to {100 * high:.2f})"
+    print(score + beside_mean(analysis.unscored))
     print(out)

@@ -1,6 +1,6 @@
 """Counts -> scores: accuracy, IoU, Dice, F-score from one confusion matrix, nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -133,3 +133,16 @@ def score(confusion: Tensor) -> dict[str, float]:
     A class that neither label nor prediction holds has no IoU and does not weigh in.
     """
     return summarize(class_scores(torch.as_tensor(confusion)))
+
+
+def unscored_by(metrics: Iterable[object]) -> list[str]:
+    """Return the classes without a score in the latest evaluation of metrics, sorted."""
+    return sorted({str(name) for metric in metrics for name in getattr(metric, "unscored", ())})
+
+
+def beside_mean(unscored: Sequence[str]) -> str:
+    """Return what has to stand beside a mean that leaves classes out; nothing for none."""
+    if not unscored:
+        return ""
+    more = f" and {len(unscored) - 8} more" if len(unscored) > 8 else ""
+    return f", without a score of {', '.join(unscored[:8])}{more}"

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from nlseg.errors import UserError
+from nlseg.evaluation.scores import beside_mean
 from nlseg.files import sha256_of
 from nlseg.zoo.receipt import Receipt, problems
 
@@ -62,7 +63,8 @@ def card_of(
     last = heads[-1] if isinstance(heads, list) else heads
     said = "No score comes with it: none was given with a receipt."
     if score is not None:
-        said = f"{score['name']} {score['mIoU']:.2f} on {score['images']} images ({data_set})."
+        said = f"{score['name']} {score['mIoU']:.2f} on {score['images']} images ({data_set})"
+        said += f"{beside_mean(score.get('unscored', ()))}."
     return "\n".join(
         [
             "---",
@@ -117,4 +119,9 @@ def score_of(receipt: Receipt, checkpoint: Path) -> dict[str, Any]:
         "name": "mIoU (multi-scale + flip)" if several else "mIoU",
         "mIoU": receipt.scores["mIoU"],
         "images": len(receipt.images.names),
-    }
+        "unscored": [
+            name for name, value in zip(
+                receipt.classes, receipt.facts["per_class"]["IoU"], strict=True)
+            if value is None
+        ],
+    }  # fmt: skip

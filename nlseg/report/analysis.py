@@ -47,6 +47,7 @@ class Analysis:
         by_size: Share of pixels found of objects of a size, and how many pixels these are.
         calibration: For each bin (B, 3): pixels, accuracy, mean confidence.
         image_scores: mIoU over the classes of each image.
+        unscored: Classes that neither labels nor predictions hold: mIoU is over the others.
         missing: Classes that are never predicted although they are labelled.
         num_detailed: Images of which more than pairs of classes was counted.
         num_confident: Those of them whose confidence is known.
@@ -62,6 +63,7 @@ class Analysis:
     by_size: dict[str, tuple[float, int]]
     calibration: Floats
     image_scores: list[tuple[str, float]] = field(default_factory=list)
+    unscored: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     num_detailed: int = 0
     num_confident: int = 0
@@ -106,6 +108,7 @@ def analyse(facts: Sequence[ImageFacts], classes: Sequence[str]) -> Analysis:
             ((one.image, score_of_image(area)) for one, area in zip(facts, areas, strict=True)),
             key=lambda pair: pair[1],
         ),
+        unscored=[name for name, score in zip(classes, iou, strict=True) if np.isnan(score)],
         missing=[
             name for k, name in enumerate(classes) if labelled[k] and not counts[:, k].sum()
         ],

@@ -14,6 +14,7 @@ import torch
 from mmengine.optim import OptimWrapperDict
 
 from nlseg.config.text import hide_secrets
+from nlseg.evaluation.scores import beside_mean
 from nlseg.run import checkpoint, processes
 from nlseg.run.loaders import batch_size_of
 from nlseg.run.logs import SCALARS_FILE, read_scalars
@@ -173,14 +174,20 @@ def _best_score(runner: RunnerProtocol) -> str:
     if best:
         key, entry = next(iter(best.items()))
         unit = "epoch" if runner.checkpoints.by_epoch else "iteration"
-        return f"Best {key} {entry['score']:.2f} at {unit} {entry['iter']}"
+        partly = beside_mean(entry.get("unscored", ()))
+        return f"Best {key} {entry['score']:.2f} at {unit} {entry['iter']}{partly}"
     file = Path(runner.work_dir, SCALARS_FILE)
     lines = read_scalars(file) if file.is_file() else []
-    found = [(line[_SCORE], line["step"]) for line in lines if _SCORE in line]
+    found = [line for line in lines if _SCORE in line]
     if not found:
         return ""
-    value, step = max(found, key=lambda pair: pair[0])
-    return f"Best {_SCORE} {value:.2f} at iteration {step}"
+    line = max(found, key=lambda line: line[_SCORE])
+    text = f"Best {_SCORE} {line[_SCORE]:.2f} at iteration {line['step']}"
+    counted = sum(key.startswith("IoU/") for key in line)
+    dataset = getattr(runner.val_dataloader, "dataset", None)
+    classes = (getattr(dataset, "metainfo", None) or {}).get("classes") or ()
+    lacks_some = 0 < counted < len(classes)  # 0: the score is of another metric
+    return text + (f" over {counted} of {len(classes)} classes" if lacks_some else "")
 
 
 def best_checkpoint(runner: RunnerProtocol) -> Path | None:

@@ -59,6 +59,9 @@ def _check_best(best: Mapping[Any, Any], source: str) -> None:
         name = entry.get("file")
         if not isinstance(name, str) or not name or "/" in name or "\0" in name:
             raise CheckpointError(f"{source}: {place}.file: is no name of a file")
+        unscored = entry.get("unscored", [])
+        if not isinstance(unscored, list) or not all(isinstance(one, str) for one in unscored):
+            raise CheckpointError(f"{source}: {place}.unscored: is no list of names")
 
 
 def check_average(content: Mapping[str, Any], source: str) -> None:

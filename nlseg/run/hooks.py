@@ -26,6 +26,7 @@ from nlseg.bounds import Natural, Range
 from nlseg.errors import DataError
 from nlseg.evaluation.iou import IoUMetric
 from nlseg.evaluation.prediction_files import image_root, prediction_name
+from nlseg.evaluation.scores import beside_mean, unscored_by
 from nlseg.registry import HOOKS, MODELS
 from nlseg.run import processes
 from nlseg.run.logs import UNLESS_BAR, LogGuard, ScalarLog, WindowBuffer, beside_bar
@@ -235,7 +236,8 @@ class ProgressHook(Hook):
         """Close the bar, and show the score beside the training's."""
         score = _first_score(metrics or {})
         if score is not None:
-            self._shown[score[0]] = f"{score[1]:.2f}"
+            unscored = unscored_by(runner.val_evaluator.metrics)
+            self._shown[score[0]] = f"{score[1]:.2f}{beside_mean(unscored)}"
         self._close("val")
         if "train" in self._bars:
             self._bars["train"].set_postfix(self._shown)
@@ -392,7 +394,7 @@ class LoggerHook(MMLoggerHook):
         """Write the scores of a validation."""
         size = len(runner.val_dataloader)
         tag, line = runner.log_processor.get_log_after_epoch(runner, size, "val")
-        runner.logger.info(line)
+        runner.logger.info(line + beside_mean(unscored_by(runner.val_evaluator.metrics)))
         tag = {**tag, **_scores_of_classes(runner.val_evaluator.metrics)}
         step = runner.epoch if self.log_metric_by_epoch else runner.iter
         self._write(runner, "val", runner.iter, tag, step)

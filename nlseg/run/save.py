@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from nlseg.bounds import Range
 from nlseg.datasets.transforms.decode import file_backend
 from nlseg.errors import ConfigError, UserError
+from nlseg.evaluation.scores import beside_mean, unscored_by
 from nlseg.registry import HOOKS
 from nlseg.run import checkpoint, processes, space
 from nlseg.run.background import Saver
@@ -465,7 +466,12 @@ class CheckpointHook(Hook):
             return
         runner.control.watch("saving")
         scores = {k: float(v) for k, v in metrics.items() if isinstance(v, (int, float))}
+        unscored = unscored_by(
+            getattr(getattr(runner.val_loop, "evaluator", None), "metrics", ()) or ()
+        )
         better = self._note_best(scores, self._progress(runner)) if self.best.keys else []
+        for key, _, _ in better if unscored else ():
+            self.best.kept[key]["unscored"] = unscored
         if processes.is_main():
             whole = self.saved[1] if self.saved and self.saved[0] == runner.iter else None
             frozen = None
@@ -474,11 +480,9 @@ class CheckpointHook(Hook):
             self.saver.run(partial(self._add_best, whole, frozen, better, scores))
             self.report()
         self._wait_for_writer(True, False)
-        metrics_of = getattr(getattr(runner.val_loop, "evaluator", None), "metrics", ())
-        unscored = {name for metric in metrics_of for name in getattr(metric, "unscored", ())}
         for _, name, _ in better:
-            partly = f", without a score of {', '.join(sorted(unscored)[:8])}" if unscored else ""
-            runner.logger.info(f"{'Best so far' if not partly else 'Kept as best'}: {name}{partly}")
+            said = "Kept as best" if unscored else "Best so far"
+            runner.logger.info(f"{said}: {name}{beside_mean(unscored)}")
 
     def _add_best(
         self,

@@ -180,6 +180,9 @@ def test_black_and_white_masks_train_and_no_false_hundred_percent(tmp_path: Path
     assert "means over 1 of 2 classes: neither labels nor predictions hold thing" in text
     assert "Kept as best: best_mIoU_iter_2.pth, without a score of thing" in text
     assert "Best so far" not in text
+    for line in text.splitlines():  # wherever a mean of 100 stands, the class that it lacks does
+        assert "mIoU: 100" not in line or "without a score of thing" in line, line
+    assert "Best mIoU 100.00 at iteration 2, without a score of thing" in text
 
 
 @HOOKS.register_module()

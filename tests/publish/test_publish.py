@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -190,11 +191,22 @@ def test_names_are_those_that_mmsegmentation_loads_strictly(kind: str, tmp_path:
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
-def receipt_of(weights: Path, folder: Path, classes: list[str], partial: bool = False) -> Path:
-    """Write the receipt of a test in which every class was found in 3 of 4 pixels."""
+def receipt_of(
+    weights: Path, folder: Path, classes: list[str], partial: bool = False, absent: int = 0
+) -> Path:
+    """Write the receipt of a test in which every class, but the last, was found in 3 of 4 pixels.
+
+    Args:
+        weights: The checkpoint.
+        folder: Gets the receipt.
+        classes: Their names.
+        partial: Whether it says that it is of a part of the images.
+        absent: How many of the last classes occur nowhere.
+    """
     count = len(classes)
-    pairs = [[0, k, k, 3] for k in range(count)] + [
-        [0, k, (k + 1) % count, 1] for k in range(count)
+    there = count - absent
+    pairs = [[0, k, k, 3] for k in range(there)] + [
+        [0, k, (k + 1) % there, 1] for k in range(there)
     ]
     images = CountedImages(("a.png",), np.array(sorted(pairs)))
     metric = {"names": ["mIoU"], "beta": 1.0, "nan_to_num": None}
@@ -213,6 +225,15 @@ def receipt_of(weights: Path, folder: Path, classes: list[str], partial: bool = 
     }  # fmt: skip
     write_receipt(folder / "receipt.json", facts, images, ("",))
     return folder / "receipt.json"
+
+
+def test_a_mean_over_fewer_classes_names_the_others(checkpoint: Path, tmp_path: Path) -> None:
+    classes = list(init_model(NAME, device="cpu").dataset_meta["classes"])
+    receipt = receipt_of(checkpoint, tmp_path, classes, absent=1)
+    words = ["publish", str(checkpoint), "--receipt", str(receipt), "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    text = (tmp_path / "out/README.md").read_text()
+    assert re.search(rf"mIoU 60\.00 on 1 images \(.*\), without a score of {classes[-1]}\.", text)
 
 
 def test_a_score_comes_from_a_receipt_of_these_weights_alone(

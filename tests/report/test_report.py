@@ -232,8 +232,11 @@ def test_report_is_written_again_from_its_facts(
     write_facts(tmp_path / "run/one/images.jsonl", facts, meta)
     assert read_facts(tmp_path / "run/one/images.jsonl") == (meta, facts)
     assert main(["report", str(tmp_path / "run")]) == 0
-    assert "mIoU 77.50" in capsys.readouterr().out  # (6/8 + 8/10) / 2
-    assert (tmp_path / "run/one/report.html").is_file()
+    said = capsys.readouterr().out
+    assert "mIoU 77.50" in said  # (6/8 + 8/10) / 2
+    assert f", without a score of {CLASSES[2]}\n" in said
+    page = " ".join((tmp_path / "run/one/report.html").read_text().split())
+    assert "<strong>over 2 of 3 classes</strong>: neither labels nor predictions hold" in page
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit, match="2"):
         main(["report", str(tmp_path / "empty")])
