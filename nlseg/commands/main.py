@@ -11,6 +11,7 @@ import nlseg
 from nlseg.errors import USER_ERROR, near_words
 
 COMMANDS = {
+    "start": "from a folder of images and masks to a tested model",
     "train": "train a network",
     "test": "test a network: mIoU, or with --tta multi-scale + flip",
     "zoo": "list, fetch and verify the published models",

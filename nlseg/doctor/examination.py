@@ -140,7 +140,8 @@ def _causes(split: Split, tally: Tally, config: Config) -> list[Finding]:
     classes = class_causes(split, tally, num_outputs_of(model), weights_line(model))
     findings += unexplained(classes, values)
     dark = any(f.code == "deep-images" and f.severity == "error" for f in findings)
-    if split.stage == "train" and not dark:  # what they are converted to has another mean
+    if split.stage == "train" and not dark and not split.rules.keeps_depth:
+        # dark ones have another mean once they are converted, deep ones have other levels
         holder, key = (model, "model.") if "data_preprocessor" in model else (config, "")
         preprocessor, key = holder.get("data_preprocessor"), f"{key}data_preprocessor"
         findings += [f for f in [normalisation(split, tally, preprocessor, key)] if f is not None]

@@ -109,7 +109,7 @@ def _only_turned(tally: Tally, image: str, seen: tuple[int, int], label: tuple[i
 
 def _deep(split: Split, tally: Tally) -> Finding | None:
     deep = sorted(p for p, f in tally.images.items() if not f["error"] and f["dtype"] != "uint8")
-    if not deep:
+    if not deep or split.rules.keeps_depth:
         return None
     kinds = sorted({str(tally.images[path]["dtype"]) for path in deep})
     means = [sum(tally.images[path]["mean"]) / 3 for path in deep]

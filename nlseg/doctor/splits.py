@@ -28,6 +28,7 @@ class Rules:
         decoder: ``pillow``, or ``cv2``, which turns palette masks into colours.
         pipeline_reduces: What the pipeline's own ``reduce_zero_label`` says, None for nothing.
         turns: Whether images are turned as their EXIF tags say.
+        keeps_depth: Whether images are loaded with the levels of their files.
     """
 
     classes: tuple[str, ...]
@@ -40,6 +41,7 @@ class Rules:
     decoder: str = "pillow"
     pipeline_reduces: bool | None = None
     turns: bool = True
+    keeps_depth: bool = False
 
 
 @dataclass
@@ -154,6 +156,7 @@ def read_rules(dataset: Any, pipeline: Any = ()) -> Rules:
         decoder=loading.get("imdecode_backend", "pillow"),
         pipeline_reduces=loading.get("reduce_zero_label"),
         turns=not str(images.get("color_type")).endswith("_ignore_orientation"),
+        keeps_depth=images.get("color_type") == "unchanged",
     )
 
 

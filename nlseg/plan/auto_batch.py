@@ -146,7 +146,8 @@ def _fits_on_cuda(
     def fits(images: int) -> bool:
         step = None
         with suppress(torch.cuda.OutOfMemoryError):
-            step = probe.measure(*drawn_batch(images, size, num_classes, probe.device))
+            batch = drawn_batch(images, size, num_classes, probe.device, probe.channels)
+            step = probe.measure(*batch)
         probe.wrapper.zero_grad()
         gc.collect()  # what failed leaves its maps in cycles, and the next would fail by them
         torch.cuda.empty_cache()
@@ -159,7 +160,7 @@ def _fits_on_cpu(
     probe: StepProbe, size: Size, num_classes: int, share: float
 ) -> Callable[[int], bool]:
     """Make a test that extrapolates: running out of memory on a CPU kills the process."""
-    inputs, samples = drawn_batch(1, size, num_classes, probe.device)
+    inputs, samples = drawn_batch(1, size, num_classes, probe.device, probe.channels)
     steps = [probe.measure(*cut(inputs, samples, 1, small)) for small in smaller_sizes(size)]
     limit = share * free_bytes(probe.device)
 

@@ -70,6 +70,9 @@ class StepProbe:
         self.model: Any = model
         self.wrapper = wrapper
         self.device = next(model.parameters()).device
+        kernels = (p for p in model.parameters() if p.ndim == 4)
+        self.channels = next((int(kernel.shape[1]) for kernel in kernels), 3)
+        """Channels of an image: those of the first convolution."""
 
     def _loss(self, inputs: Tensor, samples: Sequence[SegDataSample]) -> Tensor:
         with self.wrapper.optim_context(self.model):
@@ -157,7 +160,7 @@ def cut(
 
 
 def drawn_batch(
-    images: int, size: Size, num_classes: int, device: torch.device
+    images: int, size: Size, num_classes: int, device: torch.device, channels: int = 3
 ) -> tuple[Tensor, list[SegDataSample]]:
     """Draw a batch of noise with labels of every class.
 
@@ -166,12 +169,13 @@ def drawn_batch(
         size: Height H and width W in px.
         num_classes: Number of classes.
         device: Where to put it.
+        channels: Channels C of an image.
 
     Returns:
-        Images (N, 3, H, W), float, and their samples.
+        Images (N, C, H, W), float, and their samples.
     """
     rng = torch.Generator().manual_seed(0)
-    inputs = torch.randn(images, 3, *size, generator=rng).to(device)
+    inputs = torch.randn(images, channels, *size, generator=rng).to(device)
     samples = []
     for _ in range(images):
         label = torch.randint(num_classes, (1, *size), generator=rng).to(device)

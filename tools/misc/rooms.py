@@ -52,6 +52,7 @@ KIT = {  # what people use around a run: it may import every room of the core an
     "migrate": [],
     "intake": [],
     "adopt": [],
+    "start": ["doctor", "plan", "intake"],
     "predict": [],
     "export": [],
     "zoo": ["compare"],
@@ -60,7 +61,7 @@ KIT = {  # what people use around a run: it may import every room of the core an
     "demo": ["predict"],
     "commands": [
         "doctor", "plan", "compare", "migrate", "predict", "report", "demo", "zoo", "intake",
-        "export", "adopt", "publish",
+        "export", "adopt", "publish", "start",
     ],
     "__main__": ["commands"],
 }  # fmt: skip

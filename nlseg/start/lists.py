@@ -1,0 +1,82 @@
+"""Splits that list files give: ``train.txt`` beside ``val.txt`` or ``test.txt``."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from nlseg.errors import UserError
+from nlseg.start.layout import SPLITS, Layout, Pair
+
+FOLDERS = ("", "ImageSets/Segmentation", "ImageSets", "splits", "lists")
+
+
+def take_lists(root: Path, layout: Layout) -> None:
+    """Take the splits of list files, where folders do not say any.
+
+    Args:
+        root: Folder of the data.
+        layout: Its pairs; those that no list names are left out.
+
+    Raises:
+        UserError: A line names no image, or one that stands in another list, too.
+    """
+    lists = {
+        split: file
+        for folder in FOLDERS
+        for word, split in SPLITS.items()
+        if (file := root / folder / f"{word}.txt").is_file()
+    }
+    if layout.splits() or "train" not in lists or len(lists) < 2:
+        return
+    known = _by_names(root, layout)
+    chosen: dict[Pair, str] = {}
+    for split, file in lists.items():
+        _read_list(file, split, known, chosen, lists)
+    left = len(layout.pairs) - len(chosen)
+    if left:
+        layout.notes.append(f"{left} pairs that no list names are left out")
+    layout.pairs = [pair._replace(split=chosen[pair]) for pair in layout.pairs if pair in chosen]
+    layout.kind += f", split by {', '.join(file.name for file in lists.values())}"
+
+
+def _by_names(root: Path, layout: Layout) -> dict[str, set[Pair]]:
+    """Return the pairs under everything that a list may call them."""
+    known: dict[str, set[Pair]] = {}
+    for pair in layout.pairs:
+        relative = pair.image.relative_to(root) if pair.image.is_relative_to(root) else pair.image
+        for key in {
+            pair.name, pair.image.name, pair.image.stem, pair.name.rpartition("/")[2],
+            relative.as_posix(), relative.with_suffix("").as_posix(),
+        }:  # fmt: skip
+            known.setdefault(key, set()).add(pair)
+    return known
+
+
+def _read_list(
+    file: Path, split: str, known: Mapping[str, set[Pair]], chosen: dict[Pair, str],
+    lists: Mapping[str, Path],
+) -> None:  # fmt: skip
+    """Note the split of each pair that a list names; of two columns the first counts."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read: {error}; write it as UTF-8 text") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        word = line.split()[0]
+        entry = word.removeprefix("./").lstrip("/")
+        fitting = known.get(entry) or known.get(Path(entry).name) or set()
+        if len(fitting) != 1:
+            why = "fits several images" if fitting else "names no image with a mask"
+            raise UserError(
+                f"{file}:{number}: {word!r} {why}; correct the line, or remove the lists for a "
+                "split that is made"
+            )
+        (pair,) = fitting
+        if chosen.setdefault(pair, split) != split:
+            raise UserError(
+                f"{file}:{number}: {word!r} stands in {lists[chosen[pair]].name}, too; remove it "
+                "from one of the two"
+            )
+    if split not in chosen.values():
+        raise UserError(f"{file}: is empty; list names of images, or remove it")

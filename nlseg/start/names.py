@@ -1,0 +1,143 @@
+"""Names of classes where a file gives them: lists, tables of colours, JSON."""
+
+import csv
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nlseg.errors import UserError
+
+FILES = (
+    "classes.txt", "class_names.txt", "labels.txt", "label_names.txt", "names.txt",
+    "class_dict.csv", "labelmap.txt", "label_colors.txt", "classes.csv", "classes.json",
+)  # fmt: skip
+Colour = tuple[int, int, int]
+
+
+@dataclass
+class Names:
+    """What names classes.
+
+    Args:
+        source: The file, or the option.
+        listed: Names in their order.
+        values: Value of each name, where the source says values.
+        colours: RGB colour of each name, where the source says colours.
+    """
+
+    source: str
+    listed: list[str] = field(default_factory=list)
+    values: dict[str, int] = field(default_factory=dict)
+    colours: dict[str, Colour] = field(default_factory=dict)
+
+
+def find_names(root: Path, given: str | None) -> Names | None:
+    """Return the names of classes, None where nothing gives them.
+
+    Args:
+        root: Folder of the data; its files of well-known names are read.
+        given: Names with commas between, or a file; None looks in the folder.
+
+    Raises:
+        UserError: The file cannot be read, or there are several.
+    """
+    if given is not None:
+        file = next((f for f in (Path(given), root / given) if f.is_file()), None)
+        if file is not None:
+            return read_names(file)
+        if "," not in given:
+            raise UserError(f"--classes {given}: is neither a file nor names with commas between")
+        listed = [name.strip() for name in given.split(",")]
+        return _checked(Names("--classes", listed))
+    found = [root / name for name in FILES if (root / name).is_file()]
+    if len(found) > 1:
+        listed = [str(file) for file in found]
+        raise UserError(
+            f"{' and '.join(listed)} both name classes; say which: --classes {found[0]}"
+        )
+    return read_names(found[0]) if found else None
+
+
+def read_names(file: Path) -> Names:
+    """Read a file that names classes.
+
+    One name a line, also as ``3 car`` or ``3: car``; with colours as ``car,128,0,0``,
+    ``car:128,0,0::`` or ``128 0 0 car``; JSON as a list, or from values to names.
+
+    Raises:
+        UserError: It cannot be read, or names a class twice.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        names = _of_json(file, text) if file.suffix == ".json" else _of_lines(file, text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read: {error}; write it as UTF-8 text") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file}:{error.lineno}: is no JSON: {error.msg}; correct it") from error
+    return _checked(names)
+
+
+def _checked(names: Names) -> Names:
+    twice = sorted({name for name in names.listed if names.listed.count(name) > 1})
+    if twice or "" in names.listed:
+        what = f"names {twice[0]!r} twice" if twice and twice[0] else "holds an empty name"
+        raise UserError(f"{names.source}: {what}; give each class a name of its own")
+    if not names.listed:
+        raise UserError(f"{names.source}: names no class; write one name a line")
+    return names
+
+
+def _of_json(file: Path, text: str) -> Names:
+    values = json.loads(text)
+    names = Names(str(file))
+    if isinstance(values, dict) and isinstance(values.get("classes"), list):
+        values = values["classes"]
+    if isinstance(values, list) and all(isinstance(name, str) for name in values):
+        names.listed = list(values)
+    elif isinstance(values, dict) and all(key.isdigit() for key in values):
+        names.values = {str(name): int(key) for key, name in values.items()}
+        names.listed = sorted(names.values, key=lambda name: names.values[name])
+    else:
+        raise UserError(
+            f"{file}: is neither a list of names nor a dict from values to names; write "
+            '["background", "thing"]'
+        )
+    return names
+
+
+def _of_lines(file: Path, text: str) -> Names:
+    names = Names(str(file))
+    lines = [line.strip() for line in text.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    for line in lines:
+        colour = _with_colour(line)
+        if colour is not None:
+            names.listed.append(colour[0])
+            names.colours[colour[0]] = colour[1]
+    if names.colours:
+        return names
+    numbered = [re.fullmatch(r"(\d+)\s*[:,;\s]\s*(\S.*)", line) for line in lines]
+    if lines and all(numbered):
+        names.values = {match[2].strip(): int(match[1]) for match in numbered if match}
+        names.listed = list(names.values)
+        return names
+    names.listed = lines
+    return names
+
+
+def _with_colour(line: str) -> tuple[str, Colour] | None:
+    """Return name and colour of a line; None for one that has none, such as a header."""
+    cells = [cell.strip() for cell in next(csv.reader([line.split("::")[0]]))]
+    if len(cells) == 3 and ":" in cells[0]:  # CVAT's name:r,g,b::
+        name, _, first = cells[0].rpartition(":")
+        cells = [name, first, *cells[1:]]
+    if len(cells) < 4:
+        words = line.split()
+        if len(words) < 4 or not all(word.isdigit() for word in words[:3]):
+            return None
+        cells = [" ".join(words[3:]), *words[:3]]
+    if not all(cell.isdigit() and int(cell) < 256 for cell in cells[1:4]):
+        return None
+    red, green, blue = (int(cell) for cell in cells[1:4])
+    return cells[0], (red, green, blue)

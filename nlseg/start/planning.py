@@ -1,0 +1,248 @@
+"""From a folder to a written plan; and whether there is one already."""
+
+import json
+import os
+import time
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nlseg.config import load_config
+from nlseg.doctor.probe import Facts
+from nlseg.doctor.survey import survey
+from nlseg.errors import UserError
+from nlseg.files import write_file
+from nlseg.plan.auto_batch import fit_batch_size
+from nlseg.plan.dry_run import DryRun, dry_run
+from nlseg.start.choose import Choices, choose
+from nlseg.start.exports import read_layout
+from nlseg.start.facts import DataFacts, check_files, measure_data, values_of
+from nlseg.start.labels import Labels, read_labels, show_value
+from nlseg.start.layout import Layout
+from nlseg.start.machine import candidates, measure_machine
+from nlseg.start.parts import Parts, small_picture, split_pairs
+from nlseg.start.request import Request
+from nlseg.start.writing import (
+    LOOKS,
+    Schedule,
+    config_text,
+    listing,
+    place_pairs,
+    shown_size,
+    write_lists,
+)
+
+STATE = "plan.json"
+DRAFT_STEPS = 100
+MARGIN = 0.9
+"""Share of the time for training that its steps may take; the rest is loading and looks."""
+FEW_FILES = 400
+"""Files up to which starting processes takes longer than reading them."""
+START_S = 10.0
+"""Time that building, checkpoints and the report take."""
+
+
+@dataclass
+class Plan:
+    """A written config.
+
+    Args:
+        config: The file.
+        text: What to show.
+        iterations: Training steps.
+        tta: Whether the test averages over flipped images.
+    """
+
+    config: Path
+    text: str
+    iterations: int
+    tta: bool
+
+
+@dataclass
+class _Read:
+    """What was found in a folder."""
+
+    layout: Layout
+    labels: Labels
+    parts: Parts
+    facts: dict[tuple[str, str], Facts] = field(default_factory=dict)
+
+
+def earlier_plan(request: Request) -> Plan | None:
+    """Return the plan that an earlier call wrote; None where there is none.
+
+    Raises:
+        UserError: The config is another's, or was planned with other options.
+    """
+    if not request.out.exists():
+        return None
+    try:
+        state = json.loads((request.files / STATE).read_text(encoding="utf-8"))
+        asked, text = list(state["asked"]), str(state["text"])
+        iterations, tta = int(state["iterations"]), bool(state["tta"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{request.out}: is there, and no plan of nlseg start stands beside it; give another "
+            "--out, or move it away"
+        ) from None
+    now = json.loads(json.dumps(request.as_dict()))
+    changed = [[key for key in now if now[key] != one.get(key)] for one in asked]
+    if all(changed):
+        key = changed[-1][0]
+        raise UserError(
+            f"{request.out}: was planned with {key} {asked[-1].get(key)!r}, now it is "
+            f"{now[key]!r}; move it away for a new plan, or give another --out"
+        )
+    config = load_config(request.out)
+    iterations = int(config.train_cfg.get("max_iters") or iterations)
+    return Plan(request.out, text, iterations, tta)
+
+
+def make_plan(request: Request, first: Request | None = None, *, progress: bool = True) -> Plan:
+    """Look at a folder and this machine, and write the config.
+
+    Args:
+        request: What is asked for.
+        first: What was asked for before questions were answered; it stands for the same plan.
+        progress: Show bars.
+
+    Raises:
+        UserError: The folder cannot be used; names the file and what to do.
+        Unclear: It can be understood in several ways.
+    """
+    started = time.perf_counter()
+    found = read_folder(request, progress=progress)
+    data = measure_data(found.parts.train, found.parts.test, found.labels, found.facts)
+    backbones = candidates()
+    measured = measure_machine(backbones, len(found.labels.classes), fetch=request.fetch)
+    left = request.seconds - (time.perf_counter() - started) - START_S
+    choices = choose(data, found.labels.classes, backbones, measured, max(left, 1.0))
+    files = request.files
+    place, note = place_pairs(request.folder, found.layout.pairs, files)
+    if note:
+        found.layout.notes.append(note)
+    lists = write_lists(found.parts, place, files)
+
+    def text_of(schedule: Schedule) -> str:
+        heading = [
+            f"{len(found.layout.pairs)} pairs ({found.layout.kind}), planned by nlseg start for",
+            f"{request.seconds / 60:g} minutes on {measured.device}.",
+        ]
+        return config_text(
+            request.folder, place, lists, found.labels, data, choices, schedule, heading,
+            found.parts.reason,
+        )  # fmt: skip
+
+    draft = files / "draft.py"
+    write_file(draft, text_of(Schedule(DRAFT_STEPS, choices.batch, 1, "a draft to be measured")))
+    step, parts = _measure(draft)
+    draft.unlink()
+    left = request.seconds - (time.perf_counter() - started) - START_S - choices.test_s
+    schedule = make_schedule(step, parts, choices, left)
+    text = text_of(schedule)
+    shown = listing(rows_of(found, data, choices, schedule))
+    asked = [one.as_dict() for one in (request, first) if one is not None]
+    state = {"asked": asked, "text": shown, "iterations": schedule.iterations}
+    write_file(files / STATE, json.dumps({**state, "tta": choices.tta}, indent=1))
+    write_file(request.out, text)
+    return Plan(request.out, shown, schedule.iterations, choices.tta)
+
+
+def _measure(draft: Path) -> tuple[DryRun, int]:
+    """Find the parts of a step that fit into memory, and the time of a step."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they come again, at their place, when it trains
+        config = load_config(draft)
+        parts = fit_batch_size(config)
+        return dry_run(config), parts
+
+
+def make_schedule(step: DryRun, parts: int, choices: Choices, seconds: float) -> Schedule:
+    """Return as many steps as fit into the time.
+
+    Args:
+        step: What a part of a step takes, measured.
+        parts: Parts of a step.
+        choices: With the batch.
+        seconds: Left for training.
+    """
+    each = step.duration_s / max(1, step.iterations)
+    unit = parts * LOOKS  # whole steps between two looks
+    iterations = max(1, int(MARGIN * max(seconds, 0.0) / each) // unit) * unit
+    reason = (
+        f"a step takes {each:.3f} s, measured by a dry run; {iterations} of them fit into "
+        f"{max(seconds, 0.0):.0f} s"
+    )
+    if parts > 1:
+        reason += f"; {choices.batch} images do not fit into memory, so {parts} parts are added up"
+    return Schedule(iterations, choices.batch // parts, parts, reason)
+
+
+def read_folder(request: Request, *, progress: bool = True) -> _Read:
+    """Find pairs, classes and splits.
+
+    Raises:
+        UserError: The folder cannot be used.
+        Unclear: It can be understood in several ways.
+    """
+    request.files.mkdir(parents=True, exist_ok=True)
+    layout, names = read_layout(request)
+    files = [("image", str(pair.image)) for pair in layout.pairs]
+    files += [("label", str(pair.mask)) for pair in layout.pairs]
+    facts = survey(
+        files,
+        num_processes=len(os.sched_getaffinity(0)) if len(files) > FEW_FILES else 1,
+        cache_file=request.files / "facts.jsonl",
+        progress=progress and len(files) > FEW_FILES,
+    )
+    check_files(layout.pairs, facts)
+    labels = read_labels(layout, facts, names, request.said)
+    place = {value: i for i, value in enumerate(labels.values)}
+    present = {
+        pair: frozenset(
+            place[v] for v, _ in values_of(facts["label", str(pair.mask)]) if v in place
+        )
+        for pair in layout.pairs
+    }
+    empty = [pair for pair in layout.pairs if not present[pair]]
+    if empty:
+        layout.notes.append(f"{len(empty)} masks hold nothing that counts, such as {empty[0].mask}")
+        layout.pairs = [pair for pair in layout.pairs if present[pair]]
+    made = set(layout.splits()) <= {"train"}
+    small = {pair: small_picture(pair.image) for pair in layout.pairs} if made else None
+    parts = split_pairs(layout, request.test, present, small)
+    layout.notes += parts.notes
+    return _Read(layout, labels, parts, facts)
+
+
+def rows_of(
+    found: _Read, data: DataFacts, choices: Choices, schedule: Schedule
+) -> list[tuple[str, str, str]]:
+    """Return the rows of a plan: what, which value, and why."""
+    labels, why = found.labels, choices.reasons
+    ignored = f"; ignored: {', '.join(map(show_value, labels.ignored))}" * bool(labels.ignored)
+    named = [f"{show_value(v)} {n}" for v, n in zip(labels.values, labels.classes, strict=True)]
+    listed = ", ".join(named[:12]) + (f" and {len(named) - 12} more" if len(named) > 12 else "")
+    network = (
+        f"{choices.backbone.name}, {'published weights' if choices.pretrained else 'from scratch'}"
+    )
+    mean = ", ".join(f"{level:g}" for level in choices.mean)
+    std = ", ".join(f"{level:g}" for level in choices.std)
+    rows = [
+        ("data", f"{len(found.layout.pairs)} pairs of {shown_size(data.size)}", found.layout.kind),
+        ("classes", f"{len(labels.classes)}: {listed}{ignored}", "; ".join(labels.reasons)),
+        ("split", f"{data.num_train} train, {data.num_test} test", found.parts.reason),
+        ("scale", f"{choices.scale:g}: {shown_size(choices.image_size)}", why["scale"]),
+        ("normalisation", f"mean {mean}; std {std}", why["normalisation"]),
+        ("network", network, f"{why['backbone']}; {why['weights']}"),
+        ("crop", shown_size(choices.crop), why["crop"]),
+        ("loss", {"ce": "cross-entropy", "ce+dice": "cross-entropy + Dice"}[choices.loss],
+         why["loss"]),
+        ("batch", f"{schedule.batch} x {schedule.parts}", "the largest that fits, by a probe"),
+        ("schedule", f"{schedule.iterations} steps, rate {choices.rate:g}", schedule.reason),
+        ("test", "with flipped images" if choices.tta else "each image once", why["tta"]),
+    ]  # fmt: skip
+    if choices.rare:
+        rows.insert(8, ("rare classes", f"{len(choices.rare)}", why["rare"]))
+    return rows + [("note", "", note) for note in found.layout.notes]

@@ -1,0 +1,84 @@
+"""Splits that are made: whole sequences, every class in both parts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nlseg.errors import UserError
+from nlseg.start.layout import Layout, Pair
+from nlseg.start.parts import SIDE, alike_groups, choose_groups, split_pairs
+
+
+def pairs(number: int, split: str = "") -> list[Pair]:
+    return [Pair(f"{split}{i:02d}", Path(f"{i}.png"), Path(f"m{i}.png"), split)
+            for i in range(number)]  # fmt: skip
+
+
+def film(lengths: list[int], drift: float = 0.02) -> list[np.ndarray]:
+    """Return frames of several scenes: noise of its own each, and a little of it a frame."""
+    rng = np.random.RandomState(0)
+    found = []
+    for length in lengths:
+        scene = rng.randn(SIDE, SIDE)
+        found += [(scene + drift * rng.randn(SIDE, SIDE)).astype(np.float32) for _ in range(length)]
+    return found
+
+
+def test_scenes_stay_together() -> None:
+    lengths = [4, 1, 6, 3, 2, 4]
+    groups = alike_groups(film(lengths))
+    assert [len(group) for group in groups] == lengths
+    assert [i for group in groups for i in group] == list(range(20))
+    assert len(alike_groups(film([1] * 12))) == 12
+    assert len(alike_groups(film([1] * 12, drift=0.0))) == 12
+
+
+def test_no_scene_is_in_both_parts_and_it_is_said() -> None:
+    listed, lengths = pairs(20), [4, 1, 6, 3, 2, 4]
+    small = dict(zip(listed, film(lengths), strict=True))
+    present = dict.fromkeys(listed, frozenset({0, 1}))
+    parts = split_pairs(Layout("", listed), 0.2, present, small)
+    scene = np.repeat(np.arange(6), lengths)
+    test = {scene[listed.index(pair)] for pair in parts.test}
+    assert not test & {scene[listed.index(pair)] for pair in parts.train}
+    assert 3 <= len(parts.test) <= 6
+    assert "similar frames stay together: 6 groups, the largest of 6" in parts.reason
+    assert sorted(parts.train + parts.test) == listed
+
+
+def test_one_sequence_is_cut_once_and_it_is_said() -> None:
+    listed = pairs(10)
+    # neighbours are 1 apart and images five places away 5: below 0.35 of it
+    ramp = {p: np.full((SIDE, SIDE), float(i), np.float32) for i, p in enumerate(listed)}
+    parts = split_pairs(Layout("", listed), 0.2, {}, ramp)
+    assert parts.test == listed[-2:]
+    assert "one sequence" in parts.reason
+
+
+def test_a_rare_class_is_in_both_parts_or_in_training() -> None:
+    groups = [[i] for i in range(10)]
+    present = [frozenset({0})] * 10
+    present[3] = present[8] = frozenset({0, 1})  # twice: once each
+    present[5] = frozenset({0, 2})  # once: trains
+    chosen = choose_groups(groups, present, 2)
+    assert len(chosen) == 2
+    assert len(chosen & {3, 8}) == 1
+    assert 5 not in chosen
+
+
+def test_given_splits_are_kept() -> None:
+    layout = Layout("", [*pairs(3, "train"), *pairs(2, "val"), *pairs(2, "test")])
+    parts = split_pairs(layout, 0.5, {}, None)
+    assert [len(part) for part in (parts.train, parts.val, parts.test)] == [3, 2, 2]
+    parts = split_pairs(Layout("", [*pairs(3, "train"), *pairs(2, "val")]), 0.5, {}, None)
+    assert parts.test == pairs(2, "val")
+    assert "val is the test" in parts.notes[0]
+    parts = split_pairs(Layout("", pairs(5, "train")), 0.2, {}, {})
+    assert len(parts.train) == 4
+    assert "only train is given" in parts.reason
+
+
+def test_one_image_is_too_few() -> None:
+    with pytest.raises(UserError, match="two are needed"):
+        split_pairs(Layout("", pairs(1)), 0.2, {}, {})
