@@ -41,7 +41,7 @@ def read_data(text: str, path: Path) -> Written:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{file}{line}: {error.problem}") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{file}: {error}") from error
+        raise ConfigError(f"{file}: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise ConfigError(_too_deep(file)) from error
     if not isinstance(values, Written):

@@ -101,3 +101,4 @@ def test_hostile_text_ends_in_a_sentence(tmp_path: Path, suffix: str, text: str,
     message = refused(tmp_path / f"x{suffix}", text)
     assert told in message
     assert len(message) < 500
+    assert "\n" not in message

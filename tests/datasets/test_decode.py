@@ -183,6 +183,42 @@ def test_bombs_are_refused(tmp_path: Path, height: int, width: int) -> None:
     assert decode.picture_size(str(path)) is None
 
 
+def claiming(kind: str) -> bytes:
+    """Return a small file that claims 30,000 x 30,000 px, or 12,288 x 12,288 for WebP."""
+    data = encoded(Image.fromarray(RGB), kind)
+    height, width = RGB.shape[:2]
+    if kind == "GIF":
+        return data[:6] + struct.pack("<HH", 30_000, 30_000) + data[10:]
+    if kind == "BMP":
+        return data[:18] + struct.pack("<ii", 30_000, 30_000) + data[26:]
+    if kind == "WEBP":
+        place = data.index(b"\x9d\x01\x2a") + 3
+        return data[:place] + struct.pack("<HH", 12_288, 12_288) + data[place + 4 :]
+    if kind == "JPEG":
+        place = data.index(b"\xff\xc0") + 5
+        return data[:place] + struct.pack(">HH", 30_000, 30_000) + data[place + 4 :]
+    for tag, value in {0x0100: width, 0x0101: height, 0x0116: height}.items():  # and rows a strip
+        for code, form in ((3, "<HHIHH"), (4, "<HHII")):
+            old = struct.pack(form, tag, code, 1, value, *([0] if code == 3 else []))
+            data = data.replace(old, struct.pack("<HHII", tag, 4, 1, 30_000))
+    return data
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "WEBP", "JPEG", "TIFF"])
+def test_bombs_of_other_kinds_are_refused_by_their_header(kind: str) -> None:
+    data = claiming(kind)
+    for backend in ("cv2", "pillow"):
+        for color_type in ("color", "unchanged"):
+            with pytest.raises(DataError, match=r"x: no readable image .* px cannot be in so few"):
+                decode.decode(data, "x", color_type, backend)
+
+
+def test_a_file_of_one_colour_may_be_small() -> None:
+    data = encoded(Image.new("L", (8192, 8192), 7), "WEBP", lossless=True)
+    assert len(data) < 4096
+    decode.check_claim(data)
+
+
 def test_a_label_map_of_another_size_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(png_that_claims(30_000, 30_000, pixels=200_000))

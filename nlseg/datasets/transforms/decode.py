@@ -257,6 +257,7 @@ def decode(
     """
     with _failures_of(path, len(data)):
         check_png(data)
+        check_claim(data)
         if backend == "cv2" and not (color_type != "unchanged" and _has_alpha(data)):
             return _decode_cv2(data, color_type)
         with open_picture(BytesIO(data)) as picture:
@@ -268,6 +269,7 @@ def decode(
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _END = b"\0\0\0\0IEND\xaeB`\x82"
 _GREY, _RGB = 0, 2
+_MOST_FROM_FEW = 1 << 26  # px that any file may have
 _MOST_INFLATED = 1032  # bytes that deflate can make of one; a pixel takes at least one bit
 
 Decoder = Callable[[bytes, tuple[int, int], bool], NDArray[np.uint8]]
@@ -313,6 +315,27 @@ def check_png(data: bytes) -> None:
     header = read_header(data)
     if header is not None and header.height * header.width > 8 * _MOST_INFLATED * len(data):
         raise ValueError(f"{header.height} x {header.width} px cannot be in so few bytes")
+
+
+def check_claim(data: bytes) -> None:
+    """Refuse a file of another kind that asks for many more pixels than its bytes can hold.
+
+    Decoders take gigabytes and minutes for a header of GIF, WebP or TIFF that lies. A file of one
+    colour may be as small as it likes up to 8192 x 8192 px.
+
+    Raises:
+        ValueError: It does; what only OpenCV knows passes.
+    """
+    most = max(_MOST_FROM_FEW, 8 * _MOST_INFLATED * len(data))
+    if most >= PIXEL_LIMIT or data.startswith(_SIGNATURE):
+        return
+    try:
+        with open_picture(BytesIO(data)) as picture:
+            height, width = picture.height, picture.width
+    except Exception:  # the decoder says what is wrong
+        return
+    if height * width > most:
+        raise ValueError(f"{height} x {width} px cannot be in so few bytes")
 
 
 def keep_top(data: bytes, rows: int) -> bytes | None:
