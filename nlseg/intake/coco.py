@@ -1,6 +1,7 @@
 """COCO's JSON: polygons and run lengths.
 
-The classes are the categories in the order of their ids. Several polygons of one annotation are
+The classes are the categories in the order of their ids, numbers before texts; a category
+``background`` is what no object covers. Several polygons of one annotation are
 parts of one object, and are joined. Of overlapping objects the smaller one lies on top; crowds
 (``iscrowd``) lie below all others. Holes are kept where the format has them: in run lengths.
 """
@@ -16,6 +17,7 @@ from nlseg.intake.rows import Export, Labelled, Row, checked_size, read_json, ro
 from nlseg.intake.shapes import (
     Mask,
     Region,
+    checked_region,
     draw,
     polygon_mask,
     run_length_mask,
@@ -23,6 +25,8 @@ from nlseg.intake.shapes import (
     small_on_top,
 )
 from nlseg.ops.resize import Size
+
+BACKGROUND = "background"
 
 
 def read_coco(
@@ -40,31 +44,71 @@ def read_coco(
         is walked through.
 
     Raises:
-        DataError: The file is no such JSON, or names no category.
+        DataError: The file is no such JSON, names no category, or two of one name or id.
     """
     values, text = read_json(file)
-    categories = rows_of(values, text, "categories")
-    named = {
-        row.value["id"]: str(row.value["name"])
-        for row in categories
-        if isinstance(row.value, dict) and {"id", "name"} <= row.value.keys()
-    }
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(values, dict) or not isinstance(values.get(key), list):
+            raise DataError(f"{file}: {key!r} is no list; it is no COCO export of labelled objects")
+    export = Export(())
+    named = _categories(rows_of(values, text, "categories"), file, export)
     if not named:
         raise DataError(f"{file}: names no categories; it is no COCO export of labelled objects")
-    first = 1 if unlabelled == 0 else 0
-    label_of = {key: first + i for i, key in enumerate(sorted(named))}
-    names = tuple(named[key] for key in sorted(named))
-    export = Export(("background", *names) if first else names)
+    keys = sorted(named, key=lambda key: (isinstance(key, str), key))
+    names = tuple(named[key] for key in keys)
+    if unlabelled == 0:
+        names = (BACKGROUND, *(name for name in names if name != BACKGROUND))
+    export.classes = names
+    label_of = {key: names.index(named[key]) for key in keys}
     annotations: dict[Any, list[Row]] = {}
-    image_rows = rows_of(values, text, "images")
-    known = {row.value.get("id") for row in image_rows if isinstance(row.value, dict)}
+    image_rows = _images_once(rows_of(values, text, "images"), file, export)
+    known = {row.value["id"] for row in image_rows}
     for row in rows_of(values, text, "annotations"):
         image = row.value.get("image_id") if isinstance(row.value, dict) else None
-        if image not in known:
+        if not _is_id(image) or image not in known:
             export.leave_out(file, row.line, f"annotation of image {image!r}, which is not there")
         else:
             annotations.setdefault(image, []).append(row)
     return export, _images(file, export, image_rows, annotations, label_of, images, unlabelled)
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, (int, str)) and not isinstance(value, bool)
+
+
+def _categories(rows: Sequence[Row], file: Path, export: Export) -> dict[Any, str]:
+    """Return the name of each category by its id.
+
+    Raises:
+        DataError: Two categories have one id or one name: which is meant is not to be guessed.
+    """
+    named: dict[Any, str] = {}
+    for row in rows:
+        one = row.value if isinstance(row.value, dict) else {}
+        key, name = one.get("id"), one.get("name")
+        if not _is_id(key) or not isinstance(name, str):
+            export.leave_out(file, row.line, "a category needs an id and a name")
+        elif named.get(key, name) != name:
+            raise DataError(f"{file}:{row.line}: id {key!r} is both {named[key]!r} and {name!r}")
+        elif key not in named and name in named.values():
+            raise DataError(f"{file}:{row.line}: a second category is named {name!r}; rename one")
+        else:
+            named[key] = name
+    return named
+
+
+def _images_once(rows: Sequence[Row], file: Path, export: Export) -> list[Row]:
+    """Return the rows of images that have an id of their own."""
+    found: dict[Any, Row] = {}
+    for row in rows:
+        key = row.value.get("id") if isinstance(row.value, dict) else None
+        if not _is_id(key):
+            export.leave_out(file, row.line, "an image needs an id")
+        elif key in found:
+            export.leave_out(file, row.line, f"a second image of the id {key!r}")
+        else:
+            found[key] = row
+    return list(found.values())
 
 
 def _images(
@@ -78,7 +122,10 @@ def _images(
             found = next((f / name for f in folders if (f / name).is_file()), None)
             if found is None:
                 raise ValueError(f"image {name} is in none of {', '.join(map(str, folders))}")
-        except (AttributeError, KeyError, ValueError) as error:
+        except KeyError:
+            export.leave_out(file, row.line, "an image needs a file_name")
+            continue
+        except ValueError as error:
             export.leave_out(file, row.line, error)
             continue
         regions: list[Region] = []
@@ -86,7 +133,7 @@ def _images(
         for one in annotations.get(row.value["id"], ()):
             try:
                 region = _region(one.value, size, label_of)
-            except (TypeError, KeyError, ValueError) as error:
+            except ValueError as error:
                 name_of = f"annotation {one.value.get('id', '?')} of {name}"
                 export.leave_out(file, one.line, f"{name_of}: {error}")
                 continue
@@ -98,21 +145,22 @@ def _images(
 
 def _region(annotation: Mapping[str, Any], size: Size, label_of: Mapping[Any, int]) -> Region:
     category = annotation.get("category_id")
-    if category not in label_of:
+    if not _is_id(category) or category not in label_of:
         raise ValueError(f"there is no category {category!r}")
     shape = annotation.get("segmentation")
     if not shape:
         raise ValueError("has no segmentation")
-    return Region(label_of[category], _mask(shape, size))
+    return checked_region(label_of[category], _mask(shape, size))
 
 
 def _mask(shape: Any, size: Size) -> Mask:
     if isinstance(shape, Mapping):
-        given = tuple(shape.get("size") or ())
-        if given != size:
-            raise ValueError(f"its mask is {given}, the image {size} (height, width)")
-        counts = shape.get("counts")
+        given, counts = shape.get("size"), shape.get("counts")
+        if given != list(size):
+            raise ValueError(f"its mask is {given}, the image {list(size)} [height, width]")
         return run_length_mask(run_lengths(counts) if isinstance(counts, str) else counts, size)  # type: ignore[arg-type]
+    if not isinstance(shape, list) or not all(isinstance(part, list) for part in shape):
+        raise ValueError("its segmentation is neither lists of numbers nor run lengths")
     mask = np.zeros(size, np.bool_)
     for part in shape:
         if len(part) < 6 or len(part) % 2:

@@ -3,6 +3,7 @@
 The classes are the labels in the order of ``labelmap.txt``; ``background`` is what is not labelled.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from nlseg.intake.rows import Export, Labelled
 LABELS, MASKS = "labelmap.txt", "SegmentationClass"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _SPLITS = "ImageSets/Segmentation"
+_LABEL = re.compile(r"(.+?):\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*(?::.*)?")
 
 
 def read_cvat(
@@ -51,23 +53,33 @@ def read_cvat(
 
 
 def _read_labels(file: Path, export: Export) -> dict[str, tuple[int, int, int]]:
-    """Return the colour of each label of lines such as ``cat:128,0,0::``."""
+    """Return the colour of each label of lines such as ``cat:128,0,0::``.
+
+    Raises:
+        DataError: The file cannot be read, or two labels have one name or one colour.
+    """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: is no text in UTF-8; store it again as such") from error
     colours: dict[str, tuple[int, int, int]] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
-        name, _, rest = line.partition(":")
-        try:
-            red, green, blue = (int(level) for level in rest.split(":")[0].split(","))
-            if not all(0 <= level < 256 for level in (red, green, blue)):
-                raise ValueError
-        except ValueError:
+        found = _LABEL.fullmatch(line.strip())
+        levels = [int(level) for level in found.groups()[1:]] if found else [256]
+        if found is None or max(levels) > 255:
             export.leave_out(file, number, f"{line!r} is no label with a colour (name:r,g,b::)")
             continue
+        name, (red, green, blue) = found[1].strip(), levels
+        same = [other for other, c in colours.items() if c == (red, green, blue) or other == name]
+        if same:
+            what = "name" if same[0] == name else f"colour of {same[0]!r}"
+            raise DataError(
+                f"{file}:{number}: {name!r} has the {what} once more; each needs its own"
+            )
         colours[name] = (red, green, blue)
     return colours
 
@@ -88,7 +100,8 @@ def _images(
             try:
                 label = colours_to_index(painted, str(file), table)
             except DataError as error:
-                export.unreadable.append(str(error).replace(f"{file}:", f"{file}:1:", 1))
+                told = str(error).partition("; add them")[0].removeprefix(f"{file}: ")
+                export.leave_out(file, 1, told)
                 continue
             yield Labelled(name.as_posix(), image, label)
 

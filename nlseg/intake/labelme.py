@@ -1,19 +1,31 @@
 """LabelMe's JSON files, one an image.
 
 Classes are in the order of their names, or of a list. A later shape lies over an earlier one, as
-LabelMe draws them. Labels ``__ignore__`` become 255, ``_background_`` is what is not labelled, so
-that such a shape cuts a hole.
+LabelMe draws them. Labels ``__ignore__`` become 255, ``_background_`` (and, where there is such a
+class, ``background``) is what is not labelled, so that such a shape cuts a hole.
 """
 
 import base64
 import binascii
 from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image as PillowImage
+
 from nlseg.errors import DataError
 from nlseg.intake.rows import Export, Labelled, checked_size, read_json, rows_of
-from nlseg.intake.shapes import Mask, Region, circle, draw, polygon_mask, rectangle
+from nlseg.intake.shapes import (
+    Mask,
+    Region,
+    checked_region,
+    circle,
+    draw,
+    polygon_mask,
+    rectangle,
+)
 from nlseg.ops.resize import Size
 
 IGNORED, BACKGROUND = "__ignore__", "_background_"
@@ -48,14 +60,16 @@ def read_labelme(
         if isinstance(values, dict) and isinstance(values.get("shapes"), list):
             files[file] = values, text
             shapes = (shape for shape in values["shapes"] if isinstance(shape, dict))
-            found |= {str(shape["label"]) for shape in shapes if "label" in shape}
+            labels = (shape.get("label") for shape in shapes)
+            found |= {label for label in labels if isinstance(label, str)}
     names = tuple(classes) if classes else tuple(sorted(found - {IGNORED, BACKGROUND}))
     if not names:
         raise DataError(f"{folder}: no LabelMe file in it names a class")
-    first = 1 if unlabelled == 0 else 0
-    label_of = {name: first + i for i, name in enumerate(names)}
+    if unlabelled == 0:
+        names = ("background", *(name for name in names if name != "background"))
+    label_of = {name: i for i, name in enumerate(names)}
     label_of.update({IGNORED: 255, BACKGROUND: unlabelled})
-    export.classes = ("background", *names) if first else names
+    export.classes = names
     return export, _images(folder, files, export, label_of, unlabelled)
 
 
@@ -74,39 +88,75 @@ def _images(
         for row in rows_of(values, text, "shapes"):
             try:
                 regions.append(_region(row.value, size, label_of))
-            except (AttributeError, TypeError, KeyError, ValueError) as error:
+            except ValueError as error:
                 label = row.value.get("label", "?") if isinstance(row.value, dict) else "?"
                 export.leave_out(file, row.line, f"shape {label!r}: {error}")
         name = file.relative_to(folder).with_suffix("").as_posix()
-        yield Labelled(name, image, draw(regions, size, unlabelled))
+        yield Labelled(name, image, draw(regions, size, unlabelled), file)
 
 
 def _image(file: Path, values: Mapping[str, Any]) -> Path | bytes:
-    path = file.parent / str(values.get("imagePath", "")).replace("\\", "/")
-    if path.is_file():
+    given, data = values.get("imagePath"), values.get("imageData")
+    path = file.parent / str(given).replace("\\", "/")
+    if given and path.is_file():
         return path
-    data = values.get("imageData")
     if not data:
-        raise ValueError(f"its image {path} is not there, and the file holds none")
+        lost = f"its image {path} is not there" if given else "it names no image"
+        raise ValueError(f"{lost}, and the file holds none")
+    return _decoded(data, "imageData")
+
+
+def _decoded(data: object, name: str) -> bytes:
     try:
-        return base64.b64decode(data, validate=True)
-    except (binascii.Error, TypeError) as error:
-        raise ValueError(f"its imageData cannot be decoded: {error}") from error
+        return base64.b64decode(data, validate=True)  # type: ignore[arg-type]
+    except (binascii.Error, TypeError, ValueError) as error:
+        raise ValueError(f"its {name} cannot be decoded: {error}") from error
 
 
-def _region(shape: Mapping[str, Any], size: Size, label_of: Mapping[str, int]) -> Region:
-    name = str(shape["label"])
-    if name not in label_of:
+def _region(shape: object, size: Size, label_of: Mapping[str, int]) -> Region:
+    if not isinstance(shape, dict):
+        raise ValueError("is no shape")
+    name = shape.get("label")
+    if not isinstance(name, str) or name not in label_of:
         raise ValueError("is none of the classes")
-    return Region(label_of[name], _mask(shape, size))
+    return checked_region(label_of[name], _mask(shape, size))
 
 
 def _mask(shape: Mapping[str, Any], size: Size) -> Mask:
-    kind, points = shape.get("shape_type") or "polygon", shape["points"]
-    if kind == "polygon":
+    kind, points = shape.get("shape_type") or "polygon", shape.get("points")
+    if not isinstance(points, list):
+        raise ValueError("has no points")
+    if kind in ("polygon", "oriented_rectangle"):
         return polygon_mask(points, size)
+    if kind == "mask":
+        return _painted(shape, points, size)
     if kind in ("rectangle", "circle"):
         if len(points) != 2:
             raise ValueError(f"a {kind} has two points, given {len(points)}")
         return polygon_mask(rectangle(points) if kind == "rectangle" else circle(points), size)
     raise ValueError(f"a {kind} has no area")
+
+
+def _painted(shape: Mapping[str, Any], points: list[Any], size: Size) -> Mask:
+    """Return a mask that is kept as a PNG of its bounding box, both of whose corners belong to it.
+
+    Raises:
+        ValueError: The PNG cannot be read, or is not as large as the box.
+    """
+    try:
+        with PillowImage.open(BytesIO(_decoded(shape.get("mask"), "mask"))) as picture:
+            part = np.asarray(picture) != 0
+    except OSError as error:
+        raise ValueError("its mask is no picture") from error
+    try:
+        (left, top), (right, bottom) = [[round(side) for side in point] for point in points]
+    except (TypeError, ValueError) as error:
+        raise ValueError("a mask has the two corners of its box") from error
+    height, width = bottom - top + 1, right - left + 1
+    if part.shape != (height, width):
+        raise ValueError(f"its mask is {part.shape}, its box {(height, width)} (height, width)")
+    if left < 0 or top < 0 or bottom >= size[0] or right >= size[1]:
+        raise ValueError("its box lies outside of the image")
+    mask = np.zeros(size, np.bool_)
+    mask[top : bottom + 1, left : right + 1] = part
+    return mask

@@ -31,11 +31,13 @@ class Labelled(NamedTuple):
         name: Path of both below their folders, without a suffix.
         image: The file; or its content, where a format brings it along.
         label: Values (H, W) as the data set reads them.
+        source: The file that brings the image along.
     """
 
     name: str
     image: Path | bytes
     label: NDArray[np.uint8]
+    source: Path | None = None
 
 
 @dataclass

@@ -42,7 +42,7 @@ def polygon_mask(ring: Ring, size: Size) -> Mask:
     Raises:
         ValueError: Fewer than three corners, or one that is no finite point.
     """
-    corners = np.asarray(ring, np.float64)
+    corners = _numbers(ring)
     if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3:
         raise ValueError("a polygon needs three corners (x, y)")
     if not np.isfinite(corners).all():
@@ -60,15 +60,22 @@ def polygon_mask(ring: Ring, size: Size) -> Mask:
     return mask
 
 
+def _numbers(ring: object) -> NDArray[np.float64]:
+    try:
+        return np.asarray(ring, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError("its corners are no numbers (x, y)") from error
+
+
 def rectangle(ring: Ring) -> Ring:
     """Return the four corners of a rectangle that two opposite ones give."""
-    (x0, y0), (x1, y1) = ring
+    (x0, y0), (x1, y1) = _numbers(ring).tolist()
     return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
 
 
 def circle(ring: Ring, corners: int = 72) -> Ring:
     """Return a polygon for a circle that its centre and a point on it give."""
-    (x, y), (px, py) = ring
+    (x, y), (px, py) = _numbers(ring).tolist()
     radius = float(np.hypot(px - x, py - y))
     angles = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     return [(x + radius * float(np.cos(a)), y + radius * float(np.sin(a))) for a in angles]
@@ -84,6 +91,8 @@ def run_length_mask(counts: Sequence[int], size: Size) -> Mask:
     Raises:
         ValueError: The lengths are no such numbers.
     """
+    if not isinstance(counts, list) or not all(type(count) is int for count in counts):
+        raise ValueError("its run lengths are no whole numbers")
     lengths = np.asarray(counts, np.int64)
     if lengths.ndim != 1 or (lengths < 0).any() or lengths.sum() != size[0] * size[1]:
         raise ValueError(f"run lengths do not add up to {size[0]} x {size[1]} px")
@@ -115,6 +124,17 @@ def run_lengths(text: str) -> list[int]:
                 value -= 1 << shift
         counts.append(value + counts[-2] if len(counts) > 2 else value)
     return counts
+
+
+def checked_region(label: int, mask: Mask) -> Region:
+    """Return a region.
+
+    Raises:
+        ValueError: It has no pixel: it lies outside of the image, or between the pixels' centres.
+    """
+    if not mask.any():
+        raise ValueError("covers the centre of no pixel of the image")
+    return Region(label, mask)
 
 
 def draw(regions: Iterable[Region], size: Size, unlabelled: int) -> NDArray[np.uint8]:

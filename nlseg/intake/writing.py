@@ -9,6 +9,7 @@ from pprint import pformat
 
 import numpy as np
 from PIL import Image as PillowImage
+from PIL import UnidentifiedImageError
 
 from nlseg.config.published import find_config
 from nlseg.datasets.transforms.decode import picture_to_array
@@ -157,12 +158,17 @@ def _write(
     """Write each image and its label map; yield the name and the image's file."""
     taken: set[str] = set()
     for one in labelled:
-        where = one.image if isinstance(one.image, Path) else Path(one.name)
+        where = one.image if isinstance(one.image, Path) else (one.source or Path(one.name))
         try:
             with PillowImage.open(where if where is one.image else BytesIO(one.image)) as picture:  # type: ignore[arg-type]
                 size, suffix = (picture.height, picture.width), f".{str(picture.format).lower()}"
         except (OSError, ValueError) as error:
-            export.leave_out(where, 1, f"cannot be read as an image: {error}")
+            why = (
+                "is no picture that can be read"
+                if isinstance(error, UnidentifiedImageError)
+                else error
+            )
+            export.leave_out(where, 1, f"its image: {why}")
             continue
         if size != one.label.shape:
             height, width = one.label.shape
