@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from nlseg.ops.attention import softmax_attention
 from nlseg.ops.non_local import NonLocal2d
 from tests.emulated_gpu.card import CAPABILITY, Launches, fake_card
 
@@ -59,6 +60,16 @@ def test_every_width_has_a_fused_kernel(channels, reduction):
         for dtype, train in itertools.product((torch.float32, torch.float16), (True, False)):
             (found,) = kernels(block, dtype, channels, train)
             assert found in (FLASH, EFFICIENT, CUDNN)
+
+
+@pytest.mark.parametrize(("enabled", "wanted"), [(True, False), (False, True)])
+def test_cudnn_is_for_gradients_alone(enabled, wanted):
+    with fake_card():
+        x = torch.empty(1, 8192, 256, dtype=torch.float16, requires_grad=wanted)
+        with Launches() as seen, torch.set_grad_enabled(enabled):
+            softmax_attention(x, x, x, 1.0)
+    assert CUDNN not in seen.operators
+    assert FLASH in seen.operators or EFFICIENT in seen.operators
 
 
 def test_the_determinism_mode_takes_tiles():

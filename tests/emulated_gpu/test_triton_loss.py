@@ -71,6 +71,14 @@ def test_the_kernel_is_launched_once_and_not_in_the_determinism_mode(monkeypatch
     assert launches[1].total() > 50
 
 
+@pytest.mark.usefixtures("real_tensors")
+@pytest.mark.skipif(CAPABILITY < (8, 0), reason="blocks are taken before Ampere")
+def test_the_kernel_is_tried_and_left_where_it_computes_something_else():
+    """As here, where it computes nothing."""
+    with pytest.warns(UserWarning, match="Triton kernel of the loss does not work here"):
+        assert not pixel_loss.fused_kernel_works.__wrapped__(torch.device("cuda", 0))
+
+
 @pytest.mark.skipif(CAPABILITY >= (8, 0), reason="the kernel is for these")
 def test_older_cards_take_blocks():
     assert not pixel_loss.fused_kernel_works(torch.device("cuda", 0))
