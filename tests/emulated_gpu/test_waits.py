@@ -8,11 +8,12 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nlseg.registry import DATASETS
 from nlseg.run.runner import Runner
 from tests.emulated_gpu.card import Asked, asked, count_waits
-from tests.run.tiny_segmentor import NoiseImages, labelled, tiny_run
+from tests.run.tiny_segmentor import NoiseImages, labelled, tiny_run, tiny_segmentor
 
 pytestmark = pytest.mark.usefixtures("real_tensors")
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -80,6 +81,35 @@ def test_what_waits_is_counted() -> None:
     with count_waits() as seen:
         x.pin_memory().to("cuda", non_blocking=True).sum()
     assert seen == Asked()
+
+
+class Copies(TorchDispatchMode):
+    """Notes the stream of each copy to the card, and how many tensors another stream may read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.streams: list[torch.cuda.Stream] = []
+        self.recorded = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.recorded += func._schema.name == "aten::record_stream"
+        given = [x for x in args if isinstance(x, torch.Tensor)]
+        if isinstance(out, torch.Tensor) and out.is_cuda and any(x.is_cpu for x in given):
+            self.streams.append(torch.cuda.current_stream())
+        return out
+
+
+def test_a_batch_is_copied_beside_what_is_computed() -> None:
+    model = tiny_segmentor().cuda()
+    samples = [labelled((64, 64)).pin_memory() for _ in range(2)]
+    images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8).pin_memory()
+    computing = torch.cuda.current_stream()
+    with Copies() as seen:
+        model.data_preprocessor({"inputs": images, "data_samples": samples}, training=True)
+    assert len(seen.streams) == seen.recorded == 3  # the images, and two labels
+    assert computing not in seen.streams
+    assert torch.cuda.current_stream() == computing
 
 
 @pytest.mark.parametrize("wrapper", ["OptimWrapper", "AmpOptimWrapper"])
