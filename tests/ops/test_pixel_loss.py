@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from nlseg.ops import pixel_loss
 from nlseg.ops.pixel_loss import upsampled_cross_entropy
+from nlseg.ops.upsampled import upsampled_blocks
 
 torch.set_num_threads(1)
 SIZES = [
@@ -74,6 +75,13 @@ def test_ignored_pixels_alone_give_zero():
     assert (total.item(), right.item()) == (0.0, 0)
     assert not each.any()
     assert not grad.any()
+
+
+def test_a_block_has_as_many_rows_as_its_bytes_hold():
+    # a row of 48 px and 5 classes is 960 bytes of float32: 4 of them go into 4000
+    logits = torch.zeros(1, 5, 4, 6)
+    rows = [len(block.logits) for block in upsampled_blocks(logits, (30, 48), align_corners=False)]
+    assert rows == [4, 4, 4, 4, 4, 4, 4, 2]
 
 
 def test_large_logits_overflow_nowhere():
