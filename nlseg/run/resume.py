@@ -293,7 +293,8 @@ def read(path: Path) -> Resumed:
     if "optimizer" not in content:
         raise CheckpointError(
             f"{path}: holds weights but no optimizer, so no run can go on from it; to start a new "
-            "run from these weights use load_from instead of resume"
+            "run from these weights use load_from instead of resume: "
+            f"--cfg-options load_from={path}"
         )
     meta = check_meta(content, str(path))
     record = read_record(path)

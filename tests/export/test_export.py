@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,12 @@ import torch
 
 from nlseg.api import inference_model, init_model
 from nlseg.commands.main import main
+from nlseg.config import load_config
+from nlseg.export.int8 import RawSamples
 from nlseg.export.parity import SINGLE, compare, drawn, reference, shapes_for, with_loud_blocks
+from nlseg.export.runtime import OnnxNetwork
 from nlseg.export.tracing import associated, attend_in_blocks, relu_sum, traceable
+from tests import tiny_data
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -191,6 +196,36 @@ def run_alone(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", WITHOUT_TORCH, *words], cwd=cwd, env=environment,
         capture_output=True, text=True,
     )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_int8_prints_the_miou_that_it_costs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, weights = written(tmp_path, NL.format("embedded_gaussian"))
+    data = tiny_data.cityscapes(tmp_path / "data")
+    file = tmp_path / "net.onnx"
+    words = ["export", config, weights, "--format", "onnx", "--out", str(file), *SMALL]
+    assert main([*words, "--int8", "2", "--cfg-options", f"data_root={data}"]) == 0
+    said = capsys.readouterr().out
+    numbers = r"float32 ([\d.]+), int8 ([\d.]+) \(([+-][\d.]+)\), calibrated on 2 images"
+    found = re.search(rf"mIoU on the 1 validation images: {numbers}", said)
+    assert found is not None, said
+    before, after, cost = map(float, found.groups())
+    assert after - before == pytest.approx(cost, abs=0.011)
+    small = tmp_path / "net.int8.onnx"
+    operators = {node.op_type for node in onnx.load(small).graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear", "MatMul"} <= operators
+    assert small.stat().st_size < file.stat().st_size
+    samples = RawSamples(load_config(config, [f"data_root={data}"]), "val_dataloader")
+    picture, label = next(iter(samples))
+    own = np.asarray(OnnxNetwork(file).label(picture))
+    union = [
+        ((own == k) & (label == k)).sum() / ((own == k) | (label == k))[label != 255].sum()
+        for k in range(19)
+        if ((own == k) | (label == k))[label != 255].any()
+    ]
+    assert before == pytest.approx(100 * np.mean(union), abs=0.005)
 
 
 def test_predict_labels_by_a_file_without_torch(
