@@ -120,7 +120,17 @@ class Preparer:
 
 
 def as_rgb(image: NDArray[Any]) -> Image:
-    """Turn a BGR picture (H, W, 3) of the pipeline, uint8 or float in 0..255, into RGB uint8."""
+    """Turn an image of the pipeline into a picture (H, W, 3), RGB uint8, to be looked at.
+
+    Args:
+        image: Grey (H, W), or BGR (H, W, 3): uint8, float in 0..255, or whole numbers of more than
+            8 bits, of which the range that the image uses is shown.
+    """
+    if image.ndim == 2 or image.shape[2] == 1:
+        image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+    if image.dtype.kind in "iu" and image.dtype != np.uint8:
+        low, high = int(image.min()), int(image.max())
+        image = (image.astype(np.float32) - low) * (255 / max(1, high - low))
     if image.dtype != np.uint8:
         image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(image[..., ::-1])

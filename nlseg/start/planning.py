@@ -4,13 +4,14 @@ import json
 import os
 import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nlseg.config import load_config
 from nlseg.doctor.probe import Facts
 from nlseg.doctor.survey import survey
-from nlseg.errors import UserError
+from nlseg.errors import DataError, UserError
 from nlseg.files import write_file
 from nlseg.plan.auto_batch import fit_batch_size
 from nlseg.plan.dry_run import DryRun, dry_run
@@ -18,7 +19,7 @@ from nlseg.start.choose import Choices, choose
 from nlseg.start.exports import read_layout
 from nlseg.start.facts import DataFacts, check_files, measure_data, values_of
 from nlseg.start.labels import Labels, read_labels, show_value
-from nlseg.start.layout import Layout
+from nlseg.start.layout import Layout, Pair, pictures_below
 from nlseg.start.machine import candidates, measure_machine
 from nlseg.start.parts import Parts, small_picture, split_pairs
 from nlseg.start.request import Request
@@ -96,7 +97,21 @@ def earlier_plan(request: Request) -> Plan | None:
         )
     config = load_config(request.out)
     iterations = int(config.train_cfg.get("max_iters") or iterations)
+    now_there = _pictures(request)
+    if now_there != state.get("pictures"):
+        text += (
+            f"\n{request.folder} has changed: {state.get('pictures')} pictures then, {now_there} "
+            f"now; move {request.out} away for a new plan"
+        )
     return Plan(request.out, text, iterations, tta)
+
+
+def _pictures(request: Request) -> int:
+    """Count the pictures of a folder; 0 where it cannot be read, or is a file."""
+    try:
+        return len(pictures_below(request.folder))
+    except UserError:
+        return 0
 
 
 def make_plan(request: Request, first: Request | None = None, *, progress: bool = True) -> Plan:
@@ -143,7 +158,12 @@ def make_plan(request: Request, first: Request | None = None, *, progress: bool 
     text = text_of(schedule)
     shown = listing(rows_of(found, data, choices, schedule))
     asked = [one.as_dict() for one in (request, first) if one is not None]
-    state = {"asked": asked, "text": shown, "iterations": schedule.iterations}
+    state = {
+        "asked": asked,
+        "pictures": _pictures(request),
+        "text": shown,
+        "iterations": schedule.iterations,
+    }
     write_file(files / STATE, json.dumps({**state, "tta": choices.tta}, indent=1))
     write_file(request.out, text)
     return Plan(request.out, shown, schedule.iterations, choices.tta)
@@ -186,8 +206,8 @@ def read_folder(request: Request, *, progress: bool = True) -> _Read:
         UserError: The folder cannot be used.
         Unclear: It can be understood in several ways.
     """
-    request.files.mkdir(parents=True, exist_ok=True)
     layout, names = read_layout(request)
+    make_room(request.files)
     files = [("image", str(pair.image)) for pair in layout.pairs]
     files += [("label", str(pair.mask)) for pair in layout.pairs]
     facts = survey(
@@ -209,11 +229,52 @@ def read_folder(request: Request, *, progress: bool = True) -> _Read:
     if empty:
         layout.notes.append(f"{len(empty)} masks hold nothing that counts, such as {empty[0].mask}")
         layout.pairs = [pair for pair in layout.pairs if present[pair]]
+    leave_out_copies(layout, facts)
     made = set(layout.splits()) <= {"train"}
     small = {pair: small_picture(pair.image) for pair in layout.pairs} if made else None
     parts = split_pairs(layout, request.test, present, small)
     layout.notes += parts.notes
     return _Read(layout, labels, parts, facts)
+
+
+def make_room(files: Path) -> None:
+    """Make the folder of lists.
+
+    Raises:
+        UserError: It cannot be made.
+    """
+    try:
+        files.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{files}: cannot be made: {error.strerror}; give --out in another folder"
+        ) from error
+
+
+def leave_out_copies(layout: Layout, facts: Mapping[tuple[str, str], Facts]) -> None:
+    """Leave out images with the pixels of another one: they could train and be tested.
+
+    Raises:
+        DataError: A given split has the same image for training and for a test.
+    """
+    seen: dict[str, Pair] = {}
+    copies = []
+    for pair in layout.pairs:
+        first = seen.setdefault(facts["image", str(pair.image)]["sha"], pair)
+        if first.split != pair.split:
+            raise DataError(
+                f"{pair.image}: is the same picture as {first.image}, one in {pair.split}, one in "
+                f"{first.split}; take it out of one of the two"
+            )
+        if first is not pair:
+            copies.append(pair)
+    if copies:
+        first = seen[facts["image", str(copies[0].image)]["sha"]]
+        layout.notes.append(
+            f"{len(copies)} copies of other images are left out, such as {copies[0].image} of "
+            f"{first.image}"
+        )
+        layout.pairs = [pair for pair in layout.pairs if pair not in copies]
 
 
 def rows_of(

@@ -20,7 +20,7 @@ from nlseg.commands.main import main
 from nlseg.config import load_config
 from nlseg.memory import peak_memory
 from nlseg.models import BaseCascadeDecodeHead
-from nlseg.predict.labeller import Network, Preparer
+from nlseg.predict.labeller import Network, Preparer, as_rgb
 from nlseg.predict.outputs import Writer
 from nlseg.predict.raster import RasterLabeller
 from nlseg.predict.sources import Source
@@ -322,3 +322,13 @@ def test_peak_memory_is_that_of_this_process(tmp_path: Path) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     assert peak_memory() >= pages * os.sysconf("SC_PAGE_SIZE") - (1 << 20) > held.nbytes
     assert peak_memory(tmp_path / "absent") > held.nbytes  # where the system has no such file
+
+
+def test_pictures_to_look_at_are_rgb_whatever_the_network_gets() -> None:
+    grey = np.array([[100, 600], [1100, 350]], np.uint16)
+    shown = as_rgb(grey)
+    assert (shown[..., 0] == [[0, 128], [255, 64]]).all()  # 100..1100 to 0..255; nothing mirrored
+    assert (shown == shown[..., :1]).all()
+    assert as_rgb(np.array([[[1, 2, 3]]], np.uint8)).tolist() == [[[3, 2, 1]]]
+    assert as_rgb(np.array([[[1.4, 2.6, 300]]], np.float32)).tolist() == [[[255, 3, 1]]]
+    assert as_rgb(np.array([[7, 9]], np.uint8))[0].tolist() == [[7] * 3, [9] * 3]

@@ -51,6 +51,10 @@ def test_scale_follows_the_width_of_the_narrower_classes(width: float, scale: fl
     assert f"'thing' is {width:.0f} px wide" in found.reasons["scale"]
 
 
+def test_the_largest_class_does_not_count_for_the_scale() -> None:
+    assert plan(seconds=6000.0, widths=(3.0, 12.0)).scale == 1.0  # 0 is what lies between things
+
+
 def test_images_do_not_shrink_below_a_crop_and_large_ones_do() -> None:
     sizes = (((3000, 3000), 40),)
     assert plan(seconds=6000.0, widths=(900.0, 128.0), sizes=sizes).scale == 0.125

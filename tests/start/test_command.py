@@ -161,6 +161,7 @@ def inside(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
+@pytest.mark.slow
 def test_a_plan_alone_and_what_changes_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,6 +183,9 @@ def test_a_plan_alone_and_what_changes_it(
         assert "nlseg start data --from-scratch --minutes 0.5 --yes" in told
         assert Path("my_data.py").read_text() == text
         assert not Path("work_dirs").exists()
+        write(Path("data/images/9.png"), draw(9)[0])
+        main(words)
+        assert "data has changed: 8 pictures then, 9 now" in capsys.readouterr().out
         with pytest.raises(SystemExit, match="2"):
             main([*words, "--ignore", "0", "--yes"])
         assert "was planned with ignore []" in capsys.readouterr().err

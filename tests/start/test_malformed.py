@@ -228,6 +228,14 @@ def two_depths(root: Path) -> Mend:
     return lambda root: write(root / "images/1.png", draw(1)[0])
 
 
+def copy_in_both(root: Path) -> Mend:
+    two_folders(root)
+    (root / "images/3.png").write_bytes((root / "images/0.png").read_bytes())
+    (root / "train.txt").write_text("0\n1\n")
+    (root / "test.txt").write_text("2\n3\n")
+    return lambda root: (root / "test.txt").write_text("2\n")
+
+
 def only_test(root: Path) -> Mend:
     for i in range(4):
         image, mask = draw(i)
@@ -265,6 +273,7 @@ CASES = {
     wrong_names: ("classes.txt", "name each of them"),
     two_kinds_of_masks: ("masks/1.png", "one of the two ways"),
     two_depths: ("images/1.png", "one depth"),
+    copy_in_both: ("images/3.png", "take it out"),
     only_test: ("test", "rename them"),
 }
 

@@ -8,6 +8,8 @@ import pytest
 from nlseg.errors import UserError
 from nlseg.start.layout import Layout, Pair
 from nlseg.start.parts import SIDE, alike_groups, choose_groups, split_pairs
+from nlseg.start.planning import read_folder
+from tests.start.folders import request, two_folders
 
 
 def pairs(number: int, split: str = "") -> list[Pair]:
@@ -68,15 +70,24 @@ def test_a_rare_class_is_in_both_parts_or_in_training() -> None:
 
 
 def test_given_splits_are_kept() -> None:
-    layout = Layout("", [*pairs(3, "train"), *pairs(2, "val"), *pairs(2, "test")])
+    layout = Layout("", [*pairs(3, "train"), *pairs(2, "val"), *pairs(4, "test")])
     parts = split_pairs(layout, 0.5, {}, None)
-    assert [len(part) for part in (parts.train, parts.val, parts.test)] == [3, 2, 2]
+    assert [len(part) for part in (parts.train, parts.val, parts.test)] == [3, 2, 4]
     parts = split_pairs(Layout("", [*pairs(3, "train"), *pairs(2, "val")]), 0.5, {}, None)
     assert parts.test == pairs(2, "val")
     assert "val is the test" in parts.notes[0]
     parts = split_pairs(Layout("", pairs(5, "train")), 0.2, {}, {})
     assert len(parts.train) == 4
     assert "only train is given" in parts.reason
+
+
+def test_copies_are_left_out_and_told(tmp_path: Path) -> None:
+    two_folders(tmp_path / "data", 6)
+    copy = tmp_path / "data/images/5.png"
+    copy.write_bytes((tmp_path / "data/images/1.png").read_bytes())
+    found = read_folder(request(tmp_path / "data"), progress=False)
+    assert [pair.name for pair in found.layout.pairs] == ["0", "1", "2", "3", "4"]
+    assert f"such as {copy}" in found.layout.notes[0]
 
 
 def test_one_image_is_too_few() -> None:
