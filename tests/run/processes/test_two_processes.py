@@ -1,17 +1,33 @@
+import contextlib
+import json
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
-from nlseg.run import processes
+from nlseg.errors import UserError
+from nlseg.run import command, processes
+from nlseg.run.checkpoint import SaveError
+from nlseg.run.control import Preempted
 from nlseg.run.logs import read_scalars
 from tests.run.real_processes import run_ranks
 
 SCRIPT = "tests.run.rank_script"
+WAYS_OUT: dict[str, BaseException | None] = {
+    "end": None,
+    "script": None,
+    "save": SaveError("a.pth: cannot be written"),
+    "signal": Preempted("SIGTERM"),
+    "user": UserError("a: is wrong"),
+    "bug": KeyError("a"),
+}
+"""How a command ends; 'script' is one of a user's own."""
 pytestmark = pytest.mark.slow
 
 
@@ -85,4 +101,46 @@ def fork_rank(rank: int, output: Path) -> int:
             processes._leave_at_exit()
         finally:
             os._exit(3)
+    return pid
+
+
+def test_each_way_out_ends_the_threads_of_gloo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    ports = [processes.free_port() for _ in WAYS_OUT]
+    files = [tmp_path / str(rank) for rank in (0, 1)]
+    pids = [leave_by_each_way(rank, ports, files[rank]) for rank in (0, 1)]
+    for pid, file in zip(pids, files, strict=True):
+        os.waitpid(pid, 0)
+        assert json.loads(file.read_text()) == dict.fromkeys(WAYS_OUT, 0)
+
+
+def leave_by_each_way(rank: int, ports: list[int], file: Path) -> int:
+    """Fork a process that trains a step and leaves in each way; it writes how many are left."""
+
+    def main(error: BaseException | None) -> None:
+        processes.start("pytorch", timeout_s=60)
+        model = DistributedDataParallel(torch.nn.Linear(3, 3))
+        model(torch.ones(2, 3)).sum().backward()
+        if error is not None:
+            raise error
+
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            torch.set_num_threads(1)
+            os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+            left = {}
+            for port, (way, error) in zip(ports, WAYS_OUT.items(), strict=True):
+                os.environ["MASTER_PORT"] = str(port)
+                with contextlib.suppress(BaseException):
+                    main(error) if way == "script" else command.run(partial(main, error))
+                processes._leave_at_exit()  # as the interpreter does
+                names = [comm.read_text() for comm in Path("/proc/self/task").glob("*/comm")]
+                left[way] = sum("gloo" in name for name in names)
+            file.write_text(json.dumps(left))
+        finally:
+            os._exit(0)
     return pid
