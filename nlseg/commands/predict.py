@@ -141,7 +141,7 @@ def predict_exported(args: argparse.Namespace) -> int:
         try:
             if source.kind == "video":
                 raise DataError(f"{source.path}: a video needs CONFIG and CHECKPOINT")
-            picture = read_picture(source.path)
+            picture = read_picture(source.path, network.facts.get("color_type", "color"))
         except DataError as error:
             failed += 1
             records.add({"source": str(source.path), "error": str(error)})

@@ -11,15 +11,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
-VERSION = 2
+VERSION = 3
 """Raised when the facts change, so that kept ones are taken again."""
 
 Facts = dict[str, Any]
 """JSON-able. Always ``error`` (None or why the file cannot be used); else see the functions."""
 
 _MAX_COLOURS = 300
-_ORIENTATION = 0x0112
+_ORIENTATION, _WIDTH, _LENGTH = 0x0112, 256, 257
 _TURNED_SIDEWAYS = (5, 6, 7, 8)
 
 
@@ -85,7 +86,10 @@ class ImageHeader(NamedTuple):
 
 
 def read_header(file: BinaryIO) -> ImageHeader:
-    """Read the header of a picture, not its pixels."""
+    """Read the header of a picture, not its pixels.
+
+    A TIFF's own tag of orientation counts in every way of loading: it is taken as it is shown.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(file) as image:
@@ -93,6 +97,12 @@ def read_header(file: BinaryIO) -> ImageHeader:
             has_tags = image.format != "PNG" or "exif" in image.info
             orientation = image.getexif().get(_ORIENTATION, 1) if has_tags else 1
             size = (image.height, image.width)
+            if isinstance(
+                image, TiffImageFile
+            ):  # Pillow's size is the stored or the shown one, by version
+                size = (image.tag_v2[_LENGTH], image.tag_v2[_WIDTH])
+                size = size[::-1] if orientation in _TURNED_SIDEWAYS else size
+                orientation = 1
             return ImageHeader(str(image.format), image.mode, *size, int(orientation or 1))
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 import nlseg
 from nlseg.datasets.transforms import LoadImageFromFile, PackSegInputs, Resize
+from nlseg.datasets.transforms.decode import BGR_TYPES
 from nlseg.export.network import Choices
 from nlseg.export.tracing import BlockPlan, image_channels
 from nlseg.ops.resize import Size
@@ -61,6 +62,7 @@ def facts_of(
         "stride": list(inner.test_cfg.stride) if choices.mode == "slide" else None,
         "align_corners": inner.align_corners,
         "resize": resize,
+        "color_type": color_type_of(pipeline),
         "not_in_the_file": left_out,
         "max_size": list(largest),
         "blocks": [block._asdict() for block in blocks],
@@ -70,6 +72,12 @@ def facts_of(
 def as_texts(facts: Mapping[str, Any]) -> dict[str, str]:
     """Return each value as JSON, the form in which a file holds it."""
     return {name: json.dumps(value) for name, value in facts.items()}
+
+
+def color_type_of(pipeline: Sequence[Any]) -> str:
+    """Return how the test pipeline loads images: whether they are turned as their EXIF tags say."""
+    found = [step.color_type for step in pipeline if isinstance(step, LoadImageFromFile)]
+    return next((one for one in found if one in BGR_TYPES), BGR_TYPES[0])
 
 
 def resize_rule(pipeline: Sequence[Any]) -> tuple[dict[str, Any] | None, list[str]]:
@@ -86,6 +94,8 @@ def resize_rule(pipeline: Sequence[Any]) -> tuple[dict[str, Any] | None, list[st
             rule = {"scale": list(step.scale), "keep_ratio": step.keep_ratio}
         elif not isinstance(step, (LoadImageFromFile, PackSegInputs)):
             left_out.append(type(step).__name__)
+        elif isinstance(step, LoadImageFromFile) and step.color_type not in BGR_TYPES:
+            left_out.append(f"LoadImageFromFile(color_type={step.color_type!r})")
     return rule, left_out
 
 

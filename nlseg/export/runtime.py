@@ -69,8 +69,12 @@ def as_input(facts: Mapping[str, Any], pictures: NDArray[np.uint8]) -> NDArray[A
     return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))
 
 
-def read_picture(file: Path) -> NDArray[np.uint8]:
-    """Read an image as BGR (H, W, 3), turned as its EXIF tag says.
+def read_picture(file: Path, color_type: str = "color") -> NDArray[np.uint8]:
+    """Read an image as BGR (H, W, 3), by the rules of ``LoadImageFromFile``.
+
+    Args:
+        file: The image.
+        color_type: ``color``, turned as its EXIF tag says, or ``color_ignore_orientation``.
 
     Raises:
         DataError: It cannot be read.
@@ -82,12 +86,34 @@ def read_picture(file: Path) -> NDArray[np.uint8]:
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
     try:
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        flags = cv2.IMREAD_COLOR
+        if color_type == "color_ignore_orientation":
+            flags |= cv2.IMREAD_IGNORE_ORIENTATION
+        picture = _without_alpha(file) if data[:2].tobytes() in (b"II", b"MM") else None
+        if picture is None and data.size:
+            picture = cv2.imdecode(data, flags)
     except cv2.error:
         picture = None
     if picture is None:
         raise DataError(f"{file}: is no image that OpenCV can read")
     return np.asarray(picture, np.uint8)
+
+
+def _without_alpha(file: Path) -> Any:
+    """Return the colours of a TIFF with an alpha channel, by which OpenCV darkens them; else None.
+
+    A TIFF's own tag of orientation always counts.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(file) as picture:
+            if picture.mode != "RGBA":
+                return None
+            colours = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    except (OSError, ValueError, SyntaxError):  # a kind of TIFF that only OpenCV reads
+        return None
+    return np.ascontiguousarray(colours[..., ::-1])
 
 
 def resized(rule: Mapping[str, Any] | None, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

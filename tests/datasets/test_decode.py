@@ -15,8 +15,16 @@ import pytest
 from numpy.random import RandomState
 from PIL import Image
 
+from nlseg.datasets.transforms import Compose as MMCompose
 from nlseg.datasets.transforms import LoadAnnotations, LoadImageFromFile, decode
+from nlseg.datasets.transforms.decode import picture_to_array
+from nlseg.doctor.hook import image_size
+from nlseg.doctor.probe import probe
+from nlseg.doctor.tally import seen_size
 from nlseg.errors import DataError
+from nlseg.export.facts import color_type_of, resize_rule
+from nlseg.export.runtime import read_picture
+from nlseg.predict.labeller import Preparer
 from nlseg.registry import DATASETS
 from nlseg.structures import SampleIndex
 from tests.datasets.folders import LOAD, config, write_pairs
@@ -114,6 +122,52 @@ def test_one_rule_for_each_kind_of_image(tmp_path: Path, name: str, backend: Any
             load = LoadImageFromFile(color_type=colours, imdecode_backend=backend)
             assert load.read(str(tmp_path / name)).shape[:2] == RGB.shape[:2]
         assert decode.picture_size(str(tmp_path / name)) == (8, 6)
+
+
+@pytest.mark.parametrize("name", COLOURS)
+def test_training_evaluation_prediction_api_and_exported_files_see_the_same(
+    tmp_path: Path, name: str
+) -> None:
+    data, expected = COLOURS[name]
+    path = tmp_path / "images" / name
+    path.parent.mkdir()
+    path.write_bytes(data)
+    expected = np.asarray(expected, np.uint8)
+    (tmp_path / "labels").mkdir()
+    label = np.zeros(expected.shape[:2], np.uint8)
+    Image.fromarray(label).save(tmp_path / "labels" / f"{path.stem}.png")
+    suffix = path.suffix
+    for settings in ({}, {"test_mode": True}, {"cache": "memmap"}):
+        dataset = DATASETS.build(config(
+            tmp_path, img_suffix=suffix, **settings,
+            pipeline=[{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"},
+                      {"type": "PackSegInputs"}],
+        ))  # fmt: skip
+        packed = dataset[0]["inputs"].numpy()  # BGR (3, H, W)
+        np.testing.assert_array_equal(packed[::-1].transpose(1, 2, 0), expected)
+    steps = MMCompose([{"type": "LoadImageFromFile"}])
+    np.testing.assert_array_equal(Preparer(steps).read(path).image, expected)
+    np.testing.assert_array_equal(read_picture(path)[..., ::-1], expected)
+    with Image.open(path) as picture:
+        of_api = picture_to_array(picture, "color")  # an image of Pillow, given to the API
+    np.testing.assert_array_equal(of_api[..., ::-1], expected)
+    # what the check compares the sizes of labels with, decoded and by the header alone
+    assert seen_size(probe("image", str(path))) == label.shape
+    assert seen_size(image_size(str(path))) == label.shape
+    assert decode.picture_size(str(path)) == label.shape
+
+
+def test_an_exported_file_leaves_images_as_stored_where_its_config_does(tmp_path: Path) -> None:
+    path = tmp_path / "turned.png"
+    path.write_bytes(COLOURS["turned.png"][0])
+    assert read_picture(path).shape == (8, 6, 3)
+    np.testing.assert_array_equal(read_picture(path, "color_ignore_orientation")[..., ::-1], RGB)
+    for color_type in ("color", "color_ignore_orientation"):
+        step = LoadImageFromFile(color_type=color_type)
+        assert color_type_of([step]) == color_type
+        assert resize_rule([step]) == (None, [])
+    other = LoadImageFromFile(color_type="unchanged")
+    assert resize_rule([other])[1] == ["LoadImageFromFile(color_type='unchanged')"]
 
 
 @pytest.mark.parametrize("backend", ["cv2", "pillow"])

@@ -31,6 +31,7 @@ from mmengine import fileio
 from numpy.random import RandomState
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from nlseg.errors import ConfigError, DataError
 
@@ -52,7 +53,7 @@ PIXEL_LIMIT = 1 << 30
 
 _UNCHANGED = "convert it to 8 bits, or load it as it is by color_type='unchanged'"
 _TIFF = (b"II*\0", b"MM\0*")
-_ORIENTATION = 0x0112
+_ORIENTATION, _WIDTH, _LENGTH = 0x0112, 256, 257  # tags of EXIF and TIFF
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 _KINDS = {
     stat.S_IFIFO: "a FIFO (named pipe)", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
@@ -173,6 +174,8 @@ def picture_size(path: str) -> tuple[int, int] | None:
         with _failures_of(path), open(path, "rb") as file, open_picture(file) as picture:
             turned = picture.getexif().get(_ORIENTATION) in _SIDEWAYS
             height, width = picture.height, picture.width
+            if isinstance(picture, TiffImageFile):  # its size is stored or shown, by version
+                height, width = picture.tag_v2[_LENGTH], picture.tag_v2[_WIDTH]
     except DataError:
         return None
     return (width, height) if turned else (height, width)
