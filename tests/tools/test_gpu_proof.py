@@ -87,6 +87,9 @@ def test_every_step_fits_into_a_call_and_all_of_them_into_the_visit(tmp_path: Pa
     assert [step.stage for step in steps] == sorted(step.stage for step in steps)
     assert {step.stage for step in steps} == {1, 2, 3, 4}
     assert len({step.name for step in steps}) == len(steps)
+    dry = all_steps(Place(tmp_path, tmp_path, tmp_path, "cuda", dry=True))
+    assert [step.seconds for step in dry] == [3 * step.seconds for step in steps]
+    assert all(step.seconds <= 60 * 9.5 or step.resumes for step in dry)
 
 
 def benchmark_tool() -> Any:
