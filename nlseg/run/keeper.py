@@ -87,13 +87,22 @@ class Keeper:
         numbers = sorted(set(older) - there)
         wanted = self.most - len(there) if self.most > 0 else len(numbers)
         for path in [
-            *fallback.glob("best_*.pth"),
+            *(best for best in fallback.glob("best_*.pth") if not self._is_superseded(best)),
             *(older[number] for number in numbers[max(len(numbers) - wanted, 0) :]),
         ]:
             link_or_copy(path, self.folder / path.name)
             if record := checkpoint.read_record(path):
                 checkpoint.write_record(self.folder / path.name, record)
         self.places.clear(fallback)
+
+    def _is_superseded(self, best: Path) -> bool:
+        """Return whether the folder holds a newer best checkpoint by the same score."""
+        for start in range(len(best.name)):
+            number = checkpoint.number_of(Path(best.name[start:]), self.template)
+            if number is not None:
+                newer = checkpoint.numbered(self.folder, best.name[:start] + self.template)
+                return max(newer, default=number) > number
+        return False
 
     def add_best(
         self,

@@ -198,6 +198,8 @@ def stop_and_go_on(folder: Path, reference: Path) -> tuple[Outcome, str]:
             assert code == 0, output[-2000:]
             assert re.search(r"iter_21.pth: was saved there while .*resumed from", output), output
             assert_ended_alike(reference, disk / "run")
+            (fallback,) = fallback_folders(disk / "run", str(folder / "fallback"))[:1]
+            assert not fallback.exists(), list(fallback.iterdir())
             outcome.survived = 1
         except AssertionError as error:
             outcome.notes.append(str(error))
