@@ -310,6 +310,16 @@ def test_crops_larger_than_most_images_are_found_and_mended(tmp_path: Path) -> N
     assert "large-crop" not in {f.code for f in findings(mended)}
 
 
+def test_the_pipeline_of_the_test_is_looked_at_as_well(tmp_path: Path) -> None:
+    make_data(tmp_path)
+    config = make_config(tmp_path, ["train", "val"])
+    config.test_dataloader = {"dataset": config.val_dataloader.dataset.to_dict()}
+    config.test_dataloader.dataset.pipeline[1:1] = SHRINKING
+    (shrunk,) = (f for f in findings(config) if f.code == "shrunk-images")
+    assert shrunk.split == "test"
+    assert shrunk.remedy == "test_dataloader.dataset.pipeline.1.scale = (32, 24)"
+
+
 def test_regions_that_become_too_small_are_counted(tmp_path: Path) -> None:
     make_data(tmp_path)
     for i in range(4):

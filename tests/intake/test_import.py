@@ -129,6 +129,7 @@ def test_run_lengths_as_text_are_those_of_the_numbers() -> None:
     mask = run_length_mask([6, 6, 1, 4, 31], SIZE)
     assert mask[:, 1].all()
     assert mask[:, 2].tolist() == [False, True, True, True, True, False]
+    assert run_length_mask([0, 6, 42], SIZE)[:, 0].all()  # a mask that begins with its object
     for damaged in ("5\x20", chr(48 + 33)):
         with pytest.raises(ValueError, match="damaged"):
             run_lengths(damaged)
@@ -297,3 +298,5 @@ def test_lines_of_rows_in_one_line_and_with_the_key_inside_a_value() -> None:
     rows = rows_of(json.loads(text), text, "rows")
     assert [(row.line, row.value) for row in rows] == [(2, 1), (3, {"a": 2}), (5, "x")]
     assert [row.line for row in rows_of({"rows": [1, 2]}, '{"rows": [1, 2]}', "rows")] == [1, 1]
+    text = '{"kind": "rows", "more": [1, 2], "rows":\n [1,\n 2]}'  # the key as a value, equal rows
+    assert [row.line for row in rows_of(json.loads(text), text, "rows")] == [2, 3]
