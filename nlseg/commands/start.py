@@ -150,13 +150,22 @@ def has_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
 
 
+def ask(question: str) -> str:
+    """Return what is typed; nothing where the input ends."""
+    try:
+        return input(question).strip()
+    except EOFError:
+        print()
+        return ""
+
+
 def answer(unclear: "Unclear") -> list[str]:
     """Ask which reading is right; return the options that say it."""
     print(unclear.question)
     for number, reading in enumerate(unclear.readings, 1):
         print(f"  {number}. {reading.meaning}  ({' '.join(reading.options)})")
     while True:
-        given = input(f"1 to {len(unclear.readings)}, or nothing to stop: ").strip()
+        given = ask(f"1 to {len(unclear.readings)}, or nothing to stop: ")
         if not given:
             raise unclear
         if given.isdigit() and 1 <= int(given) <= len(unclear.readings):
@@ -178,7 +187,7 @@ def agreed(words: Sequence[str]) -> bool:
             f"there is no terminal to ask on, so this is the plan alone; train with: {go_on(words)}"
         )
         return False
-    given = input("train, test and report now? [y/N] ").strip().lower()
+    given = ask("train, test and report now? [y/N] ").lower()
     if given in ("y", "yes"):
         return True
     print(f"later: {go_on(words)}")

@@ -127,7 +127,7 @@ def find_layout(root: Path, where: Where) -> Layout:
             layout = _of_groups(root, *_given_groups(root, files, where), "the layout of VOC")
             layout.voc = True
             return layout
-    if where.images or where.masks or where.mask_suffix:
+    if any(where):
         groups = _given_groups(root, files, where)
         return _of_groups(root, *groups, "as the options say")
     (first, images), (second, masks), kind = _roles(root, files)
@@ -262,12 +262,14 @@ def _grouped(
         cut = len(name) - len(file.suffix) if level is None and name.endswith(file.suffix) else 0
         stem = file.stem[: len(file.stem) - cut] if cut else file.stem
         key = "/".join([*([file.split] if file.split else []), *folders, stem])
-        taken = groups.setdefault(name, {}).setdefault(key, file.path)
-        if taken != file.path:
-            raise UserError(
-                f"{file.path}: {taken} has the same name; keep one of the two, or rename one"
-            )
+        _put(groups.setdefault(name, {}), key, file.path)
     return groups
+
+
+def _put(group: Group, key: str, path: Path) -> None:
+    taken = group.setdefault(key, path)
+    if taken != path:
+        raise UserError(f"{path}: {taken} has the same name; keep one of the two, or rename one")
 
 
 def _ends(files: Sequence[_File]) -> list[str]:
@@ -464,7 +466,8 @@ def _given_groups(root: Path, files: Sequence[_File], where: Where) -> tuple[Gro
             if longer and other is not None and name.endswith(other):
                 continue
             stem = name[: len(name) - len(suffix)] if suffix else file.stem
-            group["/".join([*([file.split] if file.split else []), *inside, stem])] = file.path
+            split = [file.split] if file.split else []
+            _put(group, "/".join([*split, *inside, stem]), file.path)
         if not group:
             ends = f" ending in {suffix}" if suffix else ""
             at = f"{root / place}" if place else f"{root}"

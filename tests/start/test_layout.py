@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nlseg.errors import UserError
 from nlseg.start.exports import read_layout
 from nlseg.start.layout import Layout, Where, find_layout
 from nlseg.start.lists import take_lists
@@ -146,6 +147,18 @@ def test_equal_kinds_without_telling_names_are_a_question(tmp_path: Path) -> Non
         write(tmp_path / f"b/{i}.png", draw(i + 5)[0])
     with pytest.raises(Unclear, match="both a and b hold pictures"):
         find_layout(tmp_path, HERE)
+
+
+def test_a_suffix_alone_is_not_passed_over(tmp_path: Path) -> None:
+    two_folders(tmp_path)
+    with pytest.raises(UserError, match="both image and mask"):
+        find_layout(tmp_path, Where(image_suffix=".png"))
+    both = Where(image_suffix=".png", mask_suffix="0.png")  # 1.png is in images and in masks
+    with pytest.raises(UserError, match="no image and mask have the same name"):
+        find_layout(tmp_path, both)
+    write(tmp_path / "images/1.jpg", draw(8)[0])
+    with pytest.raises(UserError, match=r"images/1.png: .*images/1.jpg has the same name"):
+        find_layout(tmp_path, Where(images="images", masks="masks"))
 
 
 def test_what_has_no_partner_is_left_out_and_told(tmp_path: Path) -> None:
