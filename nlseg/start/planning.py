@@ -15,7 +15,7 @@ from nlseg.errors import DataError, UserError
 from nlseg.files import write_file
 from nlseg.plan.auto_batch import fit_batch_size
 from nlseg.plan.dry_run import DryRun, dry_run
-from nlseg.start.choose import Choices, choose
+from nlseg.start.choose import ITERATIONS, Choices, choose
 from nlseg.start.exports import read_layout
 from nlseg.start.facts import DataFacts, check_files, measure_data, values_of
 from nlseg.start.labels import Labels, read_labels, show_value
@@ -155,6 +155,7 @@ def make_plan(request: Request, first: Request | None = None, *, progress: bool 
     draft.unlink()
     left = request.seconds - (time.perf_counter() - started) - START_S - choices.test_s
     schedule = make_schedule(step, parts, choices, left)
+    found.layout.notes += too_short(schedule, step, request.seconds)
     text = text_of(schedule)
     shown = listing(rows_of(found, data, choices, schedule))
     asked = [one.as_dict() for one in (request, first) if one is not None]
@@ -197,6 +198,25 @@ def make_schedule(step: DryRun, parts: int, choices: Choices, seconds: float) ->
     if parts > 1:
         reason += f"; {choices.batch} images do not fit into memory, so {parts} parts are added up"
     return Schedule(iterations, choices.batch // parts, parts, reason)
+
+
+def too_short(schedule: Schedule, step: DryRun, seconds: float) -> list[str]:
+    """Say what time a training needs where few steps fit into the given one.
+
+    Args:
+        schedule: What fits.
+        step: What a part of a step takes, measured.
+        seconds: Time that is given for everything.
+    """
+    wanted = ITERATIONS * schedule.parts
+    if schedule.iterations >= wanted:
+        return []
+    each = step.duration_s / max(1, step.iterations)
+    needed = seconds + (wanted - schedule.iterations) * each / MARGIN
+    return [
+        f"{schedule.iterations} steps are few, and the model will be weak; {ITERATIONS} take about "
+        f"{needed / 60:.0f} minutes in all: --minutes {needed / 60:.0f}"
+    ]
 
 
 def read_folder(request: Request, *, progress: bool = True) -> _Read:

@@ -18,10 +18,12 @@ from nlseg.commands.start import build_parser, main, request_of
 from nlseg.config import load_config
 from nlseg.doctor.examination import examine
 from nlseg.errors import UserError
+from nlseg.plan.dry_run import DryRun
+from nlseg.plan.training_step import StepCost
 from nlseg.registry import DATASETS
 from nlseg.start.choose import ON_CPU, Choices
 from nlseg.start.facts import measure_data
-from nlseg.start.planning import read_folder
+from nlseg.start.planning import read_folder, too_short
 from nlseg.start.writing import MOST_LINES, Schedule, config_text, place_pairs, write_lists
 from tests.start.folders import SIZE, draw, request, two_folders, write
 
@@ -138,6 +140,17 @@ def test_a_long_list_of_classes_stays_on_one_page(tmp_path: Path) -> None:
     file = drafted(root)
     assert len(file.read_text().splitlines()) <= MOST_LINES
     assert len(load_config(file).val_dataloader.dataset.metainfo.classes) > 0
+
+
+def test_a_time_for_few_steps_is_told_with_one_that_is_enough() -> None:
+    cost = StepCost(4, SIZE, 0, 0, 0, 2.0, 1, 1)
+    step = DryRun("CPU", (1, 1), 4, SIZE, (1.0, 1.0), cost, 1.0, 2.0, cost, 1, 0.1, 1, 100)
+    # 2 s a step: 400 more take 800 s, with a tenth left for other things 889 s
+    (note,) = too_short(Schedule(100, 4, 1, ""), step, 300.0)
+    assert "100 steps are few" in note
+    assert note.endswith("--minutes 20")
+    assert too_short(Schedule(500, 4, 1, ""), step, 300.0) == []
+    assert len(too_short(Schedule(996, 2, 2, ""), step, 300.0)) == 1  # 498 steps of two parts
 
 
 def test_times_shares_and_names_are_checked() -> None:
