@@ -14,6 +14,7 @@ from nlseg.weights.published import ADDRESSES
 from nlseg.zoo.catalogue import read_zoo
 from nlseg.zoo.receipt import Receipt
 from nlseg.zoo.tables import fill, group_table, mean_and_interval
+from nlseg.zoo.verification import Task, explain
 from tests.zoo import scenes
 
 
@@ -95,6 +96,17 @@ def test_classes_have_the_mean_of_the_receipts(tmp_path: Path, receipt: Receipt)
     page = fill("<!-- zoo: mine-classes -->\n<!-- end of mine-classes -->", zoo, tmp_path)
     iou = receipt.facts["per_class"]["IoU"][2]
     assert f"| building | {iou:.2f} |" in page.splitlines()
+
+
+def test_classes_stand_beside_their_published_iou(tmp_path: Path, receipt: Receipt) -> None:
+    found = receipt.facts["per_class"]["IoU"]
+    index, value = next((i, each) for i, each in enumerate(found) if each is not None)
+    name = receipt.classes[index]
+    zoo = read_zoo(zoo_file(tmp_path, classes={name: value - 5}))
+    task = Task(zoo.models["one"], zoo.data["drawn"], False, None, None, None, tmp_path)
+    (line,) = [row for row in explain(task, receipt).splitlines() if row.startswith(name)]
+    cells = line.removeprefix(name).split()[:3]
+    assert [float(cell) for cell in cells] == pytest.approx([value - 5, value, 5.0], abs=0.006)
 
 
 def test_a_part_fills_no_row(tmp_path: Path, receipt: Receipt) -> None:
