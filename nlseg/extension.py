@@ -6,15 +6,20 @@ point is ours.
 """
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import CodeType, FunctionType
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from nlseg.errors import ConfigError
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
+Absent = Mapping[str, tuple[tuple[str, ...], str]]
+"""Names that other versions call and we do not, each with the points from which a class may call it
+itself, and what to write in its place."""
+
 _SHIPPED: set[CodeType] = set()
+_PACKAGE = __name__.partition(".")[0]
 
 
 def extension_point(method: Method) -> Method:
@@ -34,34 +39,101 @@ def overridden(owner: object, *points: str) -> bool:
     return any(getattr(method, "__code__", None) not in _SHIPPED for method in methods)
 
 
+def stands_for(owner: object, shortcut: str, *methods: str) -> bool:
+    """Return whether a shortcut does what these methods of an object do.
+
+    It does where its class wrote both, and where a subclass wrote the shortcut anew; not where a
+    subclass, a mixin before it or the object itself has a method of its own.
+
+    Args:
+        owner: The object.
+        shortcut: Name of the method that may be called in the place of the others.
+        methods: Their names; those that the object does not have are left out.
+    """
+    place = _place(owner, shortcut)
+    return place < float("inf") and all(place <= _place(owner, method) for method in methods)
+
+
+def _place(owner: object, name: str) -> float:
+    """Return which of the object's classes defines a name, from 0; -1 for the object itself."""
+    if name in getattr(owner, "__dict__", ()):
+        return -1
+    classes = enumerate(type(owner).__mro__)
+    return next((place for place, kind in classes if name in vars(kind)), float("inf"))
+
+
+class Extensible:
+    """A class that checks each subclass when it is defined."""
+
+    not_called: ClassVar[Absent] = {}
+    """What other versions call and this class does not."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Check what a subclass overrides."""
+        super().__init_subclass__(**kwargs)
+        check_overrides(cls, cls.not_called)
+
+
 def check_overrides(
     child: type,
-    absent: Mapping[str, tuple[tuple[str, ...], str]],
+    absent: Absent,
     may_take_more: Collection[str] = (),
+    may_take_less: Collection[str] = (),
 ) -> None:
     """Refuse a subclass with a method that would never be called, or not with what it takes.
 
+    What a mixin defines counts as the subclass's own, where it comes before our class. A method
+    that is called nowhere may stand if another one of the subclass names it, as its caller.
+
     Args:
         child: The subclass, as it is defined.
-        absent: Names that other versions call and we do not, each with the points from which a
-            class may call it itself, and what to write in its place.
+        absent: See ``Absent``.
         may_take_more: Points that other methods of the user's call with further arguments.
+        may_take_less: Points that are never called with their optional arguments once overridden.
 
     Raises:
         ConfigError: With the class, the method, and what to write instead.
     """
     where = f"{child.__module__}.{child.__qualname__}"
-    for name, (callers, advice) in absent.items():
-        if name in vars(child) and not overridden(child, *callers):
+    written = _written(child)
+    for name in absent.keys() & written.keys():
+        callers, advice = absent[name]
+        others = (method for key, method in written.items() if key != name)
+        if not overridden(child, *callers) and not any(_names(one, name) for one in others):
             raise ConfigError(f"{where}.{name}: is never called; {advice}")
-    for name, method in vars(child).items():
+    for name, method in written.items():
         shipped = _shipped(child, name)
         if shipped is None or not isinstance(method, FunctionType):
             continue
         ours, theirs = inspect.signature(shipped), inspect.signature(method)
-        count, (required, taken) = len(_by_position(ours)), _positional(theirs)
-        if taken < count or (required > count and name not in may_take_more):
+        given, (required, taken) = len(_by_position(ours)), _positional(theirs)
+        least = _positional(ours)[0] if name in may_take_less else given
+        if taken < least or (required > given and name not in may_take_more):
             raise ConfigError(f"{where}.{name}: takes {theirs}, but is called as {name}{ours}")
+
+
+def _written(child: type) -> dict[str, Any]:
+    """Return what a subclass defines itself, or by mixins and parents before our first class."""
+    written = dict(vars(child))
+    for parent in child.__mro__[1:]:
+        if parent.__module__.partition(".")[0] == _PACKAGE:
+            break
+        written = {**vars(parent), **written}
+    return written
+
+
+def _names(method: object, name: str) -> bool:
+    """Return whether the code of a method, or of a function inside it, names an attribute."""
+    method = getattr(method, "fget", None) or getattr(method, "__func__", method)
+    code = getattr(inspect.unwrap(method) if callable(method) else method, "__code__", None)
+    return isinstance(code, CodeType) and any(name in one.co_names for one in _codes(code))
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
 
 
 def _shipped(child: type, name: str) -> Callable[..., Any] | None:

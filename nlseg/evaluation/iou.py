@@ -115,6 +115,11 @@ class IoUMetric(BaseMetric):
         self._writer = None if output_dir is None else PredictionWriter(output_dir)
 
     @property
+    def metrics(self) -> Sequence[str]:
+        """The ``iou_metrics``, under mmsegmentation's name."""
+        return self.iou_metrics
+
+    @property
     def classes(self) -> Sequence[str]:
         """Names of the classes, from the data set."""
         meta = self.dataset_meta or {}

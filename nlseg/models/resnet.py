@@ -68,6 +68,13 @@ class ResNet(BaseModule):
     Raises:
         ConfigError: For a depth, stage count, index or position that does not exist, or when both
             ``pretrained`` and ``init_cfg`` are given.
+
+    Attributes:
+        block: Class of the residual blocks.
+        stage_blocks: Number of blocks of each stage.
+        inplanes: Channels in front of the next stage while stages are built, then of the last.
+        feat_dim: Channels of the last stage.
+        res_layers: Names of the stages.
     """
 
     check_arguments = staticmethod(conflicts)
@@ -80,7 +87,7 @@ class ResNet(BaseModule):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Check what a subclass overrides, see ``nlseg.extension``."""
         super().__init_subclass__(**kwargs)
-        check_overrides(cls, {})
+        check_overrides(cls, {}, may_take_less=("forward",))
 
     def __init__(
         self,
@@ -109,24 +116,37 @@ class ResNet(BaseModule):
         init_cfg: Cfg | list[Cfg] | None = None,
     ) -> None:
         super().__init__(choose_init(pretrained, init_cfg))
+        self.depth = depth
         self.zero_init_residual = zero_init_residual and not (pretrained or init_cfg)
+        self.stem_channels = stem_channels
+        self.base_channels = base_channels
+        self.num_stages = num_stages
+        self.strides = tuple(strides)
+        self.dilations = tuple(dilations)
         self.out_indices = tuple(out_indices)
+        self.style = style
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.conv_cfg = conv_cfg
         self.norm_cfg = norm_cfg
         self.avg_down = avg_down
+        self.dcn = None
+        self.plugins = plugins
+        self.multi_grid = multi_grid
+        self.contract_dilation = contract_dilation
+        self.with_cp = with_cp
 
         self.deep_stem = deep_stem
         self._make_stem_layer(in_channels, stem_channels)
         self.stem_names = ["stem"] if self.deep_stem else ["conv1", self.norm1_name, "relu"]
-        block, depths = self.arch_settings[depth]
-        channels = stem_channels
+        self.block, depths = self.arch_settings[depth]
+        self.stage_blocks = depths[:num_stages]
+        self.inplanes = stem_channels
         self.stages: list[str] = []
         for i in range(num_stages):
             stage = self.make_res_layer(
-                block=block,
-                inplanes=channels,
+                block=self.block,
+                inplanes=self.inplanes,
                 planes=base_channels * 2**i,
                 num_blocks=depths[i],
                 stride=strides[i],
@@ -143,9 +163,11 @@ class ResNet(BaseModule):
             for module in stage.modules():
                 if isinstance(module, ResidualBlock):
                     module.recompute_norms = recompute_norms
-            channels = base_channels * 2**i * block.expansion
+            self.inplanes = base_channels * 2**i * self.block.expansion
             self.stages.append(f"layer{i + 1}")
             self.add_module(self.stages[-1], stage)
+        self.res_layers = self.stages
+        self.feat_dim = self.inplanes
         self._freeze_stages()
 
     @extension_point

@@ -245,3 +245,7 @@ def test_metrics_that_override_a_part_have_it_called(kind, logged):
     assert kind is not OwnAreas or OwnAreas.calls == 7
     assert not any("images were counted" in line for line in logged)
     assert own.results == []
+
+
+def test_the_scores_asked_for_have_the_other_name_too():
+    assert IoUMetric(iou_metrics=["mIoU", "mDice"]).metrics == ("mIoU", "mDice")

@@ -2,19 +2,25 @@
 
 import pytest
 import torch
+from mmengine.structures import PixelData
 
 from nlseg.config import load_config
 from nlseg.errors import ConfigError
 from nlseg.models import (
     BaseDecodeHead,
+    Bottleneck,
+    DNLHead,
     EncoderDecoder,
     FCNHead,
+    GCHead,
     NLHead,
     ResNet,
     ResNetV1c,
     SegTTAModel,
 )
-from nlseg.registry import MODELS
+from nlseg.models.losses import CrossEntropyLoss, DiceLoss, works_on_small_logits
+from nlseg.models.losses.samplers import OHEMPixelSampler
+from nlseg.registry import MODELS, TASK_UTILS
 from nlseg.structures import SegDataSample
 from tests.models import recorded as rec
 
@@ -316,3 +322,154 @@ def test_a_users_segmentor_may_read_keys_of_its_own():
     load_config(published, ["model.type=Patient", "model.test_cfg.rounds=3"])
     with pytest.raises(ConfigError, match="test_cfg has no 'rounds'"):
         load_config(published, ["model.test_cfg.rounds=3"])
+
+
+LOSSES = [
+    {"type": "CrossEntropyLoss"},
+    {"type": "DiceLoss"},
+    {"type": "FocalLoss"},
+    {"type": "TverskyLoss"},
+    {"type": "OhemCrossEntropy", "min_kept": 10},
+    {"type": "LovaszLoss", "reduction": "none"},
+]
+
+
+def small_batch():
+    generator = torch.Generator().manual_seed(3)
+    label = torch.randint(0, 5, (1, 16, 16), generator=generator)
+    sample = SegDataSample(gt_sem_seg=PixelData(data=label))
+    return torch.randn(1, 5, 4, 4, generator=generator), [sample]
+
+
+def head_with(**settings):
+    return MODELS.build(
+        {"type": "FCNHead", "in_channels": 4, "channels": 4, "num_classes": 5, **settings}
+    )
+
+
+def grown(base):
+    """Make a child of a loss whose result is a hundred times as large."""
+
+    def forward(self, *args, **kwargs):
+        return 100 * base.forward(self, *args, **kwargs)
+
+    return type("Grown", (base,), {"forward": forward})
+
+
+@pytest.mark.parametrize("cfg", LOSSES, ids=[cfg["type"] for cfg in LOSSES])
+def test_the_loss_of_a_users_child_is_the_one_that_trains(cfg):
+    batch = small_batch()
+    want = 100 * next(iter(head_with(loss_decode=cfg).loss_by_feat(*batch).values()))
+    base = MODELS.get(cfg["type"])
+    mixin = type("Mixin", (), {"forward": grown(base).forward})
+    for child in (grown(base), type("Mixed", (mixin, base), {}), type("Leaf", (grown(base),), {})):
+        MODELS.register_module(name="Child", module=child, force=True)
+        losses = head_with(loss_decode={**cfg, "type": "Child"}).loss_by_feat(*batch)
+        assert next(iter(losses.values())).item() == pytest.approx(want.item(), rel=1e-4)
+
+
+def test_a_forward_put_in_place_of_one_loss_is_called():
+    batch = small_batch()
+    head = head_with()
+    plain, want = head.loss_decode.forward, 100 * head.loss_by_feat(*batch)["loss_ce"]
+    head.loss_decode.forward = lambda *args, **kwargs: 100 * plain(*args, **kwargs)
+    assert head.loss_by_feat(*batch)["loss_ce"].item() == pytest.approx(want.item(), rel=1e-4)
+
+
+def test_a_child_that_changes_no_forward_needs_no_upsampled_logits():
+    class Weighted(CrossEntropyLoss):
+        def average_factor(self, label, ignore_index):
+            return 1.0
+
+    class Anew(grown(CrossEntropyLoss)):
+        def upsampled(self, *args, **kwargs):
+            value, correct = super().upsampled(*args, **kwargs)
+            return 100 * value, correct
+
+    assert works_on_small_logits(Weighted())
+    assert works_on_small_logits(Anew())
+    assert not works_on_small_logits(grown(CrossEntropyLoss)())
+    assert not works_on_small_logits(grown(DiceLoss)())
+
+
+@pytest.mark.parametrize("thresh", [0.7, None])
+def test_the_sampler_of_a_users_child_is_the_one_that_chooses(thresh):
+    class All(OHEMPixelSampler):
+        def sample(self, seg_logit, seg_label):
+            CALLED.append(seg_logit.shape)
+            return torch.ones_like(super().sample(seg_logit, seg_label))
+
+    TASK_UTILS.register_module(module=All, force=True)
+    sampler = {"type": "All", "thresh": thresh, "min_kept": 1}
+    logits, samples = small_batch()
+    losses = head_with(sampler=sampler).loss_by_feat(logits, samples)
+    assert CALLED == [(1, 5, 16, 16)]
+    want = head_with().loss_by_feat(logits, samples)
+    assert losses["loss_ce"].item() == pytest.approx(want["loss_ce"].item(), rel=1e-5)
+
+
+def test_hard_pixels_are_ranked_by_the_loss_of_a_users_child():
+    class Odd(CrossEntropyLoss):
+        def forward(self, cls_score, label, **kwargs):
+            loss = super().forward(cls_score, label, **kwargs)
+            return loss * (label == 2) if loss.dim() else loss
+
+    MODELS.register_module(module=Odd, force=True)
+    sampler = {"type": "OHEMPixelSampler", "min_kept": 5}
+    head = head_with(loss_decode={"type": "Odd"}, sampler=sampler)
+    CALLED.clear()
+    plain = head.loss_decode.forward
+    head.loss_decode.forward = lambda *args, **kwargs: (
+        CALLED.append(kwargs.get("weight")) or plain(*args, **kwargs)
+    )
+    logits, samples = small_batch()
+    head.loss_by_feat(logits, samples)
+    weight = CALLED[-1]
+    assert weight.sum() == 5
+    assert samples[0].gt_sem_seg.data[weight.bool()].eq(2).all()
+
+
+def test_a_body_whose_forward_takes_images_alone_is_called():
+    class Doubled(ResNet):
+        def forward(self, x):
+            CALLED.append(x.shape)
+            return tuple(2 * feature for feature in super().forward(x))
+
+    cfg = rec.model_cfg("NL")
+    MODELS.register_module(module=Doubled, force=True)
+    cfg["backbone"] = {**cfg["backbone"], "type": "Doubled"}
+    model = MODELS.build(cfg).eval()
+    model.test_step({"inputs": [rec.golden()["eval_image"][0]]})
+    assert len(CALLED) == 1
+    with pytest.raises(ConfigError, match=r"Mine\.forward: takes \(self\), but is called"):
+        type("Mine", (ResNet,), {"forward": lambda self: None})
+
+
+def test_a_body_keeps_what_it_was_built_from():
+    body = ResNet(50, base_channels=2, stem_channels=4, strides=(1, 2, 1, 1), norm_eval=True)
+    assert (body.depth, body.block, body.stage_blocks) == (50, Bottleneck, (3, 4, 6, 3))
+    assert (body.stem_channels, body.base_channels, body.num_stages) == (4, 2, 4)
+    assert (body.strides, body.dilations, body.style) == ((1, 2, 1, 1), (1, 1, 1, 1), "pytorch")
+    assert body.inplanes == body.feat_dim == 64
+    assert body.res_layers == ["layer1", "layer2", "layer3", "layer4"]
+    assert (body.dcn, body.plugins, body.with_cp, body.norm_eval) == (None, None, False, True)
+
+
+def test_heads_keep_the_settings_of_their_blocks():
+    settings = {"in_channels": 4, "channels": 8, "num_classes": 2}
+    for kind in (NLHead, DNLHead):
+        head = kind(reduction=4, use_scale=False, mode="dot_product", **settings)
+        assert (head.reduction, head.use_scale, head.mode) == (4, False, "dot_product")
+    head = GCHead(ratio=0.5, pooling_type="avg", fusion_types=("channel_mul",), **settings)
+    assert (head.ratio, head.pooling_type, head.fusion_types) == (0.5, "avg", ("channel_mul",))
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "takes"),
+    [(NLHead, "losses", "a, b"), (EncoderDecoder, "simple_test", "x"), (NLHead, "predict", "x")],
+)
+def test_what_comes_by_a_mixin_is_checked_like_the_classs_own(base, name, takes):
+    mixin = type("Mixin", (), {name: eval(f"lambda self, {takes}: None")})
+    with pytest.raises(ConfigError, match=rf"Mine\.{name}: "):
+        type("Mine", (mixin, base), {})
+    type("Mine", (base, mixin), {})  # never reached there, as Python has it

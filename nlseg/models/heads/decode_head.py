@@ -15,7 +15,7 @@ from nlseg.checked import checked
 from nlseg.errors import ConfigError
 from nlseg.extension import check_overrides, extension_point, overridden
 from nlseg.models.losses import LogitsForLoss, accuracy, percentage, works_on_small_logits
-from nlseg.models.losses.samplers import SamplesSmallLogits
+from nlseg.models.losses.samplers import works_without_upsampling
 from nlseg.ops.resize import resize
 from nlseg.registry import MODELS, TASK_UTILS, Cfg
 from nlseg.structures import IGNORE_INDEX, SegDataSample, input_size
@@ -278,7 +278,7 @@ class BaseDecodeHead(BaseModule, metaclass=ABCMeta):
         sampler = self.sampler
         if sampler is None:
             return None
-        if self.stream_loss and isinstance(sampler, SamplesSmallLogits) and sampler.streams:
+        if self.stream_loss and works_without_upsampling(sampler):
             return sampler.sample_upsampled(logits.small, label, self.align_corners)
         weight: Tensor = sampler.sample(logits.large, label.unsqueeze(1))
         return weight

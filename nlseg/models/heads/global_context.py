@@ -32,6 +32,9 @@ class GCHead(FCNHead):
         **kwargs: Unpack[FCNHeadArgs],
     ) -> None:
         super().__init__(num_convs=2, **kwargs)
+        self.ratio = ratio
+        self.pooling_type = pooling_type
+        self.fusion_types = fusion_types
         self.gc_block = MODELS.build(
             {
                 "type": "ContextBlock",

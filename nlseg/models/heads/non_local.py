@@ -40,6 +40,9 @@ class NLHead(FCNHead):
         **kwargs: Unpack[FCNHeadArgs],
     ) -> None:
         super().__init__(num_convs=2, **kwargs)
+        self.reduction = reduction
+        self.use_scale = use_scale
+        self.mode = mode
         settings = {
             "in_channels": self.channels,
             "reduction": reduction,

@@ -5,9 +5,12 @@ from typing import Any, Literal, Protocol, TypeGuard, runtime_checkable
 import torch
 from torch import Tensor
 
+from nlseg.extension import stands_for
 from nlseg.ops.resize import Size, resize
 
 Reduction = Literal["none", "mean", "sum"]
+PLAIN_FORM = ("__call__", "forward", "_softmax", "_plain_sums")
+"""Methods by which losses compute the upsampled form; ``upsampled`` does without them."""
 EPS = float(torch.finfo(torch.float32).eps)
 
 
@@ -49,8 +52,15 @@ class SmallLogitsLoss(Protocol):
 
 
 def works_on_small_logits(loss: Any) -> TypeGuard[SmallLogitsLoss]:
-    """Return whether a loss, in the form that it has, can work on small logits."""
-    return isinstance(loss, SmallLogitsLoss) and loss.streams
+    """Return whether a loss, in the form that it has, can work on small logits.
+
+    It cannot where a subclass computes the loss in a way of its own.
+    """
+    return (
+        isinstance(loss, SmallLogitsLoss)
+        and stands_for(loss, "upsampled", *PLAIN_FORM)
+        and loss.streams
+    )
 
 
 class LogitsForLoss:

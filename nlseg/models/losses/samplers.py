@@ -2,13 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from nlseg.bounds import Natural, Probability
+from nlseg.extension import stands_for
 from nlseg.models.losses import CrossEntropyLoss
+from nlseg.models.losses.base import PLAIN_FORM
 from nlseg.ops.pixel_loss import upsampled_cross_entropy
 from nlseg.registry import TASK_UTILS
 
@@ -38,6 +40,18 @@ class SamplesSmallLogits(Protocol):
             label: Labels (N, H, W).
             align_corners: How logits are resized, see ``nlseg.ops.resize``.
         """
+
+
+def works_without_upsampling(sampler: Any) -> TypeGuard[SamplesSmallLogits]:
+    """Return whether a sampler, in the form that it has, can do without upsampled logits.
+
+    It cannot where a subclass overrides ``sample`` alone.
+    """
+    return (
+        isinstance(sampler, SamplesSmallLogits)
+        and stands_for(sampler, "sample_upsampled", "sample")
+        and sampler.streams
+    )
 
 
 class BasePixelSampler(ABC):
@@ -158,4 +172,5 @@ class OHEMPixelSampler(BasePixelSampler):
 
 
 def _is_softmax_cross_entropy(loss: Any) -> bool:
-    return isinstance(loss, CrossEntropyLoss) and not loss.use_sigmoid
+    plain = isinstance(loss, CrossEntropyLoss) and not loss.use_sigmoid
+    return plain and stands_for(loss, "upsampled", *PLAIN_FORM)
