@@ -131,7 +131,8 @@ class Browser:
         batch = {"inputs": [sample["inputs"]], "data_samples": [one]}
         trains = self.is_training and "gt_sem_seg" in one
         preprocessor = self.preprocessor
-        tensor = preprocessor(batch, trains)["inputs"][0]
+        made = preprocessor(batch, trains)
+        tensor = made["inputs"][0]
         levels = tensor * preprocessor.std + preprocessor.mean
         picture = levels.permute(1, 2, 0).clamp(0, 255).round().to(torch.uint8).numpy()
         if not preprocessor.swap_channels:  # the network is given BGR
@@ -140,7 +141,7 @@ class Browser:
         rows, columns = height - sample["inputs"].shape[-2], width - sample["inputs"].shape[-1]
         words = f"tensor, {height} x {width} px, {tensor.min():.2f} to {tensor.max():.2f}, "
         words += f"{rows} rows and {columns} columns of padding"
-        label = one.gt_sem_seg.data.numpy()[0] if trains else None
+        label = made["data_samples"][0].gt_sem_seg.data.numpy()[0] if trains else None
         return np.ascontiguousarray(picture), label, words
 
     def _paint(self, picture: Image, label: NDArray[np.integer] | None) -> Image:

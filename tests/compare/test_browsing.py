@@ -73,9 +73,14 @@ def test_the_tensor_of_the_network_is_shown_with_its_padding(config, tmp_path):
     tensor = row[-1]
     assert tensor.caption.startswith("tensor, 40 x 48 px, ")
     assert tensor.caption.endswith(", 16 rows and 16 columns of padding")
-    # padding is 0 behind the normalisation, so the mean's colour as a picture
+    # padding is 0 behind the normalisation, so the mean's colour; its label is ignored,
+    # which is shown dark: 1 - alpha = 0.4 of the colour
     padding = cv2.imread(str(folder / "0000_3.png"))[-3:, -3:, ::-1]
-    assert (padding == [10, 20, 30]).all()
+    assert (padding == [4, 8, 12]).all()
+    # no class is painted on it, but for the names
+    whole = cv2.imread(str(folder / "0000_3.png"))[..., ::-1]
+    outside = np.concatenate([whole[24:].reshape(-1, 3), whole[:24, 32:].reshape(-1, 3)])
+    assert (outside == [4, 8, 12]).all(1).mean() > 0.6
     assert [cell.link for cell in row] == [f"full/0000_{i}.png" for i in range(4)]
     assert cv2.imread(str(folder / "0000_0.png")).shape == (24, 32, 3)
     page = browse_page([row], title="samples", classes=["a"], palette=np.zeros((1, 3), np.uint8))
