@@ -98,7 +98,7 @@ def init_model(
         checkpoint: Weights: file, https address, published name or ``hf://OWNER/NAME``; every one
             must fit. None takes those of a model of the Hub, and else leaves random weights.
         device: Where to compute, such as ``cuda:0``; a GPU where there is one, when not given.
-        cfg_options: Settings to override, by dotted name.
+        cfg_options: Settings to override, by dotted name; checked where ``config`` is a file.
 
     Returns:
         The segmentor in evaluation mode, with its config as ``cfg`` and its data set's classes and
@@ -109,9 +109,14 @@ def init_model(
             device.
     """
     place = _device(device)
-    cfg = _copied(config) if isinstance(config, Config) else load_config(config)
-    if cfg_options:
-        cfg.merge_from_dict(dict(cfg_options))
+    options = dict(cfg_options or {})
+    if isinstance(config, Config):
+        cfg = _copied(config)
+        cfg.merge_from_dict(options)
+    elif isinstance(config, (str, Path)):
+        cfg = load_config(config, [f"{key}={value!r}" for key, value in options.items()])
+    else:
+        raise ConfigError(f"init_model: config is {config!r}, which is no file, name or Config")
     init_default_scope(cfg.get("default_scope") or SCOPE)
     settings = with_class_weights(cfg.model.to_dict(), None)
     settings.update(train_cfg=None, pretrained=None)
@@ -192,7 +197,13 @@ def inference_model(
     given: Any = images if img is None else img
     if given is None:
         raise DataError("inference_model: give an image, or a list of images")
-    if _is_one(given):
+    one = _is_one(given)
+    if not one and (isinstance(given, torch.Tensor) or not isinstance(given, Iterable)):
+        raise DataError(
+            f"inference_model: a {type(given).__name__} is no image; give a file, a BGR picture "
+            "(H, W, 3) uint8 as a NumPy array, a Pillow image, or a list of these"
+        )
+    if one:
         return _label(model, [given], inference_pipeline(model.cfg), strict=True)[0]  # type: ignore[arg-type]
     return list(_label_all(model, given, batch_size))
 

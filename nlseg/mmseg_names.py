@@ -6,12 +6,13 @@ imports it for itself. Classes are found where mmsegmentation 1.2.2 has them; on
 is refused when it is imported, with the nearest name. Without it there is no ``mmseg``.
 """
 
+import functools
 import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -41,9 +42,10 @@ _ROOMS: dict[str, tuple[tuple[str, ...], str]] = {
     "engine": (("nlseg.run.hooks", "nlseg.registry"), "hooks hooks.visualization_hook"),
     "models": (_MODELS, "builder backbones backbones.resnet data_preprocessor decode_heads "
                "decode_heads.decode_head decode_heads.fcn_head decode_heads.nl_head "
-               "decode_heads.gc_head decode_heads.dnl_head decode_heads.sep_fcn_head losses "
-               "losses.accuracy losses.cross_entropy_loss losses.dice_loss losses.focal_loss "
-               "losses.lovasz_loss losses.tversky_loss losses.boundary_loss "
+               "decode_heads.gc_head decode_heads.dnl_head decode_heads.sep_fcn_head "
+               "decode_heads.cascade_decode_head losses losses.utils losses.accuracy "
+               "losses.cross_entropy_loss losses.dice_loss losses.focal_loss losses.lovasz_loss "
+               "losses.tversky_loss losses.boundary_loss "
                "losses.huasdorff_distance_loss losses.kldiv_loss losses.ohem_cross_entropy_loss "
                "segmentors segmentors.encoder_decoder segmentors.cascade_encoder_decoder "
                "segmentors.seg_tta utils utils.res_layer utils.wrappers"),
@@ -75,6 +77,59 @@ def resize(
 def add_prefix(inputs: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Return the entries under ``prefix.name``."""
     return {f"{prefix}.{name}": value for name, value in inputs.items()}
+
+
+def weight_reduce_loss(
+    loss: Any, weight: Any = None, reduction: Any = "mean", avg_factor: Any = None
+) -> Any:
+    """Weigh losses of any shape, and reduce them as mmsegmentation's function of that name does."""
+    reduced = importlib.import_module("nlseg.models.losses.base").reduced
+    return reduced(loss if weight is None else loss * weight, reduction, avg_factor)
+
+
+def reduce_loss(loss: Any, reduction: Any) -> Any:
+    """Reduce losses of any shape by 'none', 'mean' or 'sum'."""
+    return weight_reduce_loss(loss, None, reduction)
+
+
+def weighted_loss(loss_func: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a function of predictions and targets a weight, a reduction and a divisor."""
+
+    @functools.wraps(loss_func)
+    def weighted(
+        pred: Any, target: Any, weight: Any = None, reduction: Any = "mean",
+        avg_factor: Any = None, **options: Any,
+    ) -> Any:  # fmt: skip
+        loss = loss_func(pred, target, **options)
+        return weight_reduce_loss(loss, weight, reduction, avg_factor)
+
+    return weighted
+
+
+def get_class_weight(class_weight: Any) -> Any:
+    """Return weights of classes, read where they are the name of a file."""
+    read = importlib.import_module("nlseg.models.losses.class_weight").read_class_weight
+    return read(class_weight) if isinstance(class_weight, str) else class_weight
+
+
+def _build(config: Any, train_cfg: Any = None, test_cfg: Any = None) -> Any:
+    """Build a part of a network as the functions of ``mmseg.models.builder`` do."""
+    settings = {"train_cfg": train_cfg, "test_cfg": test_cfg}
+    given = {name: value for name, value in settings.items() if value is not None}
+    return registry.MODELS.build(config, default_args=given or None)
+
+
+_BUILT = ("backbone", "neck", "head", "loss", "segmentor")
+_FUNCTIONS: dict[str, Any] = {
+    function.__name__: function
+    for function in (
+        resize, add_prefix, weight_reduce_loss, reduce_loss, weighted_loss, get_class_weight,
+    )
+} | {f"build_{part}": _build for part in _BUILT}  # fmt: skip
+_FUNCTIONS |= dict.fromkeys(
+    ("BACKBONES", "NECKS", "HEADS", "LOSSES", "SEGMENTORS"), registry.MODELS
+)
+"""Names that mmsegmentation's modules have and ours do not; its models share one registry."""
 
 
 def _types() -> dict[str, Any]:
@@ -109,9 +164,9 @@ class NamedModule(ModuleType):
         """
         if name.startswith("__"):
             raise AttributeError(name)
-        own = {"resize": resize, "add_prefix": add_prefix}
+        own = dict(_FUNCTIONS) if self.__name__.startswith(f"{PREFIX}.models") else {}
         if self.__name__.startswith(f"{PREFIX}.utils"):
-            own |= _types()
+            own = {"add_prefix": add_prefix, **_types()}
         if name in own:
             return own[name]
         modules = [importlib.import_module(target) for target in MODULES[self.__name__]]
@@ -141,9 +196,19 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self, fullname: str, path: object = None, target: object = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Return a spec for a module of mmsegmentation that we serve, or None."""
-        if fullname not in MODULES:
+        """Return a spec for a module of mmsegmentation that we serve; None for other packages.
+
+        Raises:
+            ModuleNotFoundError: mmsegmentation may have the module, but nlseg does not serve it.
+        """
+        if fullname.partition(".")[0] != PREFIX:
             return None
+        if fullname not in MODULES:
+            served = [name for name in MODULES if "." in name]
+            text = (
+                f"No module named {fullname!r}: nlseg does not serve it{nearest(fullname, served)}"
+            )
+            raise ModuleNotFoundError(text, name=fullname)  # Python goes on where it only looked
         return importlib.machinery.ModuleSpec(fullname, self, origin=__file__, is_package=True)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:

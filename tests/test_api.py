@@ -1,4 +1,5 @@
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -394,3 +395,17 @@ def test_the_lines_of_the_readme_label_an_image(sure: Path, tmp_path: Path) -> N
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert cv2.imread(str(tmp_path / "labelled.png")).shape == (64, 128, 3)
+
+
+def test_options_and_inputs_that_are_wrong_are_refused_by_name() -> None:
+    for options, told in (
+        ({"modle": 3}, "the config has no 'modle'; did you mean 'model'?"),
+        ({"model.decode_head.num_clases": 3}, "did you mean 'num_classes'?"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(told)):
+            init_model(CONFIG, device="cpu", cfg_options=options)
+    with pytest.raises(ConfigError, match="config is 3, which is no file"):
+        init_model(3, device="cpu")
+    for wrong in (3, torch.zeros(3, 8, 8)):
+        with pytest.raises(DataError, match="is no image; give a file"):
+            inference_model(torch.nn.Identity(), wrong)

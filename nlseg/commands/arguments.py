@@ -1,6 +1,8 @@
 """Arguments that the commands share, without heavy imports: ``--help`` answers at once."""
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
 
 def plain_parser(description: str | None) -> argparse.ArgumentParser:
@@ -49,6 +51,25 @@ def add_config_options(
         "--allow-unknown-keys", action="store_true",
         help="accept top-level config keys that no part of a run reads",
     )  # fmt: skip
+
+
+def refuse_option(parser: argparse.ArgumentParser, option: str, instead: str) -> None:
+    """Answer an option of mmsegmentation's script that is not here with what to use instead.
+
+    Args:
+        parser: Of the command that has the script's place.
+        option: Such as ``--show``.
+        instead: Ends the sentence.
+    """
+
+    class Refused(argparse.Action):
+        def __call__(
+            self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
+            values: str | Sequence[Any] | None, option_string: str | None = None,
+        ) -> None:  # fmt: skip
+            parser.error(f"{option_string}: {instead}")
+
+    parser.add_argument(option, action=Refused, nargs="?", help=argparse.SUPPRESS)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

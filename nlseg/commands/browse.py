@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from nlseg.commands.arguments import add_config_options, command_parser
+from nlseg.commands.arguments import add_config_options, command_parser, refuse_option
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -26,6 +26,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", "--output-dir", help="folder (default: work_dirs/browse/NAME of the config)"
     )
+    parser.add_argument(
+        "--not-show", action="store_true", help="as always: there is no window, only files"
+    )
+    refuse_option(parser, "--show-interval", "no window is opened, so nothing waits; leave it out")
     add_config_options(parser)
     return parser
 

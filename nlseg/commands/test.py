@@ -7,7 +7,12 @@ Exit code 0: done; 1: the test failed; 2: something to mend in the command, conf
 import argparse
 from collections.abc import Sequence
 
-from nlseg.commands.arguments import add_config_options, add_run_arguments, command_parser
+from nlseg.commands.arguments import (
+    add_config_options,
+    add_run_arguments,
+    command_parser,
+    refuse_option,
+)
 from nlseg.files import open_standard_streams
 
 
@@ -21,6 +26,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--report", action="store_true", help="write report.html: scores, and where the points went"
     )
     parser.add_argument("--tta", action="store_true", help="average over several scales and flips")
+    for option in ("--show", "--wait-time"):
+        refuse_option(parser, option, "no window is opened; --show-dir DIR writes the pictures")
     add_run_arguments(parser)
     add_config_options(parser, "such as load_strict=False, which accepts weights that fit in part")
     return parser

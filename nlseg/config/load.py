@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -171,7 +172,8 @@ def _why_not_imported(name: str, error: ImportError | SyntaxError) -> str:
     if isinstance(error, SyntaxError):
         where = f"{error.filename}:{error.lineno}"
     hint = ""
-    if missing is not None and missing.partition(".")[0] == FOREIGN_SCOPE:
+    served = "nlseg.mmseg_names" in sys.modules
+    if missing is not None and missing.partition(".")[0] == FOREIGN_SCOPE and not served:
         hint = "; 'mmseg_names = True' in the config lets it import ours under that name"
     return f"{name!r} fails at {where}: {type(error).__name__}: {error}{hint}"
 

@@ -22,6 +22,7 @@ from nlseg.doctor.file_causes import file_causes, shared_between
 from nlseg.doctor.finding import Finding, by_severity
 from nlseg.doctor.label_causes import label_causes
 from nlseg.doctor.listing import list_pairs
+from nlseg.doctor.own_steps import OF_VALUES, run_through, with_own_steps
 from nlseg.doctor.scale_causes import measure_scale, scale_causes
 from nlseg.doctor.splits import Split, find_splits
 from nlseg.doctor.survey import survey
@@ -133,12 +134,17 @@ def examine(
 
 def _causes(split: Split, tally: Tally, config: Config) -> list[Finding]:
     model = config.get("model") or {}
-    values = label_causes(split, tally) if tally.labels else []
+    own = with_own_steps(split)
+    values = label_causes(split, tally) if tally.labels and own is None else []
     findings = file_causes(split, tally) + values
     tally.scale = measure_scale(split, tally)
     findings += scale_causes(split, tally, tally.scale)
     classes = class_causes(split, tally, num_outputs_of(model), weights_line(model))
-    findings += unexplained(classes, values)
+    if own is None:
+        findings += unexplained(classes, values)
+    else:
+        findings += [finding for finding in classes if finding.code not in OF_VALUES]
+        findings += run_through(own, split)
     dark = any(f.code == "deep-images" and f.severity == "error" for f in findings)
     if split.stage == "train" and not dark and not split.rules.keeps_depth:
         # dark ones have another mean once they are converted, deep ones have other levels

@@ -13,6 +13,7 @@ from nlseg.doctor.class_causes import class_causes, unexplained
 from nlseg.doctor.file_causes import file_causes, same_files, shared_finding
 from nlseg.doctor.finding import Finding, by_severity
 from nlseg.doctor.label_causes import label_causes
+from nlseg.doctor.own_steps import first_refused
 from nlseg.doctor.probe import Facts, probe, read_header
 from nlseg.doctor.splits import Rules, Split, heads_of, read_rules
 from nlseg.doctor.tally import Tally, make_tally
@@ -194,8 +195,9 @@ def _look(dataset: Any, split: Split, num_classes: int | None, limit: int) -> li
     size = len(dataset)
     indices = sorted({i * size // min(limit, size) for i in range(min(limit, size))})
     if getattr(dataset.pipeline, "has_foreign_steps", False):
-        found = [f for i in indices if (f := _run_pipeline(dataset, split, i)) is not None]
-        return [*found[:1], *_class_causes(split, make_tally(split, {}), num_classes)]
+        refused = first_refused(dataset, split, indices)
+        found = [] if refused is None else [refused]
+        return [*found, *_class_causes(split, make_tally(split, {}), num_classes)]
     findings = _examine(dataset, split, num_classes, indices)
     if len(indices) < size and any(f.code in _SUSPECTED for f in findings):
         findings = _examine(dataset, split, num_classes, list(range(size)))
@@ -218,17 +220,6 @@ def _examine(
     values = label_causes(split, tally)
     classes = unexplained(_class_causes(split, tally, num_classes), values)
     return [*file_causes(split, tally), *values, *classes]
-
-
-def _run_pipeline(dataset: Any, split: Split, index: int) -> Finding | None:
-    """Load a sample as training will: the end shows what a user's transforms make of labels."""
-    try:
-        dataset[index]
-    except DataError as error:
-        file = str(dataset.get_data_info(index).get("seg_map_path", ""))
-        title = "The pipeline, with transforms of your own, refuses a sample"
-        return Finding("stray-labels", "error", split.name, title, str(error), "", (file,), 1)
-    return None
 
 
 def _class_causes(split: Split, tally: Tally, num_classes: int | None) -> list[Finding]:

@@ -23,6 +23,7 @@ from nlseg.run import processes
 from nlseg.run.folder import is_seen_by_all
 from nlseg.run.half import HalfName, check_half, half_precision
 from nlseg.run.loaders import batch_size_of, every_batch
+from nlseg.run.loop import require_own_runner
 from nlseg.run.protocol import RunnerProtocol
 
 _CHECK_EVERY = 10
@@ -51,6 +52,7 @@ class EvalLoop(BaseLoop):
         fp16: bool = False,
         dtype: HalfName | None = None,
     ) -> None:
+        require_own_runner(runner)
         super().__init__(runner, runner.build_dataloader(dataloader, seed=runner.seed))
         self.evaluator = runner.build_evaluator(evaluator)
         _collect_without_files(self.evaluator.metrics)

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from nlseg.bounds import Count
-from nlseg.errors import CheckpointError
+from nlseg.errors import CheckpointError, ConfigError
 from nlseg.registry import LOOPS
 from nlseg.run import processes
 from nlseg.run.device import seed_iteration
@@ -51,6 +51,7 @@ class TrainLoop(BaseLoop):
         val_interval: int,
         dynamic_intervals: Intervals | None,
     ) -> None:
+        require_own_runner(runner)
         super().__init__(runner, runner.build_dataloader(dataloader, seed=runner.seed))
         self.state = runner.state
         self.state.batch_total = batch_size_of(self.dataloader) * processes.world_size()
@@ -174,6 +175,20 @@ class TrainLoop(BaseLoop):
                 f"has trained for {self.progress}, more than the {self.goal} of train_cfg; raise "
                 "max_iters (max_epochs), or test this checkpoint"
             )
+
+
+def require_own_runner(runner: object) -> None:
+    """Refuse mmengine's runner, which saves, resumes and stops in ways of its own.
+
+    Raises:
+        ConfigError: The runner keeps no state of the run.
+    """
+    if not hasattr(runner, "state"):
+        raise ConfigError(
+            f"{type(runner).__module__}.{type(runner).__name__}: nlseg's loops run in nlseg's "
+            "runner; write 'from nlseg.run.runner import Runner' in place of mmengine's, the rest "
+            "of the script stays"
+        )
 
 
 @LOOPS.register_module()

@@ -20,7 +20,7 @@ from nlseg.doctor.splits import find_splits
 from nlseg.doctor.survey import survey
 from nlseg.errors import ConfigError, DataError
 from nlseg.models import BaseCascadeDecodeHead
-from nlseg.registry import DATASETS, MODELS
+from nlseg.registry import DATASETS, MODELS, TRANSFORMS
 from nlseg.run.runner import Runner
 from tests.doctor.damaged import (
     ROOT,
@@ -280,3 +280,31 @@ def test_the_hook_knows_the_classes_of_a_cascade(data, tmp_path):
 class Refined(BaseCascadeDecodeHead):
     def forward(self, inputs, prev_output):
         return self.cls_seg(self._transform_inputs(inputs)[:, : self.channels]) + prev_output
+
+
+def test_labels_that_a_transform_of_the_users_remaps_are_judged_behind_it(tmp_path):
+    @TRANSFORMS.register_module(name="Divide", force=True)
+    class Divide:
+        def __init__(self, by):
+            self.by = by
+
+        def __call__(self, sample):
+            label = sample["gt_seg_map"]
+            sample["gt_seg_map"] = np.where(label == 255, 255, label // self.by)
+            return sample
+
+    make_data(tmp_path, relabel=lambda label: np.where(label == 255, label, label * 50))
+
+    def findings(by):
+        steps = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"},
+                 {"type": "Divide", "by": by}]  # fmt: skip
+        config = make_config(tmp_path, stages=["train"], pipeline=steps)
+        return examine(config, num_processes=1, progress=False)
+
+    assert findings(50).num_errors == 0
+    note = next(one for one in findings(50).findings if one.code == "own-transforms")
+    assert "was run on 4 of 4 samples" in note.detail
+    wrong = findings(10)
+    assert wrong.num_errors == 1
+    assert wrong.findings[0].code == "stray-labels"
+    assert "train/lab/" in wrong.findings[0].files[0]

@@ -74,7 +74,7 @@ def test_name_that_is_not_here_is_refused(tmp_path: Path) -> None:
         "from mmseg.models import PSPHead": "mmseg.models.PSPHead: nlseg has no such name",
         "from mmseg.models.decode_heads import FCNHaed": "did you mean 'FCNHead'?",
         "from mmseg.models.utils import nchw_to_nlc": "cannot import name 'nchw_to_nlc'",
-        "import mmseg.models.backbones.mit": "No module named 'mmseg.models.backbones.mit'",
+        "import mmseg.models.backbones.mit": "'mmseg.models.backbones.mit': nlseg does not",
     }
     code = (
         "try:\n    import mmseg\nexcept ModuleNotFoundError:\n    print('not asked for')\n"
@@ -86,6 +86,32 @@ def test_name_that_is_not_here_is_refused(tmp_path: Path) -> None:
     lines = done.stdout.strip().split("\n")
     for line, told in zip(lines, ["not asked for", *refused.values()], strict=True):
         assert told in line
+
+
+def test_helpers_of_losses_and_builders_do_what_mmsegmentations_do(tmp_path: Path) -> None:
+    code = (
+        "import torch\n"
+        "import nlseg.mmseg_names\n"
+        "from mmseg.models.losses.utils import weight_reduce_loss, weighted_loss\n"
+        "from mmseg.models.builder import HEADS, LOSSES, build_head, build_loss\n"
+        "from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead\n"
+        "@LOSSES.register_module()\n"
+        "class Absolute(torch.nn.Module):\n"
+        "    def forward(self, *given, **options): return absolute(*given, **options)\n"
+        "@weighted_loss\n"
+        "def absolute(pred, target, power=1): return (pred - target).abs() ** power\n"
+        "loss = build_loss(dict(type='Absolute'))\n"
+        "pred, target = torch.tensor([1., 4.]), torch.tensor([0., 2.])\n"
+        "weight = torch.tensor([1., 3.])\n"
+        "print(loss(pred, target).item(), loss(pred, target, weight, power=2).item())\n"
+        "print(loss(pred, target, reduction='none').tolist())\n"
+        "print(round(loss(pred, target, avg_factor=1.0).item(), 4))\n"
+        "head = build_head(dict(type='FCNHead', in_channels=4, channels=4, num_classes=2))\n"
+        "print(type(head).__name__, HEADS is LOSSES)\n"
+    )
+    done = run(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:4] == ["1.5 6.5", "[1.0, 2.0]", "3.0", "FCNHead True"]
 
 
 def test_an_installed_mmsegmentation_keeps_its_name(tmp_path: Path) -> None:

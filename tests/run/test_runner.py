@@ -15,6 +15,7 @@ from mmengine.model import BaseModel
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.runner import BaseLoop
 from mmengine.runner import IterBasedTrainLoop as MMIterBasedTrainLoop
+from mmengine.runner import Runner as MMRunner
 from torch import nn
 
 import nlseg
@@ -477,3 +478,9 @@ def test_an_iteration_enters_few_files_and_reaches_the_block_in_few_calls(tmp_pa
         sys.setprofile(None)
     assert len(entered[3]) <= 30
     assert max(depths) <= 5
+
+
+def test_mmengines_runner_is_refused_with_the_import_to_write(tmp_path: Path) -> None:
+    config = toy_config(tmp_path)
+    with pytest.raises(ConfigError, match=r"from nlseg\.run\.runner import Runner"):
+        MMRunner.from_cfg(config).train()

@@ -63,3 +63,21 @@ def test_browse_is_reached(
         call(monkeypatch, f"tools/{folder}/browse_dataset.py", "--help")
     assert caught.value.code == 0
     assert "--draws" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("script", "option", "told"),
+    [
+        ("tools/misc/browse_dataset.py", "--show-interval", "leave it out"),
+        ("tools/test.py", "--show", "--show-dir DIR writes the pictures"),
+        ("tools/test.py", "--wait-time", "--show-dir DIR writes the pictures"),
+    ],
+)
+def test_an_option_for_a_window_names_what_to_use(
+    script: str, option: str, told: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    with pytest.raises(SystemExit, match="2"):
+        call(monkeypatch, script, "CONFIG", "CHECKPOINT"[: 10 * ("test" in script)], option, "2")
+    assert f"{option}: no window is opened" in (said := capsys.readouterr().err)
+    assert told in said
