@@ -32,7 +32,7 @@ GROUP = Group(
         Fault("link down for 5 s", partial(stays, faults.down_for_5_s)),
         Fault(
             "30 % of packets dropped",
-            partial(stays, lambda c: c.nodes[1].drop(0.3), group_limit_s=120),
+            partial(stays, lambda c: c.nodes[1].drop(0.3), group_limit_s=300),
             short=False, missing=_IPTABLES,
         ),
         Fault("1 Mbit/s", partial(stays, lambda c: c.nodes[1].slow_down("1mbit")), missing=_TC),

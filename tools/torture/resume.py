@@ -28,10 +28,7 @@ def change(setting: Setting) -> Outcome:
 GROUP = Group(
     "what a resume reads",
     [
-        *(
-            Fault(name, partial(harm, kind), short=kind in ("cut off", "copied"))
-            for kind, name in HARMS.items()
-        ),
+        *(Fault(name, partial(harm, kind), short=kind == "copied") for kind, name in HARMS.items()),
         Fault("one field of the checkpoint changed", change),
     ],
     prepare=undisturbed,

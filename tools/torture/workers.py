@@ -44,7 +44,7 @@ GROUP = Group(
                 partial(
                     starve, workers.shrink_shared_memory, "--shm-size", workers.wide_samples(what)
                 ),
-                short=what == "labels",
+                short=False,
                 missing=no_mounts,
             )
             for what in ("images", "labels")
