@@ -15,15 +15,24 @@ from nlseg.config.families import (
     find_anywhere,
     find_class,
     is_family_key,
+    names_anywhere,
     names_for,
 )
 from nlseg.config.fixed import FIXED
 from nlseg.config.origin import KeyPath, Trace
 from nlseg.config.places import at, walk
 from nlseg.config.problems import Problem
-from nlseg.config.runner_keys import KNOWN_KEYS, RUN_KEYS, VARIABLES
+from nlseg.config.runner_keys import (
+    DEFAULT_HOOKS,
+    KNOWN_KEYS,
+    OLD_KEYS,
+    RUN_KEYS,
+    USUAL_HOOKS,
+    VARIABLES,
+)
 from nlseg.config.signatures import Signature, default_of, defaults_of, signature_of
 from nlseg.errors import nearest
+from nlseg.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS, RUNNERS
 
 COPIED = ("data_preprocessor", "test_pipeline")
 COMPLETED_LATER = (
@@ -57,6 +66,8 @@ PLAIN = ("metainfo", "clip_grad")
 """Dicts whose ``type``, if they have one, is a word like any other."""
 PARAMETERS: KeyPath = ("optim_wrapper", "paramwise_cfg")
 USUAL_CONSTRUCTOR = "DefaultOptimWrapperConstructor"
+MULTIPLIERS = ("lr_mult", "decay_mult")
+"""What the usual constructor reads for some parameters; the rest goes into their group as it is."""
 
 
 def check_names(config: Config, trace: Trace, *, allow_unknown: bool = False) -> Iterator[Problem]:
@@ -76,6 +87,7 @@ def check_names(config: Config, trace: Trace, *, allow_unknown: bool = False) ->
     if not allow_unknown:
         yield from _check_top(values, trace)
     walker = _Walker(values, trace)
+    yield from walker.check_plain_values()
     for key in [name for name in values if name in KNOWN_KEYS and name not in COPIED]:
         yield from walker.check((key,), None)
 
@@ -88,6 +100,13 @@ def _check_top(values: Any, trace: Trace) -> Iterator[Problem]:
             continue
         hint = nearest(key, RUN_KEYS)
         if not hint and _is_copied(values, key):
+            continue
+        if key in OLD_KEYS:
+            text = (
+                "a key of mmsegmentation 0.x; 'nlseg migrate FILE --out-dir DIR' writes such a "
+                "config in the present form"
+            )
+            yield Problem(trace.named_at((key,)), (key,), text)
             continue
         yield Problem(
             trace.named_at((key,)),
@@ -133,15 +152,28 @@ class _Walker:
         elif isinstance(value, dict) and path != ("custom",):
             yield from self._check_dict(value, path, family, is_foreign)
 
-    def _check_dict(
+    def check_plain_values(self) -> Iterator[Problem]:
+        """Check the top-level values that are words or lists, and no dict that builds something."""
+        values = self.values
+        kind, path = values.get("runner_type"), ("runner_type",)
+        if kind is not None and find_class(kind, RUNNERS) is None:
+            yield from self._unknown(kind, path, RUNNERS)
+        if isinstance(values.get("custom_hooks"), dict):
+            text = "wants a list of dicts, [dict(type=...)], given a dict"
+            yield Problem(self.trace.where(("custom_hooks",)), ("custom_hooks",), text)
+
+    def _check_dict(  # noqa: C901, PLR0912 - one branch for each kind of dict
         self, value: dict[str, Any], path: KeyPath, family: Registry | None, is_foreign: bool
     ) -> Iterator[Problem]:
         kind = value.get("type", default_type(path, value))
         others: tuple[str, ...] = ()  # arguments whose types another library knows
+        problems: list[Problem] = []
         if path in FIXED:
             if path != PARAMETERS or not _has_own_constructor(self.values[path[0]]):
                 group = Signature(hints_of_group(FIXED[path]))
                 yield from self._check_arguments(value, path, group, str(path[-1]), _Walker)
+                if path == PARAMETERS:
+                    yield from self._check_custom_keys(value.get("custom_keys"))
         elif kind is not None and family is not None and path[-1] not in PLAIN:
             found = find_class(kind, family)
             if found is None and is_foreign:
@@ -149,22 +181,43 @@ class _Walker:
             if found is None:
                 yield from self._unknown(kind, (*path, "type"), family, is_foreign=is_foreign)
                 return
-            yield from self._check_built(value, path, found, family)
+            adds_arguments = is_foreign and not is_family_key(path)
+            problems = list(self._check_built(value, path, found, family, may_lack=adds_arguments))
+            yield from problems
             is_foreign = not is_ours(found)
             others = getattr(found, "of_another_library", ())
+        elif kind is None and len(path) == 2 and path[0] == "default_hooks":
+            yield self._hook_without_type(path)
         if path[-1] != "metainfo":
-            for key in [key for key in value if key not in others]:
+            refused = {problem.path for problem in problems}
+            for key in [k for k in value if k not in others and (*path, k) not in refused]:
                 yield from self.check((*path, key), family, is_foreign=is_foreign)
 
     def _check_built(
-        self, value: dict[str, Any], path: KeyPath, found: Any, family: Registry
+        self,
+        value: dict[str, Any],
+        path: KeyPath,
+        found: Any,
+        family: Registry,
+        *,
+        may_lack: bool = False,
     ) -> Iterator[Problem]:
-        """Check the arguments of a class, of the one that it hands others on to, and its rules."""
+        """Check the arguments of a class, of the one that it hands others on to, and its rules.
+
+        ``may_lack`` says that a user's class holds it, which may add arguments before it builds.
+        """
         kind = value.get("type")
         name = kind if isinstance(kind, str) else getattr(found, "__name__", str(found))
         signature = _with_handed_on(found, value, family)
         if path == PARAMETERS[:1] and _has_own_constructor(value):
             signature.is_open, signature.required = True, set()
+        if path == PARAMETERS[:1] and "constructor" in value:
+            constructor = value["constructor"]
+            if find_class(constructor, OPTIM_WRAPPER_CONSTRUCTORS) is None:
+                where = (*path, "constructor")
+                yield from self._unknown(constructor, where, OPTIM_WRAPPER_CONSTRUCTORS)
+        if may_lack:
+            signature.required = set()
         problems = list(self._check_arguments(value, path, signature, name, found))
         yield from problems
         other = getattr(found, "hands_on_to", None)
@@ -180,9 +233,51 @@ class _Walker:
         what, listed, every = names_for(path, family)
         hint = nearest(kind, every)
         is_error = not is_foreign or is_family_key(path)
+        if not is_error and not hint:
+            # a word without capitals, such as 'linear', is a setting and no class
+            has_capital = isinstance(kind, str) and kind != kind.lower()
+            elsewhere = nearest(kind, names_anywhere()) if has_capital else ""
+            if elsewhere:
+                text = f"no registry holds {kind!r}{elsewhere}"
+                yield Problem(self.trace.where(path), path, text, is_error=False)
         if is_error or hint:
             text = f"there is no {what} {kind!r}{hint}\n    nlseg has {', '.join(listed)}"
             yield Problem(self.trace.where(path), path, text, is_error)
+
+    def _hook_without_type(self, path: KeyPath) -> Problem:
+        """Tell of a default hook that names no class, and of the name that was probably meant."""
+        name = str(path[-1])
+        where = self.trace.named_at(path)
+        if name in DEFAULT_HOOKS:
+            kind = DEFAULT_HOOKS[name]["type"]
+            return Problem(where, path, f"names no class; add type={kind!r}")
+        names = [*DEFAULT_HOOKS, *USUAL_HOOKS]
+        text = f"no default hook has this name{nearest(name, names)}"
+        listed = f"default hooks are {', '.join(names)}; any other names a class, type=..."
+        return Problem(where, path, f"{text}\n    {listed}")
+
+    def _check_custom_keys(self, rules: Any) -> Iterator[Problem]:
+        """Check what the usual constructor is told of the parameters whose names hold a word."""
+        kind = at(self.values, ("optim_wrapper", "optimizer", "type"))
+        optimizer = find_class(kind, OPTIMIZERS) if kind is not None else None
+        options = signature_of(optimizer).hints.keys() - {"params"} if optimizer else set()
+        known = [*MULTIPLIERS, *sorted(options)]
+        for word, rule in rules.items() if isinstance(rules, dict) else ():
+            path: KeyPath = (*PARAMETERS, "custom_keys", word)
+            if not isinstance(rule, dict):
+                text = f"wants a dict such as dict(lr_mult=0.1), given {rule!r}"
+                yield Problem(self.trace.where(path), path, text)
+                continue
+            for key in rule:
+                where = (*path, key)
+                if key in MULTIPLIERS:
+                    yield from self._check_value(rule, where, float, "custom_keys", _Walker)
+                elif key not in known:
+                    hint = nearest(key, known)
+                    text = f"neither {USUAL_CONSTRUCTOR} nor {kind} reads {key!r}{hint}"
+                    listed = f"\n    they read {', '.join(known)}"
+                    named_at = self.trace.named_at(where)
+                    yield Problem(named_at, where, text + listed, is_error=bool(hint))
 
     def _check_arguments(
         self, value: dict[str, Any], path: KeyPath, signature: Signature, name: str, found: Any

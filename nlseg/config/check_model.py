@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from nlseg.config.class_weight import AUTO
@@ -65,6 +66,9 @@ def _check_class_weights(heads: Heads) -> Iterator[Problem]:
             weights, classes = loss.get("class_weight"), head.get("num_classes")
             if isinstance(weights, (list, tuple)) and classes and len(weights) != classes:
                 text = f"{len(weights)} weights for {classes} classes"
+                yield error((*inner, "class_weight"), text)
+            if isinstance(weights, str) and weights != AUTO and not Path(weights).is_file():
+                text = f"there is no file {weights!r}; 'auto' counts weights in the training data"
                 yield error((*inner, "class_weight"), text)
             if weights == AUTO and 1 in (head.get("out_channels"), classes):
                 text = "'auto' weighs classes against each other, but there is one logit"
@@ -180,9 +184,14 @@ def _check_pretrained(config: Any) -> Iterator[Problem]:
 def _check_windows(config: Any) -> Iterator[Problem]:
     """Sliding windows leave no gap."""
     settings = at(config, ("model", "test_cfg")) or {}
-    window, stride = settings.get("crop_size"), settings.get("stride")
-    if settings.get("mode") != "slide" or not window or not stride:
+    if settings.get("mode") != "slide":
         return
+    missing = [key for key in ("crop_size", "stride") if not settings.get(key)]
+    if missing:
+        text = f"mode 'slide' needs {' and '.join(map(repr, missing))}, (height, width) in px"
+        yield error(("model", "test_cfg", "mode"), text)
+        return
+    window, stride = settings["crop_size"], settings["stride"]
     if any(step > side for step, side in zip(stride, window, strict=False)):
         text = f"steps of {tuple(stride)} leave gaps between windows of {tuple(window)}"
         yield error(("model", "test_cfg", "stride"), text)

@@ -5,13 +5,7 @@ from typing import Any
 
 import mmengine.runner  # noqa: F401  registers hooks, loops and log processors
 from mmengine import registry as theirs
-from mmengine.registry import (
-    FUNCTIONS,
-    MODEL_WRAPPERS,
-    OPTIMIZERS,
-    WEIGHT_INITIALIZERS,
-    Registry,
-)
+from mmengine.registry import Registry
 
 from nlseg import registry as ours
 from nlseg.config.origin import KeyPath
@@ -20,21 +14,21 @@ FAMILIES: dict[str, Registry] = {
     "auxiliary_head": ours.MODELS,
     "backbone": ours.MODELS,
     "batch_sampler": ours.DATA_SAMPLERS,
-    "collate_fn": FUNCTIONS,
+    "collate_fn": ours.FUNCTIONS,
     "custom_hooks": ours.HOOKS,
     "dataset": ours.DATASETS,
     "datasets": ours.DATASETS,
     "decode_head": ours.MODELS,
     "default_hooks": ours.HOOKS,
-    "init_cfg": WEIGHT_INITIALIZERS,
+    "init_cfg": ours.WEIGHT_INITIALIZERS,
     "log_processor": ours.LOG_PROCESSORS,
     "loss_decode": ours.MODELS,
     "metrics": ours.METRICS,
     "model": ours.MODELS,
-    "model_wrapper_cfg": MODEL_WRAPPERS,
+    "model_wrapper_cfg": ours.MODEL_WRAPPERS,
     "neck": ours.MODELS,
     "optim_wrapper": ours.OPTIM_WRAPPERS,
-    "optimizer": OPTIMIZERS,
+    "optimizer": ours.OPTIMIZERS,
     "param_scheduler": ours.PARAM_SCHEDULERS,
     "pipeline": ours.TRANSFORMS,
     "test_evaluator": ours.METRICS,
@@ -44,7 +38,7 @@ FAMILIES: dict[str, Registry] = {
     "val_evaluator": ours.METRICS,
     "vis_backends": ours.VISBACKENDS,
     "visualizer": ours.VISUALIZERS,
-    "worker_init_fn": FUNCTIONS,
+    "worker_init_fn": ours.FUNCTIONS,
 }
 LOOP_KEYS = ("train_cfg", "val_cfg", "test_cfg")
 DEFAULT_TYPES = {
@@ -128,12 +122,21 @@ def find_anywhere(kind: Any) -> tuple[Callable[..., Any], Registry] | None:
     return None
 
 
+def names_anywhere() -> list[str]:
+    """List the names in all registries."""
+    return sorted({name for registry in registries() for name in registry.module_dict})
+
+
 PARTS = {
     "auxiliary_head": ("model", "nlseg.models.heads"),
     "decode_head": ("model", "nlseg.models.heads"),
     "loss_decode": ("loss", "nlseg.models.losses"),
 }
 """Parts of a model that have a kind of their own, and the package of ours that holds it."""
+
+
+MOSTLY_THEIRS = (ours.FUNCTIONS, ours.MODEL_WRAPPERS, ours.OPTIMIZERS, ours.WEIGHT_INITIALIZERS)
+"""Registries that offer mmengine's names; ours has few of its own, or a user's alone."""
 
 
 def is_family_key(path: KeyPath) -> bool:
@@ -165,5 +168,6 @@ def names_for(path: KeyPath, registry: Registry) -> tuple[str, list[str], list[s
         every.update(parent.module_dict)
         parent = parent.parent
     kind, package = PARTS.get(_last_name(path), (registry.name, ""))
-    listed = [name for name, found in own.items() if found.__module__.startswith(package)]
+    offered = {} if registry in MOSTLY_THEIRS else own
+    listed = [name for name, found in offered.items() if found.__module__.startswith(package)]
     return kind, sorted(listed or every), sorted(every)

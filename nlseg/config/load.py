@@ -2,30 +2,33 @@
 
 import importlib
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+import mmengine.registry
 from mmengine.config import Config
 from mmengine.config.config import RESERVED_KEYS
 
+import nlseg.registry
 from nlseg.config.marked import FILE
 from nlseg.config.origin import FileNode, Origin, Trace, shown
 from nlseg.config.overrides import apply_overrides
 from nlseg.config.published import find_config
 from nlseg.config.read import read_files
+from nlseg.config.runner_keys import OLD_KEYS
 from nlseg.config.scope import rename_scope
 from nlseg.config.text import ReadableConfig
-from nlseg.errors import ConfigError
+from nlseg.errors import ConfigError, UserError
 from nlseg.registry import FOREIGN_SCOPE
 from nlseg.weights.hub import fetch_config, is_on_the_hub
 
 LOGGER = logging.getLogger("nlseg.config")
 TRACE = "_nlseg_trace"
-OLD_KEYS = ("data", "runner", "total_iters", "lr_config", "optimizer_config", "checkpoint_config",
-            "evaluation", "log_config", "dist_params")  # fmt: skip
-"""Top-level keys of mmsegmentation 0.x that have no place in the present form."""
+_TAKEN = re.compile(r"(\S+) is already registered in (.+) at (\S+)")
+"""What mmengine says of a name that a registry holds already."""
 
 
 def load_config(
@@ -142,23 +145,30 @@ def import_custom_modules(config: Config) -> None:
         config: A config; without ``custom_imports`` nothing happens.
 
     Raises:
-        ConfigError: A module cannot be imported; names the cause and its line.
+        ConfigError: A module cannot be imported, however it fails; names the cause and its line.
+            Or ``mmseg_names`` is no bool.
     """
-    if config.get("mmseg_names"):
+    wish = config.get("mmseg_names", False)
+    if not isinstance(wish, bool):
+        where = trace_of(config).where(("mmseg_names",))
+        raise ConfigError(f"{where}: mmseg_names: wants True or False, given {wish!r}")
+    if wish:
         import nlseg.mmseg_names  # noqa: F401 - takes effect by its import
     wanted = config.get("custom_imports") or {}
     names = wanted.get("imports") or []
     for name in [names] if isinstance(names, str) else names:
         try:
             importlib.import_module(name)
-        except (ImportError, SyntaxError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # the module is the user's and may fail in any way
             problem = f"custom_imports.imports: {_why_not_imported(name, error)}"
             if not (wanted.get("allow_failed_imports") and isinstance(error, ImportError)):
                 raise ConfigError(problem) from error
             LOGGER.warning("%s; it is left out, as allow_failed_imports says", problem)
 
 
-def _why_not_imported(name: str, error: ImportError | SyntaxError) -> str:
+def _why_not_imported(name: str, error: Exception) -> str:
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     if missing is not None and (name == missing or name.startswith(f"{missing}.")):
         return (
@@ -171,6 +181,12 @@ def _why_not_imported(name: str, error: ImportError | SyntaxError) -> str:
     where = outside[-1] if outside else name
     if isinstance(error, SyntaxError):
         where = f"{error.filename}:{error.lineno}"
+    taken = _TAKEN.match(str(error.args[0])) if isinstance(error, KeyError) and error.args else None
+    if taken is not None:
+        return (
+            f"{name!r} registers {taken[1]!r} at {where}, but {taken[3]} has a {taken[2]} of that "
+            "name; register it under another name, or with force=True in its place"
+        )
     hint = ""
     served = "nlseg.mmseg_names" in sys.modules
     if missing is not None and missing.partition(".")[0] == FOREIGN_SCOPE and not served:
@@ -179,6 +195,9 @@ def _why_not_imported(name: str, error: ImportError | SyntaxError) -> str:
 
 
 def _is_importing(file: str) -> bool:
-    """Return whether a frame's file is import machinery, or this module, which has no fault."""
-    parts = ("<frozen importlib", importlib.__file__ or "-", __file__, "mmseg_names.py")
+    """Return whether a frame's file is import machinery, or a registry, which has no fault."""
+    parts = (
+        "<frozen importlib", importlib.__file__ or "-", __file__, "mmseg_names.py",
+        nlseg.registry.__file__, mmengine.registry.registry.__file__,
+    )  # fmt: skip
     return any(file.startswith(part) or file.endswith(part) for part in parts)

@@ -133,7 +133,8 @@ class MarkedConfigDict(Marked, ConfigDict):
         """Take over keys as a file does from its base, ``_delete_`` included."""
         new = as_config_dict(deepcopy(other))
         old = MarkedConfigDict() if new.pop(DELETE, False) else self
-        result = merged(old, new, strict=False)
+        running = _mark_of_running_line("", None)
+        result = merged(old, new, strict=False, around=running.where if running else "")
         self.clear()
         self.update(result)
 
@@ -302,7 +303,12 @@ def _mark_of_running_line(key: Any, value: Any) -> Mark | None:
 
 
 def merged(
-    base: Any, new: dict[Any, Any], *, path: KeyPath = (), strict: bool = True
+    base: Any,
+    new: dict[Any, Any],
+    *,
+    path: KeyPath = (),
+    strict: bool = True,
+    around: str = "",
 ) -> MarkedConfigDict:
     """Lay the values of a file over those of its bases.
 
@@ -311,6 +317,8 @@ def merged(
         new: Values of the file. A dict is merged into a dict unless it says ``_delete_=True``.
         path: Where both stand in the config.
         strict: Refuse a dict over a value that is none.
+        around: ``file:line`` of the key that holds ``new``, for a dict that knows no lines of its
+            own, such as one that a function of another module made.
 
     Returns:
         The merged values. A merged dict stands where the later file wrote it.
@@ -320,14 +328,17 @@ def merged(
     """
     result: MarkedConfigDict = as_config_dict(dict(base))
     _like(base, result)
-    _move(result, new)
+    around = place_of(new) or around
+    if around:
+        set_place(result, around)
     for key, value in dict.items(new):
-        mark = marks_of(new).get(key)
+        mark = marks_of(new).get(key) or (Mark(around, around) if around else None)
         if isinstance(value, dict) and (key in result or not strict):
             old, value = dict.get(result, key), value.copy()
             deletes = value.pop(DELETE, False)
             if isinstance(old, dict) and not deletes:
-                value = merged(old, value, path=(*path, key), strict=strict)
+                held_at = mark.where if mark else ""
+                value = merged(old, value, path=(*path, key), strict=strict, around=held_at)
                 mark = _still_a_copy(mark, marks_of(result).get(key))
             elif strict and not deletes:
                 where = mark.named_at if mark else ""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nlseg.bounds import claims_in, describe_hint
-from nlseg.config.families import find_anywhere, registries
+from nlseg.config.families import find_anywhere, names_anywhere
 from nlseg.config.signatures import Signature, signature_of
 from nlseg.errors import UserError, nearest
 
@@ -29,8 +29,7 @@ def describe(name: str) -> str:
     """
     found = find_anywhere(name)
     if found is None:
-        names = {known for registry in registries() for known in registry.module_dict}
-        raise UserError(f"no registry holds {name!r}{nearest(name, sorted(names))}")
+        raise UserError(f"no registry holds {name!r}{nearest(name, names_anywhere())}")
     built, registry = found
     purpose = (inspect.getdoc(built) or "").partition("\n")[0]
     head = [f"{name} ({registry.name}): {built.__module__}.{built.__qualname__}", purpose, ""]

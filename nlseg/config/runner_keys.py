@@ -1,5 +1,7 @@
 """The top-level keys that a run reads, as opposed to the variables that a config file needs."""
 
+from typing import Any
+
 RUN_KEYS = (
     "model", "work_dir", "train_dataloader", "val_dataloader", "test_dataloader", "train_cfg",
     "val_cfg", "test_cfg", "auto_scale_lr", "optim_wrapper", "param_scheduler", "val_evaluator",
@@ -31,3 +33,24 @@ VARIABLES = frozenset((
     "num_classes", "optimizer", "train_pipeline", "val_pipeline", "vis_backends",
 ))  # fmt: skip
 """Variables that published configs have, which stay in a resolved config that is written out."""
+
+OLD_KEYS = ("data", "runner", "total_iters", "lr_config", "optimizer_config", "checkpoint_config",
+            "evaluation", "log_config", "dist_params")  # fmt: skip
+"""Top-level keys of mmsegmentation 0.x that have no place in the present form."""
+
+DEFAULT_HOOKS: dict[str, dict[str, Any]] = {
+    "runtime_info": {"type": "RuntimeInfoHook"},
+    "timer": {"type": "IterTimerHook"},
+    "sampler_seed": {"type": "DistSamplerSeedHook"},
+    "logger": {"type": "LoggerHook"},
+    "param_scheduler": {"type": "ParamSchedulerHook"},
+    "checkpoint": {"type": "CheckpointHook", "interval": 1},
+    "progress": {"type": "ProgressHook"},
+    "data_check": {"type": "DataCheckHook"},
+    "symptoms": {"type": "SymptomHook"},
+    "report": {"type": "ReportHook", "testing": False},
+}
+"""Hooks that every run has; ``default_hooks`` of a config changes them by name."""
+
+USUAL_HOOKS = ("visualization",)
+"""Further names that published configs have under ``default_hooks``."""

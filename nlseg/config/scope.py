@@ -34,7 +34,7 @@ def _rename_entry(key: Any, value: Any) -> Any:
         return SCOPE
     if key == "default_scope" and value is None:
         return SCOPE
-    if key == "type" and isinstance(value, str) and _is_renamed(value):
+    if key in ("type", "resize_type") and isinstance(value, str) and _is_renamed(value):
         return value.rpartition(".")[2]
     if key == "custom_imports" and isinstance(value, dict):
         return {**value, "imports": [name for name in _names(value) if not is_foreign(name)]}

@@ -50,18 +50,6 @@ from nlseg.run.protocol import RunnerProtocol
 from nlseg.run.step import OptimWrapper
 from nlseg.weights.pretrained import use_own_reader
 
-DEFAULT_HOOKS: dict[str, Any] = {
-    "runtime_info": {"type": "RuntimeInfoHook"},
-    "timer": {"type": "IterTimerHook"},
-    "sampler_seed": {"type": "DistSamplerSeedHook"},
-    "logger": {"type": "LoggerHook"},
-    "param_scheduler": {"type": "ParamSchedulerHook"},
-    "checkpoint": {"type": "CheckpointHook", "interval": 1},
-    "progress": {"type": "ProgressHook"},
-    "data_check": {"type": "DataCheckHook"},
-    "symptoms": {"type": "SymptomHook"},
-    "report": {"type": "ReportHook", "testing": False},
-}
 _TOGETHER = (
     ("train_dataloader", "train_cfg", "optim_wrapper"),
     ("val_dataloader", "val_cfg", "val_evaluator"),

@@ -24,6 +24,7 @@ from torch.utils.data._utils import signal_handling
 from nlseg.datasets.stream import DefaultSampler, InfiniteSampler
 from nlseg.errors import DataError, RunError, UserError
 from nlseg.memory import free_memory, shown_bytes
+from nlseg.registry import FUNCTIONS
 from nlseg.run import processes
 
 _GRACE_S = 60
@@ -197,6 +198,11 @@ def clean_loader_config(config: Mapping[str, Any]) -> dict[str, Any]:
             cleaned.pop(name, None)
     cleaned.setdefault("worker_init_fn", {"type": prepare_worker})
     cleaned.setdefault("collate_fn", {"type": "stack_collate"})
+    for name in ("worker_init_fn", "collate_fn"):
+        part = cleaned[name]
+        own = FUNCTIONS.module_dict.get(part.get("type")) if isinstance(part, Mapping) else None
+        if own is not None:  # mmengine looks the name up in its own registry alone
+            cleaned[name] = {**part, "type": own}
     cleaned.setdefault("pin_memory", torch.cuda.is_available())
     return cleaned
 

@@ -23,6 +23,7 @@ from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
+from nlseg.config.runner_keys import DEFAULT_HOOKS
 from nlseg.config.text import hide_secrets
 from nlseg.errors import ConfigError
 from nlseg.registry import RUNNERS
@@ -380,7 +381,7 @@ class Runner(RunnerProtocol):
             default_hooks: Changes by name; None takes one away.
             custom_hooks: Hooks or their configs.
         """
-        chosen = {**build.DEFAULT_HOOKS, **(default_hooks or {})}
+        chosen = {**DEFAULT_HOOKS, **(default_hooks or {})}
         for hook in [*chosen.values(), *(custom_hooks or ())]:
             if hook is not None:
                 self.register_hook(hook)

@@ -448,3 +448,71 @@ def test_further_arguments_are_those_of_the_class_that_resizes(
         assert message in errors(path)
     else:
         load_config(path, check=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("default_hooks = dict(chekpoint=dict(interval=2))",
+         "default_hooks.chekpoint: no default hook has this name; did you mean 'checkpoint'?"),
+        ("default_hooks = dict(report=dict(testing=True))",
+         "names no class; add type='ReportHook'"),
+        ("runner_type = 'Runer'", "there is no runner 'Runer'; did you mean 'Runner'?"),
+        ("optim_wrapper = dict(constructor='DefaultOptimWrapperConstrutor')",
+         "optim_wrapper.constructor: there is no optimizer wrapper constructor"),
+        ("optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mul=0.1))))",
+         "custom_keys.backbone.lr_mul: neither DefaultOptimWrapperConstructor nor SGD reads "
+         "'lr_mul'; did you mean 'lr_mult'?"),
+        ("optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=0.1)))",
+         "wants a dict such as dict(lr_mult=0.1), given 0.1"),
+        ("optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult='0'))))",
+         "wants a number, given '0'"),
+        ("custom_hooks = dict(type='EMAHook')", "wants a list of dicts, [dict(type=...)]"),
+        ("mmseg_names = 'yes'", "mmseg_names: wants True or False, given 'yes'"),
+        ("lr_config = dict(policy='poly')", "lr_config: a key of mmsegmentation 0.x; 'nlseg migr"),
+        ("model = dict(test_cfg=dict(mode='slide'))",
+         "model.test_cfg.mode: mode 'slide' needs 'crop_size' and 'stride'"),
+        ("model = dict(decode_head=dict(loss_decode=dict(class_weight='nofile.npy')))",
+         "class_weight: there is no file 'nofile.npy'"),
+    ],
+)  # fmt: skip
+def test_what_would_end_in_a_traceback_or_be_ignored_is_refused(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    path = write(tmp_path, text)
+    message = errors(path)
+    assert message.startswith(f"{path}:2: "), message
+    assert expected in message
+
+
+def test_settings_of_parameter_groups_that_nobody_reads_are_a_warning(tmp_path: Path) -> None:
+    rule = "dict(lr_mult=0.1, decay_mult=0.0, momentum=0.5, group='slow')"
+    setting = f"dict(paramwise_cfg=dict(custom_keys=dict(backbone={rule})))"
+    (warning,) = warnings(write(tmp_path, f"optim_wrapper = {setting}"))
+    assert "SGD reads 'group'" in warning
+
+
+def test_a_misspelt_pipeline_is_one_error(tmp_path: Path) -> None:
+    text = "train_dataloader = dict(dataset=dict(\n    pipelin={{_base_.train_pipeline}}))"
+    message = errors(write(tmp_path, text))
+    assert "mine.py:3: train_dataloader.dataset.pipelin: " in message
+    assert "errors in the config" not in message
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("x = 1\ny = 1 / 0\n", "fails at {}:2: ZeroDivisionError"),
+        ("from nlseg.registry import MODELS\n\n@MODELS.register_module()\nclass NLHead: pass\n",
+         "registers 'NLHead' at {}:3, but nlseg.models.heads.non_local has a model of that name; "
+         "register it under another name, or with force=True in its place"),
+    ],
+)  # fmt: skip
+def test_a_module_that_fails_is_told_with_the_line_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, expected: str
+) -> None:
+    module = tmp_path / f"failing_{len(source)}.py"
+    module.write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    message = errors(write(tmp_path, f"custom_imports = dict(imports=['{module.stem}'])"))
+    assert message.startswith(f"custom_imports.imports: {module.stem!r} {expected.format(module)}")

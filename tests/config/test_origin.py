@@ -414,3 +414,50 @@ def test_what_a_config_calls_dict_itself_is_called(tmp_path: Path) -> None:
     text = "def dict(**given):\n    return [*given]\nx = dict(a=1, b=2)\n"
     own = ConfigFile(path, base=Written()).run(parsed(text, path))
     assert own == {"x": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "made(num_clases=3)",
+        "dict.fromkeys(['num_clases'], 3)",
+        "alias(num_clases=3)",
+        "partial(dict, num_clases=3)()",
+        "next(map(dict, [[('num_clases', 3)]]))",
+        "OrderedDict(num_clases=3)",
+        "ConfigDict(num_clases=3)",
+        "json.loads('{\"num_clases\": 3}')",
+    ],
+)
+def test_a_dict_without_lines_of_its_own_has_the_line_of_its_key(tmp_path: Path, made: str) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        f"_base_ = {str(NONLOCAL)!r}\n"
+        "import json\n"
+        "from collections import OrderedDict\n"
+        "from functools import partial\n"
+        "from mmengine import ConfigDict\n"
+        "alias = dict\n"
+        "def made(**settings): return settings\n"
+        "model = dict(\n"
+        f"    decode_head={made})\n"
+    )
+    values, _, trace = read_files(path)
+    assert values["model"]["decode_head"]["num_clases"] == 3
+    assert values["model"]["decode_head"]["type"] == "NLHead"
+    key = ("model", "decode_head", "num_clases")
+    assert (trace.named_at(key), trace.where(key)) == (f"{path}:9", f"{path}:9")
+    assert "nonlocal_r50-d8.py:" in trace.where(("model", "decode_head", "type"))
+
+
+def test_what_a_whole_config_from_elsewhere_holds_has_the_line_that_took_it(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """\
+        import json
+        model = json.loads('{"head": {"norm": {"type": "GN"}, "new": 1}}')
+        """,
+    )
+    keys: list[KeyPath] = [("model", "head", "norm", "type"), ("model", "head", "new")]
+    assert places(path, *keys) == ["mine:3", "mine:3"]
+    assert places(path, ("model", "head", "type")) == ["base:5"]

@@ -13,11 +13,14 @@ from torch import nn
 
 from nlseg.config.check import check_config
 from nlseg.config.load import load_config, trace_of
+from nlseg.config.scope import rename_scope
+from nlseg.datasets.transforms import ResizeToMultiple
 from nlseg.errors import ConfigError, nearest
 from nlseg.registry import (
     DATA_SAMPLERS,
     DATASETS,
     EVALUATOR,
+    FUNCTIONS,
     HOOKS,
     LOOPS,
     METRICS,
@@ -27,6 +30,7 @@ from nlseg.registry import (
     TRANSFORMS,
     VISUALIZERS,
 )
+from nlseg.run.build import build_dataloader
 from tests.config.test_config_checks import NONLOCAL
 
 FCN = {"type": "FCNHead", "in_channels": 8, "channels": 4, "num_classes": 3}
@@ -295,6 +299,46 @@ def test_one_logit_needs_the_sigmoid_form(loss: dict[str, Any], expected: str) -
     head = {**FCN, "in_channels": 512, "num_classes": 2, "out_channels": 1, **loss}
     message = told({"model": {"type": "EncoderDecoder", "backbone": BACKBONE, "decode_head": head}})
     assert expected in message if expected else message == ""
+
+
+@pytest.mark.parametrize(
+    ("inner", "expected"),
+    [
+        ({"type": "NLHead", "in_channels": 3}, ""),
+        ({"type": "BN"}, ""),
+        ({"type": "linear"}, ""),
+        ({"type": "FCNHaed"}, "no registry holds 'FCNHaed'; did you mean 'FCNHead'?"),
+        ({"type": "FCNHead", "in_chanels": 3}, "no 'in_chanels'; did you mean 'in_channels'?"),
+    ],
+)
+def test_a_hook_of_others_may_complete_what_it_builds(inner: dict[str, Any], expected: str) -> None:
+    message = told(hooks({"type": "Alarm", "metric": inner}))
+    assert expected in message if expected else message == ""
+
+
+def test_a_function_in_our_registry_joins_samples() -> None:
+    def join(batch: list[Any], alpha: float = 1.0) -> Any:
+        return {"inputs": [alpha, *batch]}
+
+    FUNCTIONS.register_module(module=join)
+    try:
+        part = {"type": "join", "alpha": 3.0}
+        assert told({"train_dataloader": {"collate_fn": part}}) == ""
+        wrong = told({"train_dataloader": {"collate_fn": {**part, "alpa": 1}}})
+        assert "join has no 'alpa'; did you mean 'alpha'?" in wrong
+        loader = {"dataset": [1, 2], "batch_size": 2, "collate_fn": part,
+                  "sampler": {"type": "DefaultSampler", "shuffle": False}}  # fmt: skip
+        assert next(iter(build_dataloader(loader, 0)))["inputs"] == [3.0, 1, 2]
+    finally:
+        FUNCTIONS.module_dict.pop("join")
+
+
+@pytest.mark.parametrize("kind", [ResizeToMultiple, "mmseg.datasets.transforms.ResizeToMultiple"])
+def test_resize_type_is_a_class_or_its_dotted_name(kind: Any) -> None:
+    step = {"type": "RandomChoiceResize", "scales": [32], "resize_type": kind}
+    assert told(rename_scope(transforms(step))) == ""
+    built = TRANSFORMS.build(rename_scope(step))
+    assert type(built.resize).__name__ == str(getattr(kind, "__name__", kind)).rpartition(".")[2]
 
 
 REGISTRIES = (

@@ -274,8 +274,8 @@ class _DrawnResize(BaseTransform):
     """Resize to a scale that is drawn for each sample; a child draws it.
 
     Args:
-        resize_type: Registered name of the transform that resizes. It takes ``scale``, and follows
-            its attribute ``scale``, which is set anew for each sample.
+        resize_type: Registered name of the transform that resizes, or its class. It takes
+            ``scale``, and follows its attribute ``scale``, which is set anew for each sample.
         resize_args: Further arguments of that transform.
 
     Raises:
@@ -286,7 +286,7 @@ class _DrawnResize(BaseTransform):
     """The argument that names the class which takes the further arguments."""
     hands_on_itself: ClassVar[tuple[str, ...]] = ("scale",)
 
-    def __init__(self, resize_type: str, **resize_args: Unpack[ResizeArgs]) -> None:
+    def __init__(self, resize_type: str | type[Any], **resize_args: Unpack[ResizeArgs]) -> None:
         where = type(self).__name__
         try:
             self.resize = TRANSFORMS.build({"type": resize_type, "scale": 1, **resize_args})
@@ -318,7 +318,7 @@ class RandomResize(_DrawnResize):
         scale: (width, height) that ``ratio_range`` multiplies, or two of them, between which
             width and height are drawn.
         ratio_range: Smallest and largest factor of ``scale``.
-        resize_type: Registered name of the transform that resizes: ``Resize``,
+        resize_type: Registered name of the transform that resizes, or its class: ``Resize``,
             ``ResizeShortestEdge``, ``ResizeToMultiple`` or one of your own that takes ``scale``.
         resize_args: Further arguments of that transform, such as ``keep_ratio``.
 
@@ -330,7 +330,7 @@ class RandomResize(_DrawnResize):
         self,
         scale: Annotated[Scale | Sequence[Scale], AT_LEAST_1],
         ratio_range: Annotated[tuple[float, float], ABOVE_0, LOW_HIGH] | None = None,
-        resize_type: str = "Resize",
+        resize_type: str | type[Any] = "Resize",
         **resize_args: Unpack[ResizeArgs],
     ) -> None:
         self.is_range = not isinstance(scale[0], int)
@@ -362,7 +362,7 @@ class RandomChoiceResize(_DrawnResize):
 
     Args:
         scales: The (width, height) to choose from, or single numbers.
-        resize_type: Registered name of the transform that resizes: ``Resize``,
+        resize_type: Registered name of the transform that resizes, or its class: ``Resize``,
             ``ResizeShortestEdge``, ``ResizeToMultiple`` or one of your own that takes ``scale``.
         resize_args: Further arguments of that transform, such as ``keep_ratio``.
     """
@@ -370,7 +370,7 @@ class RandomChoiceResize(_DrawnResize):
     def __init__(
         self,
         scales: Annotated[Sequence[int | Scale], AT_LEAST_1],
-        resize_type: str = "Resize",
+        resize_type: str | type[Any] = "Resize",
         **resize_args: Unpack[ResizeArgs],
     ) -> None:
         is_one = isinstance(scales, tuple) and isinstance(scales[0], int)
