@@ -39,6 +39,11 @@ def overridden(owner: object, *points: str) -> bool:
     return any(getattr(method, "__code__", None) not in _SHIPPED for method in methods)
 
 
+def takes(method: Callable[..., Any], count: int) -> bool:
+    """Return whether a bound method can be given ``count`` arguments by position."""
+    return _positional(inspect.signature(method))[1] >= count
+
+
 def stands_for(owner: object, shortcut: str, *methods: str) -> bool:
     """Return whether a shortcut does what these methods of an object do.
 
@@ -65,13 +70,16 @@ def _place(owner: object, name: str) -> float:
 class Extensible:
     """A class that checks each subclass when it is defined."""
 
-    not_called: ClassVar[Absent] = {}
-    """What other versions call and this class does not."""
+    not_called: ClassVar[Mapping[str, str]] = {}
+    """Names that other versions call and this class does not, each with what to write instead."""
+    may_take_less: ClassVar[Collection[str]] = ()
+    """See ``check_overrides``."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Check what a subclass overrides."""
         super().__init_subclass__(**kwargs)
-        check_overrides(cls, cls.not_called)
+        absent: Absent = {name: ((), advice) for name, advice in cls.not_called.items()}
+        check_overrides(cls, absent, may_take_less=cls.may_take_less)
 
 
 def check_overrides(
@@ -96,8 +104,9 @@ def check_overrides(
     """
     where = f"{child.__module__}.{child.__qualname__}"
     written = _written(child)
-    for name in absent.keys() & written.keys():
-        callers, advice = absent[name]
+    for name, (callers, advice) in absent.items():
+        if name not in written:
+            continue
         others = (method for key, method in written.items() if key != name)
         if not overridden(child, *callers) and not any(_names(one, name) for one in others):
             raise ConfigError(f"{where}.{name}: is never called; {advice}")

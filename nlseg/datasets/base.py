@@ -21,12 +21,14 @@ from nlseg.datasets.transforms.draws import seeded_globals
 from nlseg.datasets.transforms.labels import check_range
 from nlseg.datasets.transforms.pack import final_label
 from nlseg.errors import ConfigError, DataError
+from nlseg.extension import Absent, Extensible, check_overrides, extension_point, overridden, takes
 from nlseg.registry import DATASETS
 from nlseg.structures import IGNORE_INDEX, SampleIndex
 
 Pipeline = Sequence[dict[str, Any] | Callable[[Any], Any]]
 Entry = dict[str, Any]
 """What is known of a sample before it is loaded: its files and the rules for its labels."""
+_OLD_METAINFO = ("CLASSES", "PALETTE")
 
 
 class SharedList(Sequence[Entry]):
@@ -55,7 +57,7 @@ class SharedList(Sequence[Entry]):
 
 
 @DATASETS.register_module()
-class BaseSegDataset(Dataset[Any]):
+class BaseSegDataset(Extensible, Dataset[Any]):
     """Images with label maps of the same relative name in another folder.
 
     Item n of the training stream is ``dataset[SampleIndex(index, n)]``: its random draws depend on
@@ -101,12 +103,35 @@ class BaseSegDataset(Dataset[Any]):
         DataError: Files are missing.
     """
 
+    not_called: ClassVar[Mapping[str, str]] = {
+        "load_annotations": "write load_data_list(self)",
+        "parse_data_info": "write load_data_list(self)",
+        "_rand_another": "another image is drawn from the sample's own generator; leave it out",
+        "evaluate": "evaluation is a metric's: write a subclass of IoUMetric",
+        "pre_eval": "evaluation is a metric's: write a subclass of IoUMetric",
+        "format_results": "predictions are written by a metric: write a subclass of IoUMetric",
+        "pre_pipeline": "write get_data_info(self, idx)",
+        "prepare_train_img": "write prepare_data(self, idx)",
+        "prepare_test_img": "write prepare_data(self, idx)",
+        "get_classes_and_palette": "give metainfo=dict(classes=..., palette=...)",
+    }
+    may_take_less = ("prepare_data",)
+
     _fully_initialized: bool = False
+    _number: int | None = None
     METAINFO: ClassVar[dict[str, Any]] = {}
     IMG_SUFFIX: ClassVar[str] = ".jpg"
     SEG_MAP_SUFFIX: ClassVar[str] = ".png"
     REDUCE_ZERO_LABEL: ClassVar[bool] = False
     LABEL_MAP: ClassVar[dict[int, int] | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Check what a subclass overrides; names beside ``METAINFO`` may be parts of it."""
+        super().__init_subclass__(**kwargs)
+        if "METAINFO" not in vars(cls):
+            advice = "write METAINFO = dict(classes=..., palette=...)"
+            absent: Absent = dict.fromkeys(_OLD_METAINFO, ((), advice))
+            check_overrides(cls, absent, may_take_less=cls.may_take_less)
 
     def __init__(
         self,
@@ -337,7 +362,7 @@ class BaseSegDataset(Dataset[Any]):
                 return self.bad_samples.load(self._required, image)
         for attempt in range(1, self.max_refetch + 2):
             with seeded_globals(global_seeds(self.seed, number)):
-                item = self.bad_samples.load(self.prepare_data, image, number)
+                item = self.bad_samples.load(self._prepare, image, number)
             if item is not None or (self.bad_samples.skips and self.bad_samples.last_was_bad):
                 return item
             image = int(sample_rng(self.seed, number, attempt).randint(len(self)))
@@ -353,12 +378,27 @@ class BaseSegDataset(Dataset[Any]):
             raise DataError(f"{path}: the pipeline gives None; evaluation needs every image")
         return item
 
+    def _prepare(self, image: int, number: int) -> Any:
+        """Prepare a sample, by the ``prepare_data(self, idx)`` of a subclass too."""
+        if not overridden(self, "prepare_data"):
+            return self.prepare_data(image, number)
+        self._number = number  # for the method of ours that theirs may call with the image alone
+        try:
+            numbered = takes(self.prepare_data, 2)
+            return self.prepare_data(image, number) if numbered else self.prepare_data(image)
+        finally:
+            self._number = None
+
+    @extension_point
     def prepare_data(self, idx: int, number: int | None = None) -> Any:
         """Run the pipeline on image ``idx`` with the draws of sample ``number``.
+
+        A subclass may override it as ``prepare_data(self, idx)``.
 
         Raises:
             DataError: The sample cannot be used.
         """
+        number = self._number if number is None else number
         sample = self.get_data_info(idx)
         if number is not None:
             sample["rng"] = sample_rng(self.seed, number)

@@ -15,6 +15,7 @@ from nlseg.datasets.stream import global_seeds, partner_number, permutation
 from nlseg.datasets.transforms.compose import Compose
 from nlseg.datasets.transforms.draws import rng_of, seeded_globals
 from nlseg.errors import ConfigError
+from nlseg.extension import stands_for
 from nlseg.registry import DATASETS
 from nlseg.structures import SampleIndex
 
@@ -336,7 +337,7 @@ class MultiImageMixDataset(Dataset[Any]):
 
     def _partners(self, step: Any, sample: dict[str, Any]) -> list[int] | None:
         """Return the images that a transform mixes in, None for one that mixes nothing."""
-        if hasattr(step, "draw_indices"):
+        if stands_for(step, "draw_indices", "get_indices"):
             return list(step.draw_indices(rng_of(sample), self.dataset))
         if not hasattr(step, "get_indices"):
             return None

@@ -3,9 +3,9 @@
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from nlseg.evaluation.scores import (
     check_metric_names,
     summarize,
 )
+from nlseg.extension import Extensible
 from nlseg.ops.confusion import count_pairs
 from nlseg.registry import METRICS
 from nlseg.structures import IGNORE_INDEX
@@ -33,7 +34,7 @@ from nlseg.table import format_table
 
 
 @METRICS.register_module()
-class IoUMetric(BaseMetric):
+class IoUMetric(Extensible, BaseMetric):
     """Count every image into one confusion matrix and score the sum.
 
     The matrix stays on the device of the predictions and is summed over the processes once, at the
@@ -74,6 +75,10 @@ class IoUMetric(BaseMetric):
     Raises:
         ConfigError: If a metric is unknown, or ``format_only`` comes without ``output_dir``.
     """
+
+    not_called: ClassVar[Mapping[str, str]] = {
+        "pre_eval_to_metrics": "write compute_metrics(self, results)"
+    }
 
     def __init__(
         self,

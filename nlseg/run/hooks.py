@@ -529,7 +529,7 @@ class SegVisualizationHook(Hook):
     ) -> None:
         """Draw the predictions of a validation batch; a full disk does not end a training."""
         try:
-            self._draw(runner, batch_idx, outputs, "val")
+            self._after_iter(runner, batch_idx, data_batch, outputs, "val")
         except OSError as error:
             if not self.warned:
                 runner.logger.warning(f"a picture cannot be written ({error}); the run goes on")
@@ -539,16 +539,21 @@ class SegVisualizationHook(Hook):
         self, runner: RunnerProtocol, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Draw the predictions of a test batch."""
-        self._draw(runner, batch_idx, outputs, "test")
+        self._after_iter(runner, batch_idx, data_batch, outputs, "test")
 
-    def _draw(
+    def _after_iter(
         self,
         runner: RunnerProtocol,
         batch_idx: int,
-        outputs: Sequence[SegDataSample] | None,
-        mode: str,
+        data_batch: Any = None,
+        outputs: Sequence[SegDataSample] | None = None,
+        mode: str = "train",
     ) -> None:
-        if not self.draw or not self.every_n_inner_iters(batch_idx, self.interval):
+        if (
+            mode == "train"
+            or not self.draw
+            or not self.every_n_inner_iters(batch_idx, self.interval)
+        ):
             return
         dataset = getattr(runner, f"{mode}_dataloader").dataset
         root = image_root(dataset)

@@ -4,20 +4,22 @@ import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from mmengine.config import Config
 from mmengine.dist import is_main_process, master_only
 from mmengine.registry import VISBACKENDS
+from mmengine.structures import PixelData
 from mmengine.utils import ManagerMixin
 from mmengine.visualization import Visualizer
 from mmengine.visualization.vis_backend import BaseVisBackend
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import nn
 
 from nlseg.bounds import Probability
 from nlseg.errors import ConfigError
+from nlseg.extension import Extensible, extension_point
 from nlseg.registry import VISUALIZERS
 from nlseg.structures import SegDataSample
 from nlseg.visualization.painter import Painter
@@ -34,7 +36,7 @@ _Backend: TypeAlias = dict[str, Any] | BaseVisBackend
 
 
 @VISUALIZERS.register_module()
-class SegLocalVisualizer(Visualizer):
+class SegLocalVisualizer(Extensible, Visualizer):
     """Draw label maps over images and hand the pictures to the back ends.
 
     Overlays are painted with arrays alone. The parent is initialised, and matplotlib imported,
@@ -52,6 +54,12 @@ class SegLocalVisualizer(Visualizer):
             colours are used.
         alpha: Weight of the colours in [0, 1].
     """
+
+    not_called: ClassVar[Mapping[str, str]] = {
+        "_get_center_loc": "names are placed by Painter; write _draw_sem_seg(self, image, sem_seg, "
+        "classes, palette, with_labels)",
+        "_draw_depth_map": "there are no depth maps; write draw(self, image, data_sample, ...)",
+    }
 
     fig_save: Any = None
     _meta: dict[str, Any] | None
@@ -202,24 +210,31 @@ class SegLocalVisualizer(Visualizer):
         with_labels: bool = True,
     ) -> Image:
         """Return the picture that :meth:`add_datasample` logs: label left, prediction right."""
+        meta = self._meta or {}
+        classes, palette = meta.get("classes"), meta.get("palette")
         wanted = [("gt_sem_seg", draw_gt), ("pred_sem_seg", draw_pred)]
         pictures = [
-            self._overlay(image, np.asarray(data_sample.get(key).data.cpu())[0], with_labels)
+            self._draw_sem_seg(image, data_sample.get(key), classes, palette, with_labels)
             for key, draw in wanted
             if draw and data_sample is not None and key in data_sample
         ]
         return side_by_side(pictures) if pictures else image
 
-    def _overlay(self, image: Image, label: NDArray[np.integer], with_labels: bool) -> Image:
-        meta = self._meta or {}
-        classes = meta.get("classes")
-        if classes is None:
-            palette = make_palette(256)
-        else:
-            palette = as_palette(meta.get("palette"), len(classes))
+    @extension_point
+    def _draw_sem_seg(
+        self,
+        image: Image,
+        sem_seg: PixelData,
+        classes: Sequence[str] | None,
+        palette: ArrayLike | None,
+        with_labels: bool = True,
+    ) -> Image:
+        """Return an image (H, W, 3) with one label map (1, H, W) over it."""
+        label = np.asarray(sem_seg.data.cpu())[0]
+        colours = make_palette(256) if classes is None else as_palette(palette, len(classes))
         if with_labels and classes is not None:
-            return Painter(classes, palette, self.alpha).draw(image, label)
-        return overlay(image, label, palette, self.alpha)
+            return Painter(classes, colours, self.alpha).draw(image, label)
+        return overlay(image, label, colours, self.alpha)
 
 
 def _build_backends(

@@ -27,11 +27,12 @@ TABLE = {
     "models": [
         "errors", "extension", "bounds", "checked", "structures", "registry", "ops", "weights",
     ],
-    "datasets": ["errors", "bounds", "structures", "registry", "files", "ops"],
+    "datasets": ["errors", "extension", "bounds", "structures", "registry", "files", "ops"],
     "evaluation": [
-        "errors", "bounds", "structures", "registry", "files", "table", "label_png", "ops",
+        "errors", "extension", "bounds", "structures", "registry", "files", "table", "label_png",
+        "ops",
     ],
-    "visualization": ["errors", "bounds", "structures", "registry", "files", "ops"],
+    "visualization": ["errors", "extension", "bounds", "structures", "registry", "files", "ops"],
     "config": [
         "mmseg_names", "errors", "bounds", "checked", "structures", "registry", "files", "models",
         "datasets", "weights",

@@ -1,7 +1,7 @@
 """Change the colours of the image; label maps stay."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import cv2
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nlseg.bounds import AT_LEAST_0, LOW_HIGH, Count, Natural, NotNegative, Positive
 from nlseg.datasets.transforms.draws import rng_of
 from nlseg.errors import ConfigError, DataError
+from nlseg.extension import Extensible
 from nlseg.registry import TRANSFORMS
 from nlseg.structures import Sample
 
@@ -61,7 +62,7 @@ def check_levels(sample: Sample, transform: BaseTransform) -> NDArray[Any]:
 
 
 @TRANSFORMS.register_module()
-class PhotoMetricDistortion(BaseTransform):
+class PhotoMetricDistortion(Extensible, BaseTransform):
     """Distort brightness, contrast, saturation and hue, each with probability one half.
 
     Contrast comes right after brightness or at the very end, each with probability one half.
@@ -76,6 +77,10 @@ class PhotoMetricDistortion(BaseTransform):
         saturation_range: Smallest and largest factor of the saturation.
         hue_delta: Largest change of the hue, in steps of two degrees.
     """
+
+    not_called: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("convert", "brightness", "contrast", "saturation", "hue"), "write transform(self, sample)"
+    )
 
     def __init__(
         self,

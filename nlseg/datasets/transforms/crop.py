@@ -1,7 +1,7 @@
 """Cut a box out of image and label maps."""
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from nlseg.bounds import AT_LEAST_1, HEIGHT_WIDTH, Natural, Probability, Range
 from nlseg.datasets.transforms.draws import rng_of
 from nlseg.datasets.transforms.labels import histogram
+from nlseg.extension import Extensible
 from nlseg.registry import TRANSFORMS
 from nlseg.structures import IGNORE_INDEX, Sample
 
@@ -31,7 +32,7 @@ class Box(NamedTuple):
 
 
 @TRANSFORMS.register_module()
-class RandomCrop(BaseTransform):
+class RandomCrop(Extensible, BaseTransform):
     """Cut the same random box out of image and label maps.
 
     Args:
@@ -44,6 +45,11 @@ class RandomCrop(BaseTransform):
             ``rare_classes`` that the label map holds, each class with the same chance;
             ``cat_max_ratio`` does not apply to such a box.
     """
+
+    not_called: ClassVar[Mapping[str, str]] = {
+        "crop_bbox": "write choose_box(self, rng, shape, cut_label)",
+        "crop": "write transform(self, sample)",
+    }
 
     def __init__(
         self,

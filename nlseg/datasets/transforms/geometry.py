@@ -1,7 +1,7 @@
 """Flip, turn, pad and blank out, the same for image and label maps."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ from nlseg.bounds import (
 )
 from nlseg.datasets.transforms.draws import rng_of
 from nlseg.errors import ConfigError
+from nlseg.extension import Extensible
 from nlseg.registry import TRANSFORMS
 from nlseg.structures import IGNORE_INDEX, Sample
 
@@ -37,7 +38,7 @@ _BORDERS = {
 
 
 @TRANSFORMS.register_module()
-class RandomFlip(BaseTransform):
+class RandomFlip(Extensible, BaseTransform):
     """Flip image and label maps with a probability.
 
     Args:
@@ -48,6 +49,15 @@ class RandomFlip(BaseTransform):
     Raises:
         ConfigError: There is no probability, or there are not as many as directions.
     """
+
+    not_called: ClassVar[Mapping[str, str]] = {
+        "_choose_direction": "write draw_direction(self, sample)",
+        "_flip": "write apply(self, sample, direction)",
+        "_flip_on_direction": "write apply(self, sample, direction)",
+        "_flip_bbox": "write apply(self, sample, direction)",
+        "_flip_keypoints": "write apply(self, sample, direction)",
+        "_flip_seg_map": "write swap_labels(self, label)",
+    }
 
     def __init__(
         self,
@@ -101,7 +111,7 @@ class RandomFlip(BaseTransform):
 
 
 @TRANSFORMS.register_module()
-class Pad(BaseTransform):
+class Pad(Extensible, BaseTransform):
     """Pad image and label maps at the right and the bottom.
 
     Args:
@@ -115,6 +125,10 @@ class Pad(BaseTransform):
     Raises:
         ConfigError: Not exactly one of size, divisor and square is given.
     """
+
+    not_called: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("_pad_img", "_pad_seg"), "write pad(self, array, height, width, value)"
+    )
 
     def __init__(
         self,
@@ -186,7 +200,7 @@ Pair = tuple[float, float]
 
 
 @TRANSFORMS.register_module()
-class RandomRotate(BaseTransform):
+class RandomRotate(Extensible, BaseTransform):
     """Turn image and label maps by the same random angle.
 
     Args:
@@ -200,6 +214,10 @@ class RandomRotate(BaseTransform):
     Raises:
         ConfigError: A centre is given with ``auto_bound``.
     """
+
+    not_called: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("generate_degree",), "write transform(self, sample)"
+    )
 
     def __init__(
         self,
@@ -271,7 +289,7 @@ def turn(
 
 
 @TRANSFORMS.register_module()
-class RandomRotFlip(BaseTransform):
+class RandomRotFlip(Extensible, BaseTransform):
     """Turn by a random angle, else turn by right angles and flip; image and label maps alike.
 
     Deviation from OpenMMLab's: it interpolates label maps, here they keep their values.
@@ -283,6 +301,10 @@ class RandomRotFlip(BaseTransform):
         pad_val: Image value of what comes into the picture.
         seg_pad_val: Label of what comes into the picture.
     """
+
+    not_called: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("random_rot_flip", "random_rotate"), "write transform(self, sample)"
+    )
 
     def __init__(
         self,
@@ -318,7 +340,7 @@ class RandomRotFlip(BaseTransform):
 
 
 @TRANSFORMS.register_module()
-class RandomCutOut(BaseTransform):
+class RandomCutOut(Extensible, BaseTransform):
     """Fill random boxes of the image, and if asked of the label maps, with one value.
 
     Args:
@@ -332,6 +354,11 @@ class RandomCutOut(BaseTransform):
     Raises:
         ConfigError: Not exactly one of shape and ratio is given.
     """
+
+    not_called: ClassVar[Mapping[str, str]] = {
+        "do_cutout": "write transform(self, sample)",
+        "generate_patches": "write draw_boxes(self, sample)",
+    }
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from nlseg.datasets.transforms.decode import (
     read_header,
 )
 from nlseg.errors import ConfigError, DataError
+from nlseg.extension import Extensible
 from nlseg.registry import TRANSFORMS
 from nlseg.structures import IGNORE_INDEX, Sample
 
@@ -149,7 +150,7 @@ def colours_to_index(image_bgr: NDArray[np.uint8], path: str, colours: Any) -> N
 
 
 @TRANSFORMS.register_module()
-class LoadAnnotations(BaseTransform):
+class LoadAnnotations(Extensible, BaseTransform):
     """Load ``gt_seg_map`` (H, W) uint8 class indices from ``seg_map_path``.
 
     The raw values of the file go through three steps: colours to indices where asked, the shift of
@@ -167,6 +168,13 @@ class LoadAnnotations(BaseTransform):
     Raises:
         ConfigError: Both ``backend_args`` and ``file_client_args`` are given.
     """
+
+    not_called: ClassVar[Mapping[str, str]] = {
+        "_load_seg_map": "write transform(self, sample)",
+        "_load_bboxes": "write transform(self, sample); there are label maps alone",
+        "_load_labels": "write transform(self, sample); there are label maps alone",
+        "_load_kps": "write transform(self, sample); there are label maps alone",
+    }
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Four images as one."""
 
-from collections.abc import Sequence, Sized
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence, Sized
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -12,6 +12,7 @@ from nlseg.bounds import AT_LEAST_0, AT_LEAST_1, HEIGHT_WIDTH, LOW_HIGH, Probabi
 from nlseg.datasets.transforms.draws import rng_of
 from nlseg.datasets.transforms.resize import resize_array
 from nlseg.errors import ConfigError
+from nlseg.extension import Extensible
 from nlseg.registry import TRANSFORMS
 from nlseg.structures import IGNORE_INDEX, Sample
 
@@ -19,7 +20,7 @@ NUM_PARTNERS = 3
 
 
 @TRANSFORMS.register_module()
-class RandomMosaic(BaseTransform):
+class RandomMosaic(Extensible, BaseTransform):
     """Put four images around a point that is drawn: this one to its top left, three others.
 
     Each is resized to fit into ``img_scale``, laid with a corner at the point, and cut at the edge
@@ -33,6 +34,11 @@ class RandomMosaic(BaseTransform):
         pad_val: Image value where no image lies.
         seg_pad_val: Label where no image lies.
     """
+
+    not_called: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("_mosaic_transform_img", "_mosaic_transform_seg", "_mosaic_combine"),
+        "write transform(self, sample)",
+    )
 
     def __init__(
         self,

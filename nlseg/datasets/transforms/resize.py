@@ -1,7 +1,7 @@
 """Change the size of image and label maps: OpenMMLab's size rules, OpenCV's pixels."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
 import cv2
@@ -14,6 +14,7 @@ from typing_extensions import Unpack
 from nlseg.bounds import ABOVE_0, AT_LEAST_1, LOW_HIGH, WIDTH_HEIGHT, Count, Natural, Positive
 from nlseg.datasets.transforms.draws import rng_of
 from nlseg.errors import ConfigError
+from nlseg.extension import Extensible
 from nlseg.registry import TRANSFORMS
 from nlseg.structures import Sample
 
@@ -80,7 +81,7 @@ def resize_array(
 
 
 @TRANSFORMS.register_module()
-class Resize(BaseTransform):
+class Resize(Extensible, BaseTransform):
     """Resize ``img`` and every label map to a fixed size or by a fixed factor.
 
     Args:
@@ -98,6 +99,11 @@ class Resize(BaseTransform):
     Raises:
         ConfigError: Neither scale nor factor is given, or the backend has no such interpolation.
     """
+
+    not_called: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("_resize_img", "_resize_seg", "_resize_bboxes", "_resize_keypoints"),
+        "write transform(self, sample)",
+    )
 
     def __init__(
         self,
@@ -201,7 +207,7 @@ class ResizeToMultiple(BaseTransform):
 
 
 @TRANSFORMS.register_module()
-class ResizeShortestEdge(BaseTransform):
+class ResizeShortestEdge(Extensible, BaseTransform):
     """Resize so that the shorter side gets a length, unless the longer one then gets too long.
 
     Args:
@@ -211,6 +217,10 @@ class ResizeShortestEdge(BaseTransform):
         backend: See ``Resize``.
         interpolation: See ``Resize``.
     """
+
+    not_called: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("_get_output_shape",), "write target_size(self, shape)"
+    )
 
     def __init__(
         self,
@@ -270,7 +280,7 @@ class ResizeArgs(TypedDict, total=False):
     size_divisor: int | Scale
 
 
-class _DrawnResize(BaseTransform):
+class _DrawnResize(Extensible, BaseTransform):
     """Resize to a scale that is drawn for each sample; a child draws it.
 
     Args:
@@ -285,6 +295,11 @@ class _DrawnResize(BaseTransform):
     hands_on_to: ClassVar[str] = "resize_type"
     """The argument that names the class which takes the further arguments."""
     hands_on_itself: ClassVar[tuple[str, ...]] = ("scale",)
+
+    not_called: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("_random_scale", "_random_sample", "_random_sample_ratio", "_random_select"),
+        "write draw_scale(self, sample)",
+    )
 
     def __init__(self, resize_type: str | type[Any], **resize_args: Unpack[ResizeArgs]) -> None:
         where = type(self).__name__
