@@ -1,6 +1,6 @@
 """The test settings: how images are cut, and how predictions get the original image's size."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -69,6 +69,14 @@ class Inference:
     def __getitem__(self, name: str) -> Any:
         """Return a setting by its key."""
         return getattr(self, name)
+
+    def keys(self) -> Iterable[str]:
+        """Return the keys, those of a user's segmentor included; ``dict(settings)`` asks them."""
+        return vars(self).keys()
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether there is such a key."""
+        return name in vars(self)
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a setting by its key, or a default."""

@@ -14,6 +14,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import PixelData
 from torch import Tensor, nn
 
+from nlseg.bounds import mismatches
 from nlseg.errors import ConfigError
 from nlseg.extension import check_overrides, extension_point, overridden
 from nlseg.models.heads import BaseDecodeHead
@@ -93,6 +94,7 @@ class EncoderDecoder(BaseModel):
         if isinstance(data_preprocessor, dict):
             data_preprocessor = MODELS.build(data_preprocessor)
         super().__init__(data_preprocessor, init_cfg)
+        self._test_cfg: Inference
         if pretrained is not None:
             if backbone.get("pretrained") is not None:
                 raise ConfigError("model.pretrained: the backbone's config gives it too")
@@ -127,6 +129,25 @@ class EncoderDecoder(BaseModel):
             )
         self.decode_head: Any = MODELS.build(decode_head)
         self._note_head(self.decode_head)
+
+    @property
+    def test_cfg(self) -> Inference:
+        """How images are evaluated; a dict that is assigned is read as the argument is."""
+        return self._test_cfg
+
+    @test_cfg.setter
+    def test_cfg(self, settings: Inference | InferenceCfg) -> None:
+        if isinstance(settings, Inference):
+            self._test_cfg = settings
+            return
+        wrong = [  # a key that is not near one of ours is a user's
+            found.at("model.test_cfg")
+            for found in mismatches(settings, InferenceCfg)
+            if found.hint or not found.is_key
+        ]
+        if wrong:
+            raise ConfigError("\n".join(wrong))
+        self._test_cfg = Inference.from_cfg(settings)
 
     def _note_head(self, head: BaseDecodeHead) -> None:
         self.align_corners = head.align_corners

@@ -312,6 +312,9 @@ def test_a_users_segmentor_may_read_keys_of_its_own():
     model = MODELS.build({**rec.model_cfg("NL"), "type": "Patient", "test_cfg": settings}).eval()
     assert model.test_cfg["rounds"] == model.test_cfg.get("rounds") == 3
     assert model.test_cfg.get("turns", 5) == 5
+    assert "rounds" in model.test_cfg
+    assert "turns" not in model.test_cfg
+    assert dict(model.test_cfg)["rounds"] == 3
     model.test_step({"inputs": [rec.golden()["eval_image"][0]]})
     with pytest.raises(ConfigError, match=r"EncoderDecoder\.test_cfg: there is no 'rounds'"):
         MODELS.build({**rec.model_cfg("NL"), "test_cfg": settings})
@@ -473,3 +476,18 @@ def test_what_comes_by_a_mixin_is_checked_like_the_classs_own(base, name, takes)
     with pytest.raises(ConfigError, match=rf"Mine\.{name}: "):
         type("Mine", (mixin, base), {})
     type("Mine", (base, mixin), {})  # never reached there, as Python has it
+
+
+def test_settings_of_evaluation_may_be_set_anew_as_a_dict():
+    model = rec.build("NL").eval()
+    image = [rec.golden()["eval_image"][0]]
+    model.test_cfg = {"mode": "slide", "crop_size": (32, 32), "stride": (16, 16)}
+    windows = model.test_step({"inputs": image})[0].pred_sem_seg.data
+    model.test_cfg.mode = "whole"
+    assert not windows.equal(model.test_step({"inputs": image})[0].pred_sem_seg.data)
+    with pytest.raises(ConfigError, match="mode 'slide' needs 'crop_size' and 'stride'"):
+        model.test_cfg = {"mode": "slide"}
+    with pytest.raises(
+        ConfigError, match=r"model\.test_cfg: there is no 'mod'; did you mean 'mode'"
+    ):
+        model.test_cfg = {"mod": "slide"}
