@@ -491,3 +491,13 @@ def test_settings_of_evaluation_may_be_set_anew_as_a_dict():
         ConfigError, match=r"model\.test_cfg: there is no 'mod'; did you mean 'mode'"
     ):
         model.test_cfg = {"mod": "slide"}
+
+
+def test_criterion_that_nothing_calls_is_refused() -> None:
+    class Doubled(CrossEntropyLoss):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cls_criterion = len
+
+    with pytest.raises(ConfigError, match=r"Doubled\.cls_criterion: is never called"):
+        Doubled()

@@ -66,6 +66,15 @@ class CrossEntropyLoss(nn.Module):
         self.class_weight: Tensor | None
         self.register_buffer("class_weight", class_weights(class_weight), persistent=False)
 
+    def _refuse_criterion(self, value: object) -> None:
+        raise ConfigError(
+            f"{type(self).__name__}.cls_criterion: is never called; write forward(self, cls_score, "
+            "label, weight=None, avg_factor=None, reduction_override=None, ignore_index=-100)"
+        )
+
+    cls_criterion = property(fset=_refuse_criterion)
+    """In mmsegmentation the function that ``forward`` calls; a subclass of this one sets none."""
+
     def forward(
         self,
         cls_score: Tensor,
