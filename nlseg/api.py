@@ -114,7 +114,8 @@ def init_model(
         cfg = _copied(config)
         cfg.merge_from_dict(options)
     elif isinstance(config, (str, Path)):
-        cfg = load_config(config, [f"{key}={value!r}" for key, value in options.items()])
+        overrides = [f"{key}={value!r}" for key, value in options.items()]
+        cfg = load_config(config, overrides, together=not options)
     else:
         raise ConfigError(f"init_model: config is {config!r}, which is no file, name or Config")
     init_default_scope(cfg.get("default_scope") or SCOPE)

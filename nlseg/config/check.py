@@ -16,8 +16,9 @@ from nlseg.config.runner_keys import KNOWN_KEYS
 
 
 def check_config(
-    config: Config, trace: Trace, *, allow_unknown: bool = False, refused: Sequence[str] = ()
-) -> list[Problem]:
+    config: Config, trace: Trace, *, allow_unknown: bool = False, refused: Sequence[str] = (),
+    together: bool = True,
+) -> list[Problem]:  # fmt: skip
     """Check names, types and ranges, then whether the parts fit together.
 
     Args:
@@ -25,6 +26,7 @@ def check_config(
         trace: Where its values were written.
         allow_unknown: Accept top-level keys that no part of a run reads.
         refused: Errors that were found before, told with the others.
+        together: Whether the parts have to fit together, as a run needs them to.
 
     Returns:
         Warnings: what is odd but may be meant.
@@ -34,8 +36,9 @@ def check_config(
     """
     problems = distinct(check_names(config, trace, allow_unknown=allow_unknown))
     raise_errors(problems, refused)
-    problems += distinct(_cross_checks(dict(config.items()), trace))
-    raise_errors(problems)
+    if together:
+        problems += distinct(_cross_checks(dict(config.items()), trace))
+        raise_errors(problems)
     return problems
 
 

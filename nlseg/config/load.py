@@ -37,6 +37,7 @@ def load_config(
     *,
     check: bool = True,
     allow_unknown: bool = False,
+    together: bool = True,
 ) -> Config:
     """Read a config file, resolve its ``_base_`` files, apply overrides and check the result.
 
@@ -50,6 +51,8 @@ def load_config(
         check: Compare every name and value with the classes that the config names, and the parts
             with each other. Warnings are logged. Without it nothing of the toolkit is imported.
         allow_unknown: Accept top-level keys that no part of a run reads.
+        together: Whether the check compares the parts with each other; a network alone needs not
+            fit the data sets.
 
     Returns:
         The resolved config.
@@ -67,13 +70,15 @@ def load_config(
     refused = apply_overrides(config, overrides, trace)
     import_custom_modules(config)
     if check:
-        _check(config, trace, allow_unknown, refused)
+        _check(config, trace, allow_unknown, refused, together)
     elif refused:
         raise ConfigError("\n".join(refused))
     return config
 
 
-def _check(config: Config, trace: Trace, allow_unknown: bool, refused: Sequence[str]) -> None:
+def _check(
+    config: Config, trace: Trace, allow_unknown: bool, refused: Sequence[str], together: bool
+) -> None:
     from nlseg.config.check import check_config  # imports every class of the toolkit
 
     old = [key for key in OLD_KEYS if key in config]
@@ -84,7 +89,9 @@ def _check(config: Config, trace: Trace, allow_unknown: bool, refused: Sequence[
             "writes it in the present form"
         )
 
-    found = check_config(config, trace, allow_unknown=allow_unknown, refused=refused)
+    found = check_config(
+        config, trace, allow_unknown=allow_unknown, refused=refused, together=together
+    )
     for problem in found:
         LOGGER.warning("%s", problem)
 

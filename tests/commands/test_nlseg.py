@@ -49,8 +49,8 @@ def test_what_it_answers(
 
 def test_abbreviated_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main(["test", NAME, "weights.pth", "--show", "there"])
-    assert "unrecognized arguments: --show" in capsys.readouterr().err
+        main(["test", NAME, "weights.pth", "--work", "there"])
+    assert "unrecognized arguments: --work" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tests.configs.foreign import CONFIGS, write_foreign_tree
 PUBLISHED = sorted(
     str(path.relative_to(CONFIGS))
     for path in CONFIGS.glob("*/*.py")
-    if re.search("_4xb[24]-", path.name)
+    if re.search("_r(50|101)-d8_4xb[24]-", path.name)
 )
 
 

@@ -199,7 +199,8 @@ def test_other_weights_config_or_image_are_found(
     assert "is not what was tested, which was weights.pth" in capsys.readouterr().out
 
     config = path.with_name(f"{scenes.CONFIG}.py")
-    config.write_text(config.read_text().replace("mode='whole'", "mode='slide'"))
+    windows = "mode='slide', crop_size=(96, 96), stride=(64, 64)"
+    config.write_text(config.read_text().replace("mode='whole'", windows))
     assert verify([str(path)]) == 1
     assert "is not what was tested: its digest" in capsys.readouterr().out
 
