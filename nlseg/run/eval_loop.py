@@ -23,8 +23,7 @@ from nlseg.run import processes
 from nlseg.run.folder import is_seen_by_all
 from nlseg.run.half import HalfName, check_half, half_precision
 from nlseg.run.loaders import batch_size_of, every_batch
-from nlseg.run.loop import require_own_runner
-from nlseg.run.protocol import RunnerProtocol
+from nlseg.run.protocol import RunnerProtocol, require_own_runner
 
 _CHECK_EVERY = 10
 _HEADERS, _SIZES = 2000, 8

@@ -15,13 +15,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from nlseg.bounds import Count
-from nlseg.errors import CheckpointError, ConfigError
+from nlseg.errors import CheckpointError
 from nlseg.registry import LOOPS
 from nlseg.run import processes
 from nlseg.run.device import seed_iteration
 from nlseg.run.finite import RollBack
 from nlseg.run.loaders import BatchStream, batch_size_of, iterations_per_epoch
-from nlseg.run.protocol import RunnerProtocol
+from nlseg.run.protocol import RunnerProtocol, require_own_runner
 from nlseg.run.step import training_step
 
 Intervals = list[tuple[int, int]]
@@ -175,20 +175,6 @@ class TrainLoop(BaseLoop):
                 f"has trained for {self.progress}, more than the {self.goal} of train_cfg; raise "
                 "max_iters (max_epochs), or test this checkpoint"
             )
-
-
-def require_own_runner(runner: object) -> None:
-    """Refuse mmengine's runner, which saves, resumes and stops in ways of its own.
-
-    Raises:
-        ConfigError: The runner keeps no state of the run.
-    """
-    if not hasattr(runner, "state"):
-        raise ConfigError(
-            f"{type(runner).__module__}.{type(runner).__name__}: nlseg's loops run in nlseg's "
-            "runner; write 'from nlseg.run.runner import Runner' in place of mmengine's, the rest "
-            "of the script stays"
-        )
 
 
 @LOOPS.register_module()

@@ -17,6 +17,8 @@ from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
+from nlseg.errors import ConfigError
+
 if TYPE_CHECKING:
     from nlseg.run.control import Control
     from nlseg.run.resume import Resumed
@@ -308,3 +310,17 @@ class RunnerProtocol(Protocol):
     def test(self) -> dict[str, float]:
         """Test."""
         ...
+
+
+def require_own_runner(runner: object) -> None:
+    """Refuse mmengine's runner, which saves, resumes and stops in ways of its own.
+
+    Raises:
+        ConfigError: The runner keeps no state of the run.
+    """
+    if not hasattr(runner, "state"):
+        raise ConfigError(
+            f"{type(runner).__module__}.{type(runner).__name__}: nlseg's loops run in nlseg's "
+            "runner; write 'from nlseg.run.runner import Runner' in place of mmengine's, the rest "
+            "of the script stays"
+        )
