@@ -32,7 +32,9 @@ def load(file: str) -> Callable[[Any], Any]:
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(3)
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.enable_cpu_mem_arena = False  # as OnnxNetwork has it
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     (name,) = (each.name for each in session.get_inputs())
     return lambda images: session.run(None, {name: images})[0]
 

@@ -34,9 +34,11 @@ class OnnxNetwork:
         onnxruntime.set_default_logger_severity(3)
         wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
         there = onnxruntime.get_available_providers()
+        options = onnxruntime.SessionOptions()
+        options.enable_cpu_mem_arena = False  # it grows by doubling: more than the network needs
         try:
             self.session = onnxruntime.InferenceSession(
-                str(file), providers=[name for name in wanted if name in there]
+                str(file), options, providers=[name for name in wanted if name in there]
             )
         except Exception as error:  # onnxruntime's own have no common base but this
             reason = str(error).strip().splitlines()[0]
