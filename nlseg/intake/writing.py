@@ -133,10 +133,10 @@ def import_export(
     suffix = _one_suffix(files)
     written.names = _split(sorted(files), export, validate)
     for split, names in written.names.items():
-        _write_text(target / f"{split}.txt", "\n".join(names) + "\n")
+        write_file(target / f"{split}.txt", "\n".join(names) + "\n")
     if written.unreadable:
-        _write_text(target / "unreadable.txt", "\n".join(written.unreadable) + "\n")
-    _write_text(target / "config.py", config_text(target, written, palette, suffix, source))
+        write_file(target / "unreadable.txt", "\n".join(written.unreadable) + "\n")
+    write_file(target / "config.py", config_text(target, written, palette, suffix, source))
     return written
 
 
@@ -224,10 +224,6 @@ def _split(names: list[str], export: Export, validate: float) -> dict[str, list[
     step = max(2, round(1 / validate))
     chosen = names[step - 1 :: step] or names[-1:]
     return {"train": [name for name in names if name not in set(chosen)], "val": chosen}
-
-
-def _write_text(path: Path, text: str) -> None:
-    write_file(path, text)
 
 
 def config_text(

@@ -154,8 +154,7 @@ def note_launches(work_dir: Path) -> None:
     """Note in the run folder which torchruns have started this run, one a node."""
     launches = {launch for launch in processes.gather_text(processes.launch()) if launch}
     if processes.is_main() and launches:
-        text = "\n".join(sorted(launches)).encode()
-        write_file(work_dir / LAUNCHES, text)
+        write_file(work_dir / LAUNCHES, "\n".join(sorted(launches)))
 
 
 def _branch_off(
