@@ -13,7 +13,7 @@ from benchmark import loading, results, tables
 from benchmark.chart import draw
 from benchmark.driver import Request, run, slug
 from benchmark.measure import Plan, Result
-from benchmark.peer import check_peer
+from benchmark.peer import OPERATORS, MissingOperators, check_peer
 from benchmark.suite import Comparison, Suite, Target
 from nlseg.errors import UserError
 
@@ -114,6 +114,13 @@ def test_the_chart_is_a_picture(tmp_path: Path) -> None:
 def test_a_missing_peer_is_told_once() -> None:
     with pytest.raises(UserError, match="--peer: mmsegmentation does not import here"):
         check_peer()
+
+
+def test_a_compiled_operator_that_is_left_out_says_so_when_it_is_called() -> None:
+    operators = MissingOperators(OPERATORS)
+    assert not hasattr(operators, "__path__")  # no package
+    with pytest.raises(UserError, match="compiled operator nms is not in mmcv-lite"):
+        operators.nms(1, limit=2)
 
 
 @pytest.mark.slow

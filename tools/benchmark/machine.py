@@ -4,7 +4,9 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import cv2
@@ -42,6 +44,8 @@ def describe_machine(device: str) -> dict[str, Any]:
     modules = {"torch": torch, "numpy": np, "OpenCV": cv2, "mmengine": mmengine, "mmcv": mmcv}
     for name, module in {**modules, "nlseg": nlseg}.items():
         facts[name] = str(module.__version__)
+    with suppress(PackageNotFoundError):
+        facts["mmsegmentation"] = version("mmsegmentation")
     return facts
 
 

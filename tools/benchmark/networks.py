@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from torch import Tensor, nn
@@ -91,7 +92,7 @@ class Network:
         torch.manual_seed(0)
         if way == PEER:
             check_peer()
-            return peer_attribute("registry", "MODELS").build(self.config()).to(device)
+            return peer_attribute("registry", "MODELS").build(ConfigDict(self.config())).to(device)
         with DefaultScope.overwrite_default_scope(SCOPE):
             model: Any = MODELS.build(self.config())
         if way == BASELINE:

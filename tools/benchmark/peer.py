@@ -1,9 +1,31 @@
 """The classes of an installed mmsegmentation, which takes part where one imports."""
 
+import sys
 from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 from nlseg.errors import UserError
+
+OPERATORS = "mmcv._ext"
+
+
+class MissingOperators(ModuleType):
+    """Stands in for mmcv's compiled operators, which mmsegmentation imports and no row uses.
+
+    With it, mmsegmentation runs on mmcv-lite. Every operator is there and raises when it is called.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an operator that raises ``UserError``."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def raise_missing(*args: object, **kwargs: object) -> None:
+            raise UserError(f"mmcv's compiled operator {name} is not in mmcv-lite")
+
+        return raise_missing
 
 
 def check_peer() -> None:
@@ -13,6 +35,9 @@ def check_peer() -> None:
         UserError: It is not installed, or does not import with the installed mmcv.
     """
     try:
+        import_module("mmseg")  # refuses versions of mmcv
+        if find_spec(OPERATORS) is None:
+            sys.modules[OPERATORS] = MissingOperators(OPERATORS)
         peer_attribute("utils", "register_all_modules")(init_default_scope=True)
     except (ImportError, AssertionError) as error:
         raise UserError(f"--peer: mmsegmentation does not import here: {error}") from error
