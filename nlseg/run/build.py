@@ -4,6 +4,7 @@ import copy
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import BaseLoop, LogProcessor, get_priority
 from mmengine.runner import Runner as MMRunner
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
+from mmengine.utils import ManagerMixin
 from mmengine.visualization import Visualizer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -108,6 +110,15 @@ def dump_config(cfg: Config, folder: Path, default: str) -> None:
             raise UserError(f"{folder}: cannot be written to: {error.strerror}") from None
 
 
+def unused_name(name: str, kind: type[ManagerMixin]) -> str:
+    """Return a name that no object of a kind has in this process, ``name`` where that is free.
+
+    mmengine returns the object of an earlier run for its name, and with it that run's files.
+    """
+    names = chain([name], (f"{name}_{number}" for number in count(2)))
+    return next(one for one in names if not kind.check_instance_created(one))
+
+
 def enter_scope(name: str, scope: str | None) -> DefaultScope | None:
     """Let names in configs mean, from now on, those of a registry scope first."""
     return None if scope is None else DefaultScope.get_instance(name, scope_name=scope)
@@ -133,12 +144,20 @@ def build_log_processor(config: LogProcessor | Mapping[str, Any] | None) -> LogP
 def build_visualizer(
     config: Visualizer | Mapping[str, Any] | None, name: str, folder: str, logger: MMLogger
 ) -> Visualizer:
-    """Build the visualizer, whose back ends cannot end a run."""
+    """Build the visualizer, whose back ends cannot end a run.
+
+    Args:
+        config: Its config; one that is built is returned as it is.
+        name: Where the config gives none.
+        folder: Where its back ends write.
+        logger: Told of the first failure of each.
+    """
     if isinstance(config, Visualizer):
         return config
     if config is None:
         config = {"type": "Visualizer", "vis_backends": [{"type": "LocalVisBackend"}]}
     settings = {"name": name, "save_dir": folder, **config}
+    settings["name"] = unused_name(settings["name"], Visualizer)
     if settings.get("vis_backends"):
         settings["vis_backends"] = guarded_back_ends(settings["vis_backends"], logger.warning)
     return VISUALIZERS.build(settings)

@@ -17,6 +17,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper as MMOptimWrapper
 from mmengine.runner import BaseLoop
 from mmengine.visualization import Visualizer
@@ -154,7 +155,8 @@ class Runner(RunnerProtocol):
     ) -> None:
         """Name the run, open its log and what else is told its numbers."""
         name = name or (Path(self.cfg.filename).stem if self.cfg.filename else None)
-        self.experiment_name = f"{name}_{self.timestamp}" if name else self.timestamp
+        name = f"{name}_{self.timestamp}" if name else self.timestamp
+        self.experiment_name = build.unused_name(name, MMLogger)
         self._log_dir = self.log_dir = str(Path(self.work_dir, self.timestamp))
         Path(self.log_dir).mkdir(parents=True, exist_ok=True)
         self.default_scope = build.enter_scope(self.experiment_name, scope)

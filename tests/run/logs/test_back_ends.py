@@ -1,5 +1,7 @@
 import importlib.util
+import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +9,14 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.registry import VISBACKENDS
-from mmengine.visualization import BaseVisBackend
+from mmengine.visualization import BaseVisBackend, Visualizer
 
 from nlseg.config.load import load_config
 from nlseg.errors import ConfigError
 from nlseg.registry import DATASETS
+from nlseg.run import processes
 from nlseg.run.back_ends import guarded_back_ends
+from nlseg.run.runner import Runner
 from tests.report.test_hook import with_validation
 from tests.run.runs import curves, train
 from tests.run.tiny_segmentor import NoiseImages
@@ -187,3 +191,22 @@ def test_tensorboard_that_cannot_write_is_no_reason_to_stop(tmp_path: Path) -> N
     config.visualizer = {"type": "Visualizer", "vis_backends": [back_end]}
     train(config)
     assert (tmp_path / "iter_4.pth").is_file()
+
+
+def test_runs_of_one_process_and_one_second_log_into_their_own_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "time_of_start", lambda: "20260101_000000")
+    named = {"type": "SegLocalVisualizer", "vis_backends": ["LocalVisBackend"], "name": "shown"}
+    for name in ("first", "second"):
+        config = toy_config(tmp_path / name, iters=4, experiment_name="same", visualizer=named)
+        runner = Runner.from_cfg(config)
+        assert Visualizer.get_current_instance() is runner.visualizer
+        runner.train()
+        log = tmp_path / name / "20260101_000000"
+        lines = (log / "vis_data/scalars.json").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == [2, 4, 4]
+        text = (log / "20260101_000000.log").read_text()
+        assert text.count("Done: 4 iterations") == 1
+        assert "fails" not in text
+        shutil.rmtree(tmp_path / name)  # as a dry run leaves its folder
