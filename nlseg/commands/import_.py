@@ -71,11 +71,14 @@ def import_(args: argparse.Namespace) -> int:
         classes=None if names is None else [name.strip() for name in names if name.strip()],
         validate=args.val,
         kind=args.format,
+        progress=True,
     )
     counts = ", ".join(f"{len(found)} for {split}" for split, found in written.names.items())
     rest = "class 0" if args.unlabelled == 0 else "ignored (255)"
     print(f"{len(written.classes)} classes: {', '.join(written.classes)}")
     print(f"images: {counts}; what nobody labelled is {rest}")
+    if written.unlisted:
+        print(f"{len(written.unlisted)} images are in no list, such as {written.unlisted[0]}")
     for row in written.unreadable[:_SHOWN]:
         print(f"left out: {row}")
     if len(written.unreadable) > _SHOWN:

@@ -88,31 +88,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def start(args: argparse.Namespace, words: Sequence[str]) -> None:
     """Plan, ask, train, test."""
-    plan, is_new = planned(args, words)
-    print(f"{plan.text}\n\n{plan.config}: {'written' if is_new else 'as planned before'}")
+    plan = planned(args, words)
+    print(f"{plan.text}\n\n{plan.config}: {'written' if plan.is_new else 'as planned before'}")
     if args.plan_only:
         print(f"go on with: {go_on(words)}")
     elif args.yes or agreed(words):
         train_and_test(args, plan)
 
 
-def planned(args: argparse.Namespace, words: Sequence[str]) -> "tuple[Plan, bool]":
-    """Return the plan, asking about what is unclear where there is a terminal; and if it is new."""
+def planned(args: argparse.Namespace, words: Sequence[str]) -> "Plan":
+    """Return the plan, asking about what is unclear where there is a terminal."""
     from nlseg.start.planning import earlier_plan, make_plan
     from nlseg.start.readings import Unclear
 
     first = request = request_of(args)
-    earlier = earlier_plan(first)
+    plan = earlier_plan(first)
     answered: list[str] = []
-    while earlier is None:
+    while plan is None:
         try:
-            return make_plan(request, first), True
+            plan = make_plan(request, first)
         except Unclear as unclear:
             if not has_terminal():
                 raise
             answered += answer(unclear)
             request = request_of(build_parser().parse_args([*words, *answered]))
-    return earlier, False
+    return plan
 
 
 def request_of(args: argparse.Namespace) -> "Request":
@@ -196,8 +196,9 @@ def agreed(words: Sequence[str]) -> bool:
 
 def train_and_test(args: argparse.Namespace, plan: "Plan") -> None:
     """Train to the end, from where an earlier call stopped, and test once."""
-    from nlseg.commands import test, train
+    from nlseg.commands import train
     from nlseg.run import checkpoint
+    from nlseg.run.folder import held
 
     work_dir = Path(args.work_dir or Path("work_dirs") / plan.config.stem)
     newest = checkpoint.newest(work_dir)[0] if work_dir.is_dir() else None
@@ -213,14 +214,22 @@ def train_and_test(args: argparse.Namespace, plan: "Plan") -> None:
     assert newest is not None
     report = finished_test(work_dir, newest)
     if report is None:
-        words = [str(plan.config), str(newest), "--work-dir", str(work_dir / "test"), "--report"]
-        words += ["--tta"] if plan.tta else []
-        test.test(test.build_parser().parse_args(words))
-        report = finished_test(work_dir, newest)
+        with held(work_dir / "test", "tests", "give another --work-dir"):
+            report = finished_test(work_dir, newest) or tested(plan, work_dir, newest)
     print(f"config: {plan.config}\nweights: {newest}")
     if report is not None:
         print(f"report: {report}")
     print(f"label new images: nlseg predict {plan.config} {newest} IMAGES --out labelled")
+
+
+def tested(plan: "Plan", work_dir: Path, weights: Path) -> Path | None:
+    """Test weights; return the page about it."""
+    from nlseg.commands import test
+
+    words = [str(plan.config), str(weights), "--work-dir", str(work_dir / "test"), "--report"]
+    words += ["--tta"] if plan.tta else []
+    test.test(test.build_parser().parse_args(words))
+    return finished_test(work_dir, weights)
 
 
 def finished_test(work_dir: Path, weights: Path) -> Path | None:

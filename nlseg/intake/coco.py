@@ -121,7 +121,9 @@ def _images(
             name = Path(str(row.value["file_name"]))
             found = next((f / name for f in folders if (f / name).is_file()), None)
             if found is None:
-                raise ValueError(f"image {name} is in none of {', '.join(map(str, folders))}")
+                raise ValueError(
+                    f"image {name} is in none of {', '.join(map(str, folders))}; see --images"
+                )
         except KeyError:
             export.leave_out(file, row.line, "an image needs a file_name")
             continue

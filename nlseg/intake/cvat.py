@@ -11,7 +11,7 @@ import cv2
 
 from nlseg.datasets.transforms.labels import colours_to_index
 from nlseg.errors import DataError
-from nlseg.intake.rows import Export, Labelled
+from nlseg.intake.rows import SPLITS, Export, Labelled
 
 LABELS, MASKS = "labelmap.txt", "SegmentationClass"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -47,7 +47,10 @@ def read_cvat(
     export.palette = [colours.get(name, black) for name in export.classes]
     table = {black: unlabelled, **{colours[n]: first + i for i, n in enumerate(names)}}
     for file in sorted((folder / _SPLITS).glob("*.txt")):
-        export.splits[file.stem] = file.read_text(encoding="utf-8").split()
+        split = SPLITS.get(file.stem.lower())
+        if split is not None:  # CVAT's own word for images of no subset is default
+            lines = file.read_text(encoding="utf-8").splitlines()
+            export.splits.setdefault(split, []).extend(filter(None, map(str.strip, lines)))
     places = [images] if images else [folder / "JPEGImages", folder / "images", folder]
     return export, _images(folder, places, export, table)
 
@@ -93,7 +96,9 @@ def _images(
         image = next((path for path in candidates if path.is_file()), None)
         painted = cv2.imread(str(file), cv2.IMREAD_COLOR)
         if image is None:
-            export.leave_out(file, 1, f"its image {name}.* is in none of {_listed(places)}")
+            export.leave_out(
+                file, 1, f"its image {name}.* is in none of {_listed(places)}; see --images"
+            )
         elif painted is None:
             export.leave_out(file, 1, "cannot be decoded")
         else:

@@ -32,14 +32,17 @@ IGNORED, BACKGROUND = "__ignore__", "_background_"
 
 
 def read_labelme(
-    folder: Path, *, unlabelled: int, classes: Sequence[str] | None = None
-) -> tuple[Export, Iterator[Labelled]]:
+    folder: Path, images: Path | None = None, *, unlabelled: int,
+    classes: Sequence[str] | None = None,
+) -> tuple[Export, Iterator[Labelled]]:  # fmt: skip
     """Read a folder of LabelMe files.
 
     Args:
         folder: Searched with all folders below.
+        images: Folder of the images; None for where each file says, or beside the file.
         unlabelled: 0: what no shape covers is class 0, ``background``; 255: it is ignored.
-        classes: Names in their order; None takes all that occur, sorted.
+        classes: Names in their order, as LabelMe's own list may have them with the two labels that
+            are no classes; None takes all that occur, sorted.
 
     Returns:
         The classes and what could not be read, and the images; the second fills the first while it
@@ -49,20 +52,25 @@ def read_labelme(
         DataError: No file names a class.
     """
     export = Export(())
-    files: dict[Path, tuple[Any, str]] = {}
+    files: list[Path] = []  # read again one by one: they may hold all images
     found: set[str] = set()
     for file in sorted(folder.rglob("*.json")):
         try:
-            values, text = read_json(file)
+            values, _ = read_json(file)
         except DataError as error:
             export.unreadable.append(str(error))
             continue
-        if isinstance(values, dict) and isinstance(values.get("shapes"), list):
-            files[file] = values, text
+        if not isinstance(values, dict) or "shapes" not in values:
+            continue  # some other file
+        if not isinstance(values["shapes"], list):
+            export.leave_out(file, 1, "its shapes are no list")
+        else:
+            files.append(file)
             shapes = (shape for shape in values["shapes"] if isinstance(shape, dict))
             labels = (shape.get("label") for shape in shapes)
             found |= {label for label in labels if isinstance(label, str)}
-    names = tuple(classes) if classes else tuple(sorted(found - {IGNORED, BACKGROUND}))
+    no_classes = (IGNORED, BACKGROUND)
+    names = tuple(name for name in classes or sorted(found) if name not in no_classes)
     if not names:
         raise DataError(f"{folder}: no LabelMe file in it names a class")
     if unlabelled == 0:
@@ -70,17 +78,18 @@ def read_labelme(
     label_of = {name: i for i, name in enumerate(names)}
     label_of.update({IGNORED: 255, BACKGROUND: unlabelled})
     export.classes = names
-    return export, _images(folder, files, export, label_of, unlabelled)
+    return export, _images(folder, images, files, export, label_of, unlabelled)
 
 
 def _images(
-    folder: Path, files: Mapping[Path, tuple[Any, str]], export: Export,
+    folder: Path, images: Path | None, files: Sequence[Path], export: Export,
     label_of: Mapping[str, int], unlabelled: int,
 ) -> Iterator[Labelled]:  # fmt: skip
-    for file, (values, text) in files.items():
+    for file in files:
+        values, text = read_json(file)
         try:
             size = checked_size(values.get("imageHeight"), values.get("imageWidth"))
-            image = _image(file, values)
+            image = _image(values, file.parent if images is None else images)
         except ValueError as error:
             export.leave_out(file, 1, error)
             continue
@@ -95,13 +104,16 @@ def _images(
         yield Labelled(name, image, draw(regions, size, unlabelled), file)
 
 
-def _image(file: Path, values: Mapping[str, Any]) -> Path | bytes:
+def _image(values: Mapping[str, Any], folder: Path) -> Path | bytes:
+    """Return the image, by its path from the folder, by its name in it, or as it is in the file."""
     given, data = values.get("imagePath"), values.get("imageData")
-    path = file.parent / str(given).replace("\\", "/")
-    if given and path.is_file():
-        return path
+    path = folder / str(given).replace("\\", "/")
+    if given:
+        for candidate in (path, folder / path.name):  # the path may be that of another machine
+            if candidate.is_file():
+                return candidate
     if not data:
-        lost = f"its image {path} is not there" if given else "it names no image"
+        lost = f"its image {path} is not there (see --images)" if given else "it names no image"
         raise ValueError(f"{lost}, and the file holds none")
     return _decoded(data, "imageData")
 

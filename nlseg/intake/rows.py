@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 from nlseg.errors import DataError
 from nlseg.ops.resize import Size
 
+SPLITS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""Words for the parts of a data set, in small letters."""
+
 
 class Row(NamedTuple):
     """An element of a list in a JSON file.

@@ -1,7 +1,7 @@
 """Images, indexed label maps, lists and a config, as a data set of nlseg reads them."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -10,9 +10,10 @@ from pprint import pformat
 import numpy as np
 from PIL import Image as PillowImage
 from PIL import UnidentifiedImageError
+from tqdm import tqdm
 
 from nlseg.config.published import find_config
-from nlseg.datasets.transforms.decode import picture_to_array
+from nlseg.datasets.transforms.decode import picture_to_array, shown_size
 from nlseg.errors import ConfigError, DataError, UserError
 from nlseg.files import write_file
 from nlseg.intake.coco import read_coco
@@ -36,13 +37,19 @@ class Written:
     Args:
         classes: Names of the classes.
         names: Images of each split.
+        given: The same as the export says it, empty where it says nothing.
+        unlisted: Images that are in none of the splits, as the export gives others.
         sizes: Sizes that occur, (height, width) in px.
+        sources: Files of the images that the export names and that are there.
         unreadable: Rows that were left out, each with file and line.
     """
 
     classes: tuple[str, ...]
     names: dict[str, list[str]] = field(default_factory=dict)
+    given: dict[str, list[str]] = field(default_factory=dict)
+    unlisted: list[str] = field(default_factory=list)
     sizes: set[Size] = field(default_factory=set)
+    sources: set[Path] = field(default_factory=set)
     unreadable: list[str] = field(default_factory=list)
 
 
@@ -93,18 +100,21 @@ def _json_files(folder: Path) -> tuple[list[Path], int]:
 def import_export(
     source: Path, target: Path, *, unlabelled: int = 0, images: Path | None = None,
     classes: Sequence[str] | None = None, validate: float = 0.2, kind: str | None = None,
+    progress: bool = False,
 ) -> Written:  # fmt: skip
     """Turn an export into images, label maps, lists and a config.
 
     Args:
         source: COCO's .json file, or a folder.
         target: New or empty folder: ``images``, ``labels``, ``train.txt``, ``val.txt``,
-            ``config.py``, and ``unreadable.txt`` where rows are left out.
+            ``config.py``, ``test.txt`` where the export has a test split beside one to validate,
+            and ``unreadable.txt`` where rows are left out.
         unlabelled: 0: what nobody labelled is class 0, ``background``; 255: it is ignored.
         images: Folder of the images, where they do not lie where the format says.
         classes: Names in their order, for LabelMe.
         validate: Share of the images that validate, in (0, 1), where the export has no splits.
         kind: One of ``FORMATS``; None recognises it.
+        progress: Show a bar, on a terminal.
 
     Returns:
         What was written.
@@ -125,13 +135,17 @@ def import_export(
     written = Written(export.classes)
     drawn = make_palette(len(export.classes))
     palette: Sequence[Sequence[int]] = export.palette or drawn.tolist()
-    files = dict(_write(labelled, target, np.array(palette), export, written))
+    bar = tqdm(labelled, unit="image", disable=None if progress else True)
+    files = dict(_write(bar, target, np.array(palette), export, written))
     written.unreadable = export.unreadable
     if not files:
         told = "\n  ".join(export.unreadable[:8])
         raise DataError(f"{place}: no image in it can be used\n  {told}")
     suffix = _one_suffix(files)
-    written.names = _split(sorted(files), export, validate)
+    written.given = _given(sorted(files), export)
+    written.names = _split(sorted(files), written.given, validate)
+    listed = set().union(*written.names.values())
+    written.unlisted = [name for name in sorted(files) if name not in listed]
     for split, names in written.names.items():
         write_file(target / f"{split}.txt", "\n".join(names) + "\n")
     if written.unreadable:
@@ -148,21 +162,23 @@ def _read(
         beside = [above, above / "images", above.parent / "images", above.parent]
         return read_coco(place, [images] if images else beside, unlabelled=unlabelled)
     if kind == "labelme":
-        return read_labelme(place, unlabelled=unlabelled, classes=classes)
+        return read_labelme(place, images, unlabelled=unlabelled, classes=classes)
     return read_cvat(place, images, unlabelled=unlabelled)
 
 
 def _write(
-    labelled: Iterator[Labelled], target: Path, palette: np.ndarray, export: Export, done: Written
+    labelled: Iterable[Labelled], target: Path, palette: np.ndarray, export: Export, done: Written
 ) -> Iterator[tuple[str, Path]]:
     """Write each image and its label map; yield the name and the image's file."""
     taken: set[str] = set()
     for one in labelled:
         where = one.image if isinstance(one.image, Path) else (one.source or Path(one.name))
+        done.sources.add(where.resolve())
         try:
             with PillowImage.open(where if where is one.image else BytesIO(one.image)) as picture:  # type: ignore[arg-type]
-                size, suffix = (picture.height, picture.width), f".{str(picture.format).lower()}"
-        except (OSError, ValueError) as error:
+                size, suffix = shown_size(picture), f".{str(picture.format).lower()}"
+                turned = size != (picture.height, picture.width)
+        except (OSError, ValueError, SyntaxError) as error:
             why = (
                 "is no picture that can be read"
                 if isinstance(error, UnidentifiedImageError)
@@ -172,8 +188,9 @@ def _write(
             continue
         if size != one.label.shape:
             height, width = one.label.shape
+            how = ", as its EXIF tag turns it" * turned
             export.leave_out(
-                where, 1, f"is {size[0]} x {size[1]} px, labelled as {height} x {width}"
+                where, 1, f"is {size[0]} x {size[1]} px{how}, labelled as {height} x {width}"
             )
             continue
         if one.name in taken:
@@ -203,22 +220,32 @@ def _one_suffix(files: dict[str, Path]) -> str:
     for name, path in files.items():
         if path.suffix != ".png":
             with PillowImage.open(path) as picture:
-                array = picture_to_array(picture, "color_ignore_orientation")
+                array = picture_to_array(picture, "color")
             PillowImage.fromarray(array[..., ::-1]).save(path.with_suffix(".png"))
             path.unlink()
             files[name] = path.with_suffix(".png")
     return ".png"
 
 
-def _split(names: list[str], export: Export, validate: float) -> dict[str, list[str]]:
-    """Return the images of training and validation: the export's splits, or every n-th one."""
-    given = {
-        split: [name for name in names if name in set(listed)]
-        for split, listed in export.splits.items()
-        if split in ("train", "val")
-    }
-    if given.get("train") and given.get("val"):
-        return given
+def _given(names: Sequence[str], export: Export) -> dict[str, list[str]]:
+    """Return the images of each split that an export says."""
+    listed = {split: set(export.splits.get(split, ())) for split in ("train", "val", "test")}
+    given = {split: [name for name in names if name in there] for split, there in listed.items()}
+    return {split: found for split, found in given.items() if found}
+
+
+def _split(
+    names: list[str], given: Mapping[str, list[str]], validate: float
+) -> dict[str, list[str]]:
+    """Return the images of each split: the given ones, or every n-th image validates.
+
+    Args:
+        names: Of all images.
+        given: Splits of the export; a test split validates where none is for that.
+        validate: Share of the images that validate where nothing is given.
+    """
+    if "train" in given and len(given) > 1:
+        return dict(given) if "val" in given else {"train": given["train"], "val": given["test"]}
     if len(names) == 1:
         return {"train": names, "val": names}
     step = max(2, round(1 / validate))
@@ -249,6 +276,9 @@ def config_text(
     count = len(written.classes)
     batch = max(1, min(_BATCH, len(written.names["train"])))
     one = written.names["train"] == written.names["val"]
+    has_test = written.names.get("test", written.names["val"]) != written.names["val"]
+    test = "dict(dataset={**val_dataloader['dataset'], 'ann_file': 'test.txt'})"
+    test = test if has_test else "val_dataloader"
     shared = "data_check = 'warn'  # the one image trains and validates: no score counts\n"
     return f"""# Made of {source} by nlseg import; every value may be changed.
 _base_ = {str(find_config(BASE))!r}
@@ -289,5 +319,5 @@ val_dataloader = dict(
         _delete_=True, type='BaseSegDataset', data_root=data_root, metainfo=metainfo,
         ann_file='val.txt', img_suffix={suffix!r}, seg_map_suffix='.png',
         data_prefix=dict(img_path='images', seg_map_path='labels'), pipeline=test_pipeline))
-test_dataloader = val_dataloader
+test_dataloader = {test}
 {shared if one else ""}"""

@@ -4,7 +4,9 @@ import contextlib
 import fcntl
 import os
 import socket
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -40,10 +42,18 @@ class FolderLock:
 
     Args:
         folder: The run folder.
+        doing: What its owner does there, for who is refused.
+        instead: What else who is refused may do.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        doing: str = "trains",
+        instead: str = "give this run its own --work-dir",
+    ) -> None:
         self.path = folder / LOCK
+        self.doing, self.instead = doing, instead
         self._file: IO[bytes] | None = None
 
     def acquire(self) -> str | None:
@@ -53,7 +63,7 @@ class FolderLock:
             A warning where the file system knows no locks.
 
         Raises:
-            UserError: Another process trains in this folder.
+            UserError: Another process has this folder.
         """
         file = reading_again(self._open)  # held while training runs
         try:
@@ -63,8 +73,8 @@ class FolderLock:
             owner = file.read().decode(errors="replace").strip() or "another process"
             file.close()
             raise UserError(
-                f"{self.path.parent}: {owner} trains in this folder; wait for it, stop it, or give "
-                "this run its own --work-dir"
+                f"{self.path.parent}: {owner} {self.doing} in this folder; wait for it, stop it, "
+                f"or {self.instead}"
             ) from None
         except OSError as error:
             file.close()
@@ -86,6 +96,35 @@ class FolderLock:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+@contextlib.contextmanager
+def held(folder: Path, doing: str, instead: str) -> Iterator[None]:
+    """Make a folder and hold it as long as the block runs.
+
+    Args:
+        folder: May be there.
+        doing: What the block does there, for who is refused.
+        instead: What else who is refused may do.
+
+    Raises:
+        UserError: Another process holds it, or it cannot be written to.
+    """
+    lock = FolderLock(folder, doing, instead)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        warning = lock.acquire()
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written to: {error.strerror or error}; make room, change its "
+            f"permissions, or {instead}"
+        ) from None
+    if warning is not None:
+        sys.stderr.write(f"{warning}\n")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def set_aside(folder: Path) -> Path | None:

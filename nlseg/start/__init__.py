@@ -13,6 +13,7 @@ A module each step, in this order:
     choose    numbers -> choices, each with its reason; nothing is read or measured here
     machine   what a training step of the candidates takes on this machine
     writing   choices -> the config
+    progress  what takes long is told
     planning  all of it
     readings  what an unclear folder may mean, and the options that say it
 """

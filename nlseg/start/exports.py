@@ -3,12 +3,15 @@
 import shutil
 from pathlib import Path
 
+from nlseg.datasets.pairs import walk
+from nlseg.doctor.listing import IMAGE_SUFFIXES
 from nlseg.errors import DataError, UserError
-from nlseg.intake.rows import read_json
-from nlseg.intake.writing import import_export, recognise
+from nlseg.intake.rows import SPLITS, read_json
+from nlseg.intake.writing import Written, import_export, recognise
 from nlseg.start.layout import Layout, Pair, find_layout
 from nlseg.start.lists import take_lists
 from nlseg.start.names import Names, find_names
+from nlseg.start.progress import take_long, tell
 from nlseg.start.readings import Reading, Unclear
 from nlseg.start.request import Request
 
@@ -16,11 +19,12 @@ _JSONS = 1000
 _MASKS = ("masks", "labels", "annotations")
 
 
-def read_layout(request: Request) -> tuple[Layout, Names | None]:
+def read_layout(request: Request, *, progress: bool = False) -> tuple[Layout, Names | None]:
     """Return the pairs of a folder, those of an export after it is turned into masks.
 
     Args:
         request: What is asked for.
+        progress: Say what takes a while.
 
     Returns:
         The pairs, and the names of the classes where something gives them.
@@ -29,12 +33,14 @@ def read_layout(request: Request) -> tuple[Layout, Names | None]:
         UserError: The folder cannot be used.
         Unclear: It can be understood in several ways.
     """
-    folder = request.folder
+    folder, where = request.folder, request.where
+    of_masks = where.masks or where.image_suffix or where.mask_suffix
     kind, broken = request.kind, ""
-    if kind is None:
+    if kind is None and not of_masks:
         kind, broken = _export_kind(folder)
     if kind not in (None, "masks"):
-        return _imported(request, str(kind))
+        _check_options(request, str(kind))
+        return _imported(request, str(kind), progress=progress)
     try:
         layout = find_layout(folder, request.where)
         take_lists(folder, layout)
@@ -47,20 +53,39 @@ def read_layout(request: Request) -> tuple[Layout, Names | None]:
         raise
 
 
+def _check_options(request: Request, kind: str) -> None:
+    """Refuse options that an export leaves nothing to say about.
+
+    Raises:
+        UserError: Names the option.
+    """
+    where = request.where
+    for option, value in (
+        ("--masks", where.masks),
+        ("--image-suffix", where.image_suffix),
+        ("--mask-suffix", where.mask_suffix),
+        ("--classes", request.classes if kind != "labelme" else None),
+    ):
+        if value is not None:
+            raise UserError(
+                f"{option} {value}: an export of {kind} says that itself; leave the option out, or "
+                "give --format masks where masks are the labels"
+            )
+
+
 def _export_kind(folder: Path) -> tuple[str | None, str]:
-    """Return the format of an export, if it is one; and what is wrong with a JSON file in it."""
+    """Return the format of an export, if it is one; if not, what is wrong with a JSON file."""
     labelmap = (folder / "labelmap.txt").is_file()
     jsons = [folder] if folder.suffix == ".json" else sorted(folder.rglob("*.json"))
     jsons = [file for file in jsons if file.name != "classes.json"][:_JSONS]
     if not jsons and not labelmap:
         return None, ""
-    broken = next(filter(None, map(_damage, jsons)), "")
     try:
         kind, _ = recognise(folder)
     except UserError as error:
         if "COCO files" in str(error):  # several of them: one has to be named
             raise
-        return None, broken
+        return None, next(filter(None, map(_damage, jsons)), "")
     masks = next((name for name in _MASKS if any((folder / name).glob("**/*.png"))), None)
     if kind != "cvat" and masks is not None:
         raise Unclear(
@@ -68,7 +93,7 @@ def _export_kind(folder: Path) -> tuple[str | None, str]:
             [Reading(f"the {kind} files", ("--format", kind)),
              Reading(f"the masks in {masks}", ("--format", "masks"))],
         )  # fmt: skip
-    return kind, broken
+    return kind, ""
 
 
 def _damage(file: Path) -> str:
@@ -80,34 +105,62 @@ def _damage(file: Path) -> str:
     return ""
 
 
-def _imported(request: Request, kind: str) -> tuple[Layout, Names | None]:
-    target = request.files / "import"
+def _imported(request: Request, kind: str, *, progress: bool) -> tuple[Layout, Names | None]:
+    folder, target = request.folder, request.files / "import"
     if target.exists():
         shutil.rmtree(target)  # of a plan that was interrupted
     images = Path(request.where.images) if request.where.images else None
     if images is not None and not images.is_dir():
-        images = request.folder / images
-    names = (
-        find_names(request.folder, request.classes)
-        if kind == "labelme" and request.classes
-        else None
-    )
+        images = folder / images
+    names = find_names(folder, request.classes) if kind == "labelme" else None
+    there = [folder] if folder.is_file() else [path for path in folder.rglob("*") if path.is_file()]
+    tell(f"turning an export of {kind} into masks", wanted=progress and take_long(there))
     written = import_export(
-        request.folder, target, unlabelled=request.unlabelled, images=images,
+        folder, target, unlabelled=request.unlabelled, images=images,
         classes=names.listed if names else None, kind=None if kind == "coco" else kind,
+        progress=progress,
     )  # fmt: skip
-    given = kind == "cvat" and all(
-        (request.folder / "ImageSets/Segmentation" / f"{split}.txt").is_file()
-        for split in ("train", "val")
-    )
+    layout = Layout(f"an export of {kind}", _pairs(written, target))
+    _note(layout, request, written, target, kind)
+    if written.given:
+        left = len(layout.pairs)
+        layout.pairs = [pair for pair in layout.pairs if pair.split]
+        left -= len(layout.pairs)
+        if left:
+            layout.notes.append(f"{left} pairs that no list names are left out")
+    elif folder.is_dir():
+        take_lists(folder, layout)
+    values = {name: i for i, name in enumerate(written.classes)}
+    return layout, Names(f"the {kind} export", list(written.classes), values)
+
+
+def _pairs(written: Written, target: Path) -> list[Pair]:
+    """Return the pairs with the splits that the export gives, or that the folders say.
+
+    Raises:
+        UserError: An image is in two splits.
+    """
+    split_of: dict[str, str] = {}
+    for split, listed in written.given.items():
+        for name in listed:
+            if split_of.setdefault(name, split) != split:
+                raise UserError(
+                    f"{name}: stands in the lists of {split_of[name]} and {split}; remove it from "
+                    "one of the two"
+                )
     files = {p.relative_to(target / "images").with_suffix("").as_posix(): p
              for p in (target / "images").rglob("*") if p.is_file()}  # fmt: skip
-    pairs = [
-        Pair(name, files[name], target / "labels" / f"{name}.png", split if given else "")
-        for split, listed in written.names.items()
-        for name in listed
-    ]
-    layout = Layout(f"an export of {kind}", sorted(set(pairs)))
+    pairs = []
+    for name, image in files.items():
+        words = (part.lower() for part in name.split("/")[:-1])
+        split = next((SPLITS[word] for word in words if word in SPLITS), "")
+        split = split_of.get(name, "") if split_of else split
+        pairs.append(Pair(name, image, target / "labels" / f"{name}.png", split))
+    return sorted(pairs)
+
+
+def _note(layout: Layout, request: Request, written: Written, target: Path, kind: str) -> None:
+    """Note what became of pixels, rows and images without labels."""
     rest = "class 0, background" if request.unlabelled == 0 else "ignored"
     layout.notes.append(
         f"what nobody labelled is {rest}; the other way: --unlabelled {255 - request.unlabelled}"
@@ -116,6 +169,14 @@ def _imported(request: Request, kind: str) -> tuple[Layout, Names | None]:
         layout.notes.append(
             f"{len(written.unreadable)} rows are left out, see {target / 'unreadable.txt'}"
         )
-    source = f"the {kind} export"
-    values = {name: i for i, name in enumerate(written.classes)}
-    return layout, Names(source, list(written.classes), values)
+    if kind == "cvat" or request.folder.is_file():  # its masks are pictures, too
+        return
+    pictures = (name for name in walk(str(request.folder)) if name.lower().endswith(IMAGE_SUFFIXES))
+    files = {request.folder / name: (request.folder / name).resolve() for name in pictures}
+    made = target.resolve()  # it may lie in the folder that is read
+    lacking = [shown for shown, file in files.items()
+               if file not in written.sources and not file.is_relative_to(made)]  # fmt: skip
+    if lacking:
+        layout.notes.append(
+            f"{len(lacking)} images without labels are left out, such as {min(lacking)}"
+        )

@@ -15,12 +15,9 @@ from PIL import Image as PillowImage
 from nlseg.datasets.pairs import walk
 from nlseg.doctor.listing import IMAGE_SUFFIXES
 from nlseg.errors import DataError, UserError
+from nlseg.intake.rows import SPLITS
 from nlseg.start.readings import Reading, Unclear
 
-SPLITS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
 VOC = ("JPEGImages", "SegmentationClass")
 CITYSCAPES = ("leftImg8bit", "gtFine")
 MOST_VALUES = 64
@@ -134,14 +131,23 @@ def find_layout(root: Path, where: Where) -> Layout:
     return _of_groups(root, images, masks, f"{kind}: {first} and {second}")
 
 
+def check_there(root: Path) -> None:
+    """Refuse a path that leads nowhere.
+
+    Raises:
+        UserError: There is neither a folder nor a file.
+    """
+    if not root.exists():
+        raise UserError(f"{root}: there is no such folder; check the path")
+
+
 def pictures_below(root: Path) -> list[_File]:
     """List the picture files below a folder.
 
     Raises:
         UserError: There is none; or a file is no regular one, or a folder cannot be opened.
     """
-    if not root.exists():
-        raise UserError(f"{root}: there is no such folder; check the path")
+    check_there(root)
     if not root.is_dir():
         raise UserError(f"{root}: is a file; give the folder that holds images and masks")
     try:

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nlseg.errors import UserError
-from nlseg.start.layout import SPLITS, Layout, Pair
+from nlseg.intake.rows import SPLITS
+from nlseg.start.layout import Layout, Pair
 
 FOLDERS = ("", "ImageSets/Segmentation", "ImageSets", "splits", "lists")
 
@@ -55,7 +56,10 @@ def _read_list(
     file: Path, split: str, known: Mapping[str, set[Pair]], chosen: dict[Pair, str],
     lists: Mapping[str, Path],
 ) -> None:  # fmt: skip
-    """Note the split of each pair that a list names; of two columns the first counts."""
+    """Note the split of each pair that a list names; of two columns the first counts.
+
+    A name may hold blanks: a line that is a name as a whole is no two columns.
+    """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -63,9 +67,10 @@ def _read_list(
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        word = line.split()[0]
-        entry = word.removeprefix("./").lstrip("/")
-        fitting = known.get(entry) or known.get(Path(entry).name) or set()
+        whole, word = line.strip(), line.split()[0]
+        entries = [entry.removeprefix("./").lstrip("/") for entry in (whole, word)]
+        entries += [Path(entry).name for entry in entries[::-1]]
+        fitting = next((known[entry] for entry in entries if entry in known), set())
         if len(fitting) != 1:
             why = "fits several images" if fitting else "names no image with a mask"
             raise UserError(

@@ -79,10 +79,8 @@ def _given(
         return parts
     test = others.get("test") or others["val"]
     parts = Parts(given["train"], others.get("val") or test, test, f"given: {counts}")
-    if len(others) == 1:
-        parts.notes.append(
-            f"{next(iter(others))} is the test; nothing is chosen by it, the last weights count"
-        )
+    if "test" not in others:
+        parts.notes.append("val is the test; nothing is chosen by it, the last weights count")
     return parts
 
 

@@ -15,13 +15,15 @@ from nlseg.errors import DataError, UserError
 from nlseg.files import write_file
 from nlseg.plan.auto_batch import fit_batch_size
 from nlseg.plan.dry_run import DryRun, dry_run
+from nlseg.run.folder import held
 from nlseg.start.choose import ITERATIONS, Choices, choose
 from nlseg.start.exports import read_layout
 from nlseg.start.facts import DataFacts, check_files, measure_data, values_of
 from nlseg.start.labels import Labels, read_labels, show_value
-from nlseg.start.layout import Layout, Pair, pictures_below
+from nlseg.start.layout import Layout, Pair, check_there, pictures_below
 from nlseg.start.machine import candidates, measure_machine
 from nlseg.start.parts import Parts, small_picture, split_pairs
+from nlseg.start.progress import has_screen, take_long, tell
 from nlseg.start.request import Request
 from nlseg.start.writing import (
     LOOKS,
@@ -37,8 +39,6 @@ STATE = "plan.json"
 DRAFT_STEPS = 100
 MARGIN = 0.9
 """Share of the time for training that its steps may take; the rest is loading and looks."""
-FEW_FILES = 400
-"""Files up to which starting processes takes longer than reading them."""
 START_S = 10.0
 """Time that building, checkpoints and the report take."""
 
@@ -52,12 +52,14 @@ class Plan:
         text: What to show.
         iterations: Training steps.
         tta: Whether the test averages over flipped images.
+        is_new: Whether it was made now, rather than read.
     """
 
     config: Path
     text: str
     iterations: int
     tta: bool
+    is_new: bool = False
 
 
 @dataclass
@@ -120,16 +122,27 @@ def make_plan(request: Request, first: Request | None = None, *, progress: bool 
     Args:
         request: What is asked for.
         first: What was asked for before questions were answered; it stands for the same plan.
-        progress: Show bars.
+        progress: Say what takes a while.
+
+    Returns:
+        The plan; the one that is there where another call has just written it.
 
     Raises:
-        UserError: The folder cannot be used; names the file and what to do.
+        UserError: The folder cannot be used, names the file and what to do; or another process
+            plans with the same ``--out``.
         Unclear: It can be understood in several ways.
     """
+    check_there(request.folder)
+    with held(request.files, "plans", "give another --out"):
+        return earlier_plan(first or request) or _new_plan(request, first, progress=progress)
+
+
+def _new_plan(request: Request, first: Request | None, *, progress: bool) -> Plan:
     started = time.perf_counter()
     found = read_folder(request, progress=progress)
     data = measure_data(found.parts.train, found.parts.test, found.labels, found.facts)
     backbones = candidates()
+    tell(f"measuring training steps of {len(backbones)} networks", wanted=progress)
     measured = measure_machine(backbones, len(found.labels.classes), fetch=request.fetch)
     left = request.seconds - (time.perf_counter() - started) - START_S
     choices = choose(data, found.labels.classes, backbones, measured, max(left, 1.0))
@@ -151,8 +164,10 @@ def make_plan(request: Request, first: Request | None = None, *, progress: bool 
 
     draft = files / "draft.py"
     write_file(draft, text_of(Schedule(DRAFT_STEPS, choices.batch, 1, "a draft to be measured")))
-    step, parts = _measure(draft)
-    draft.unlink()
+    try:
+        step, parts = _measure(draft, progress=progress)
+    finally:
+        draft.unlink()
     left = request.seconds - (time.perf_counter() - started) - START_S - choices.test_s
     schedule = make_schedule(step, parts, choices, left)
     found.layout.notes += too_short(schedule, step, request.seconds)
@@ -167,16 +182,17 @@ def make_plan(request: Request, first: Request | None = None, *, progress: bool 
     }
     write_file(files / STATE, json.dumps({**state, "tta": choices.tta}, indent=1))
     write_file(request.out, text)
-    return Plan(request.out, shown, schedule.iterations, choices.tta)
+    return Plan(request.out, shown, schedule.iterations, choices.tta, is_new=True)
 
 
-def _measure(draft: Path) -> tuple[DryRun, int]:
+def _measure(draft: Path, *, progress: bool) -> tuple[DryRun, int]:
     """Find the parts of a step that fit into memory, and the time of a step."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they come again, at their place, when it trains
         config = load_config(draft)
+        tell("trying the batch", wanted=progress)
         parts = fit_batch_size(config)
-        return dry_run(config), parts
+        return dry_run(config, progress=progress), parts
 
 
 def make_schedule(step: DryRun, parts: int, choices: Choices, seconds: float) -> Schedule:
@@ -222,19 +238,24 @@ def too_short(schedule: Schedule, step: DryRun, seconds: float) -> list[str]:
 def read_folder(request: Request, *, progress: bool = True) -> _Read:
     """Find pairs, classes and splits.
 
+    Args:
+        request: What is asked for.
+        progress: Say what takes a while.
+
     Raises:
         UserError: The folder cannot be used.
         Unclear: It can be understood in several ways.
     """
-    layout, names = read_layout(request)
-    make_room(request.files)
+    layout, names = read_layout(request, progress=progress)
     files = [("image", str(pair.image)) for pair in layout.pairs]
     files += [("label", str(pair.mask)) for pair in layout.pairs]
+    many = take_long([Path(path) for _, path in files])
+    tell(f"reading {len(files)} files", wanted=progress and many)
     facts = survey(
         files,
-        num_processes=len(os.sched_getaffinity(0)) if len(files) > FEW_FILES else 1,
+        num_processes=len(os.sched_getaffinity(0)) if many else 1,
         cache_file=request.files / "facts.jsonl",
-        progress=progress and len(files) > FEW_FILES,
+        progress=progress and many and has_screen(),
     )
     check_files(layout.pairs, facts)
     labels = read_labels(layout, facts, names, request.said)
@@ -251,24 +272,12 @@ def read_folder(request: Request, *, progress: bool = True) -> _Read:
         layout.pairs = [pair for pair in layout.pairs if present[pair]]
     leave_out_copies(layout, facts)
     made = set(layout.splits()) <= {"train"}
+    told = f"looking for similar frames among {len(layout.pairs)} images"
+    tell(told, wanted=progress and many and made)
     small = {pair: small_picture(pair.image) for pair in layout.pairs} if made else None
     parts = split_pairs(layout, request.test, present, small)
     layout.notes += parts.notes
     return _Read(layout, labels, parts, facts)
-
-
-def make_room(files: Path) -> None:
-    """Make the folder of lists.
-
-    Raises:
-        UserError: It cannot be made.
-    """
-    try:
-        files.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{files}: cannot be made: {error.strerror}; give --out in another folder"
-        ) from error
 
 
 def leave_out_copies(layout: Layout, facts: Mapping[tuple[str, str], Facts]) -> None:
@@ -326,4 +335,4 @@ def rows_of(
     ]  # fmt: skip
     if choices.rare:
         rows.insert(8, ("rare classes", f"{len(choices.rare)}", why["rare"]))
-    return rows + [("note", "", note) for note in found.layout.notes]
+    return rows + [("note", note, "") for note in found.layout.notes]

@@ -111,6 +111,8 @@ def _expressed(root: Path, pairs: Sequence[Pair]) -> Place | None:
                 break
             stems[pair.name] = a
         else:
+            if not all(Path(top).is_relative_to(root) for top in tops):  # made of an export
+                root = Path(os.path.commonpath(tops))
             images_below, masks_below = (os.path.relpath(top, root) for top in tops)
             return Place(root.resolve(), images_below, masks_below, first, second, stems)
     return None
@@ -345,13 +347,18 @@ def _schedule(choices: Choices, schedule: Schedule) -> list[str]:
 
 
 def listing(rows: Iterable[tuple[str, str, str]]) -> str:
-    """Lay out a plan: what, which value, and why, the reasons wrapped."""
+    """Lay out a plan on a terminal of 80 columns: what, which value, and below it why."""
     lines = []
     for what, value, why in rows:
-        head = f"{what:<14}{value}"
-        lines.append(head)
-        lines += textwrap.wrap(why, 78, initial_indent=" " * 16, subsequent_indent=" " * 16)
+        lines += _paragraph(f"{what:<14}{value}", "", " " * 14)
+        lines += _paragraph(why, " " * 16, " " * 16)
     return "\n".join(lines)
+
+
+def _paragraph(text: str, first: str, rest: str) -> list[str]:
+    """Wrap a text between words alone, so that paths and options can be copied."""
+    return textwrap.wrap(text, 80, initial_indent=first, subsequent_indent=rest,
+                         break_long_words=False, break_on_hyphens=False)  # fmt: skip
 
 
 def shown_size(size: Size) -> str:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from nlseg.commands.import_ import main
 from nlseg.config import load_config
+from nlseg.registry import DATASETS
 from tests.intake.test_import import BOX, coco, cvat, grid, label, labelme, marked, picture, shape
 
 TRIANGLE = [[0, 0, 4, 0, 4, 4]]
@@ -254,3 +255,53 @@ def test_one_image_trains_and_validates_and_the_config_says_so(tmp_path: Path) -
     labelme(tmp_path / "in", "b", [marked("r", BOX)])
     assert main([str(tmp_path / "in"), str(tmp_path / "two")]) == 0
     assert "data_check" not in load_config(tmp_path / "two/config.py")
+
+
+def test_labelmes_own_list_of_classes_names_two_that_are_none(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    picture(root / "a.jpg")
+    labelme(root, "a", [marked("road", BOX), marked("__ignore__", [[0, 0], [1, 0], [1, 6]])])
+    (tmp_path / "labels.txt").write_text("__ignore__\n_background_\nroad\n")
+    out = tmp_path / "out"
+    assert main([str(root), str(out), "--classes", str(tmp_path / "labels.txt")]) == 0
+    assert load_config(out / "config.py").metainfo.classes == ("background", "road")
+    assert set(np.unique(label(out, "a"))) == {0, 1, 255}
+
+
+def test_labelmes_images_in_a_folder_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "in"
+    picture(tmp_path / "photos/a.jpg")
+    labelme(root, "a", [marked("road", BOX)], imagePath="/home/me/a.jpg")
+    with pytest.raises(SystemExit, match="2"):
+        main([str(root), str(tmp_path / "out")])
+    assert "(see --images)" in capsys.readouterr().err
+    assert main([str(root), str(tmp_path / "out"), "--images", str(tmp_path / "photos")]) == 0
+    assert (tmp_path / "out/images/a.jpg").is_file()
+
+
+def test_cvats_subsets_in_its_own_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = cvat(tmp_path / "in")
+    (root / "labelmap.txt").write_text("road:128,64,128::\ncar:0,0,142::\nedge:9,9,9::\n")
+    picture(root / "JPEGImages/4.jpg", 4)
+    lists = root / "ImageSets/Segmentation"
+    (lists / "train.txt").rename(lists / "Train.txt")
+    (lists / "val.txt").rename(lists / "Validation.txt")
+    (lists / "Test.txt").write_text("4\n")
+    (lists / "Train.txt").write_text("0\n2\n")
+    out = tmp_path / "out"
+    assert main([str(root), str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "images: 2 for train, 1 for val, 1 for test" in told
+    assert "1 images are in no list, such as 3" in told
+    config = load_config(out / "config.py")
+    found = {split: DATASETS.build({**config[f"{split}_dataloader"].dataset.to_dict()})
+             for split in ("train", "val", "test")}  # fmt: skip
+    names = {split: [Path(dataset.get_data_info(i)["img_path"]).stem for i in range(len(dataset))]
+             for split, dataset in found.items()}  # fmt: skip
+    assert names == {"train": ["0", "2"], "val": ["1"], "test": ["4"]}
+    (lists / "Validation.txt").unlink()
+    assert main([str(root), str(tmp_path / "two")]) == 0  # the test validates
+    assert (tmp_path / "two/val.txt").read_text() == "4\n"
+    assert not (tmp_path / "two/test.txt").exists()

@@ -4,9 +4,11 @@ import contextlib
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -224,6 +226,9 @@ def test_from_a_folder_to_a_tested_model_and_the_second_call(tmp_path: Path) -> 
     (page,) = folder.glob("test/*/report.html")
     (receipt,) = folder.glob("test/*/receipt.json")
     assert json.loads(receipt.read_text())
+    # the folders of the dry run, which has gone, and of the test are not those of the training
+    (scalars,) = folder.glob("*/vis_data/scalars.json")
+    assert all("loss" in line or "mIoU" in line for line in scalars.read_text().splitlines())
     before = page.stat().st_mtime_ns
     told = run()
     assert "trained already" in told
@@ -233,6 +238,38 @@ def test_from_a_folder_to_a_tested_model_and_the_second_call(tmp_path: Path) -> 
     run()  # an interrupted test is done again, the training is not
     assert len(list(folder.glob("test/*/receipt.json"))) == 1
     assert list(folder.glob("iter_*.pth")) == [weights]
+
+
+@pytest.mark.slow
+def test_a_second_process_that_plans_the_same_is_refused_and_the_first_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two_folders(tmp_path / "data")
+    words = ["data", "--from-scratch", "--minutes", "0.2", "--plan-only"]
+    command = [sys.executable, "-m", "nlseg", "start", *words]
+    first = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    lock = tmp_path / "my_data_files/.lock"
+    while first.poll() is None and not (lock.is_file() and lock.stat().st_size):
+        time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)  # in the middle of its plan
+    with inside(tmp_path):
+        with pytest.raises(SystemExit, match="2"):
+            main(words)
+        told = capsys.readouterr().err
+        assert told.startswith(f"error: my_data_files: process {first.pid} on ")
+        assert told.endswith("plans in this folder; wait for it, stop it, or give another --out\n")
+        assert told.count("\n") == 1
+        first.send_signal(signal.SIGCONT)
+        _, said = first.communicate(timeout=240)
+        assert first.returncode == 0
+        assert "measuring training steps of 3 networks ...\n" in said
+        assert "trying the batch ...\n" in said
+        assert "dry run: building everything\n" in said
+        text = Path("my_data.py").read_text()
+        main(words)
+        assert "as planned before" in capsys.readouterr().out
+        assert Path("my_data.py").read_text() == text
+        assert not Path("my_data_files/draft.py").exists()
 
 
 @pytest.mark.slow

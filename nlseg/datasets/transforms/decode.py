@@ -172,12 +172,17 @@ def picture_size(path: str) -> tuple[int, int] | None:
     try:
         check_regular(path)
         with _failures_of(path), open(path, "rb") as file, open_picture(file) as picture:
-            turned = picture.getexif().get(_ORIENTATION) in _SIDEWAYS
-            height, width = picture.height, picture.width
-            if isinstance(picture, TiffImageFile):  # its size is stored or shown, by version
-                height, width = picture.tag_v2[_LENGTH], picture.tag_v2[_WIDTH]
+            return shown_size(picture)
     except DataError:
         return None
+
+
+def shown_size(picture: Image.Image) -> tuple[int, int]:
+    """Return the (height, width) of an open picture after its EXIF tag has turned it."""
+    turned = picture.getexif().get(_ORIENTATION) in _SIDEWAYS
+    height, width = picture.height, picture.width
+    if isinstance(picture, TiffImageFile):  # its size is stored or shown, by version
+        height, width = picture.tag_v2[_LENGTH], picture.tag_v2[_WIDTH]
     return (width, height) if turned else (height, width)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nlseg.errors import UserError
-from nlseg.run.folder import FolderLock, check_writable
+from nlseg.run.folder import FolderLock, check_writable, held
 from nlseg.run.runner import Runner
 from tests.run.real_processes import environment
 from tests.run.toy import toy_config
@@ -38,6 +38,30 @@ def test_second_start_is_refused_until_the_first_has_gone_even_by_a_kill(tmp_pat
     lock = FolderLock(tmp_path)
     assert lock.acquire() is None
     lock.release()
+
+
+def refused(folder: Path) -> bool:
+    """Return whether another process may not have a folder."""
+    child = os.fork()
+    if child == 0:
+        try:
+            with held(folder, "tests", "go home"):
+                os._exit(0)
+        except UserError as error:
+            told = f"process {os.getppid()} on " in str(error)
+            os._exit(1 if told and str(error).endswith("or go home") else 2)
+    return bool(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1)
+
+
+def test_a_folder_is_held_as_long_as_a_block_runs(tmp_path: Path) -> None:
+    folder = tmp_path / "new/files"
+    with held(folder, "plans", "give another --out"):
+        assert refused(folder)
+    assert not refused(folder)
+    (tmp_path / "file").write_text("in the way")
+    told = "file/a: cannot be written to: Not a directory; make room, .* or give another --out"
+    with pytest.raises(UserError, match=told), held(tmp_path / "file/a", "", "give another --out"):
+        pass
 
 
 def test_file_system_without_locks_is_told_and_used(
