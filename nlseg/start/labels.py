@@ -301,6 +301,16 @@ def _placed_names(
     for first in (0, _FIRST_CLASS):
         if set(values) <= {*range(count + first)} | spare and set(values) != {0, IGNORE_INDEX}:
             return {place + first: name for place, name in enumerate(listed)}
+    black = next((value for value in values if value == (0, 0, 0)), None)
+    if len(values) == 2 and count == 1 and black is not None:
+        return {value: listed[0] for value in values if value != black}
+    if any(isinstance(value, tuple) and len(set(value)) > 1 for value in values):
+        held = ", ".join(f"{show_value(v)} ({_share(pixels, v)})" for v in values[:12])
+        raise UserError(
+            f"{names.source}: names classes without their colours, and the masks are painted in "
+            f"{held}; give --classes FILE with name,red,green,blue on each line, such as "
+            f"{listed[0]},{show_value(values[0])}"
+        )
     if len(values) == count:
         return dict(zip(values, listed, strict=True))
     raise UserError(

@@ -4,15 +4,18 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cache
+from itertools import chain, permutations
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image as PillowImage
 
 from nlseg.datasets.pairs import walk
+from nlseg.datasets.transforms.decode import open_picture
 from nlseg.doctor.listing import IMAGE_SUFFIXES
 from nlseg.errors import DataError, UserError
 from nlseg.intake.rows import SPLITS
@@ -25,6 +28,10 @@ MOST_VALUES = 64
 _IMAGE_WORDS = r"ima?ge?s?\b|photos?|jpe?g|rgb|pictures?|input|leftimg|raw"
 _MASK_WORDS = r"masks?|labels?|lbl|annot|gt|truth|seg|manual|target"
 _LOOKED_AT = 3
+_TRIED = 60
+"""Ways to sort files that are tried, those that may pair the most first."""
+_MANY_PARTS = 24
+_OTHERS = "the other files"
 
 
 class Pair(NamedTuple):
@@ -86,10 +93,13 @@ class Where(NamedTuple):
     mask_suffix: str | None = None
 
 
+Folders = tuple[str, ...]
+
+
 class _File(NamedTuple):
     path: Path
     split: str
-    folders: tuple[str, ...]  # below the root, without the one of the split
+    folders: Folders  # below the root, without the one of the split
     stem: str
 
     @property
@@ -127,8 +137,14 @@ def find_layout(root: Path, where: Where) -> Layout:
     if any(where):
         groups = _given_groups(root, files, where)
         return _of_groups(root, *groups, "as the options say")
-    (first, images), (second, masks), kind = _roles(root, files)
-    return _of_groups(root, images, masks, f"{kind}: {first} and {second}")
+    found = _roles(root, files)
+    first, second = found.way.names()
+    layout = _of_groups(root, found.images, found.masks, f"{found.way.kind}: {first} and {second}")
+    taken = {*found.images.values(), *found.masks.values()}
+    rest = [file.path for file in files if file.path not in taken]
+    if rest:
+        layout.notes.append(f"{len(rest)} other pictures are left out, such as {rest[0]}")
+    return layout
 
 
 def check_there(root: Path) -> None:
@@ -192,145 +208,346 @@ def _describe(root: Path, name: str) -> _File:
     if not stat.S_ISREG(kind):
         raise UserError(f"{path}: is no regular file; remove it")
     *folders, base = Path(name).parts
-    split = next((SPLITS[part.lower()] for part in folders if part.lower() in SPLITS), "")
+    split = next(filter(None, (_split_and_rest(part)[0] for part in folders)), "")
     rest, dropped = [], False
     for part in folders:
-        if split and not dropped and part.lower() in SPLITS:
-            dropped = True
-        else:
+        found, kept = _split_and_rest(part)
+        if not split or found != split or (dropped and not kept):
             rest.append(part)
+        elif kept:
+            rest.append(kept)
+        else:
+            dropped = True
     return _File(path, split, tuple(rest), Path(base).stem)
+
+
+@cache
+def _split_and_rest(folder: str) -> tuple[str, str]:
+    """Return the split that the name of a folder says, as ``train`` and ``train_masks`` do.
+
+    Returns:
+        The split, or nothing, and what else the name says.
+    """
+    for word in sorted(SPLITS, key=len, reverse=True):
+        if folder.lower() == word:
+            return SPLITS[word], ""
+        after = re.fullmatch(rf"{word}([ _-]?)(.+)", folder, re.IGNORECASE)
+        if after and _kind_of_name(after[2]):
+            begins = re.match(f"{_IMAGE_WORDS}|{_MASK_WORDS}", after[2], re.IGNORECASE)
+            if after[1] or begins:  # validated_masks is no split
+                return SPLITS[word], after[2]
+        before = re.fullmatch(rf"(.+)[ _-]{word}", folder, re.IGNORECASE)
+        if before and _kind_of_name(before[1]):
+            return SPLITS[word], before[1]
+    return "", folder
 
 
 # ---- which group of files is which
 
 
-def _roles(root: Path, files: Sequence[_File]) -> tuple[tuple[str, Group], tuple[str, Group], str]:
-    """Find the one way to take a group of files for images and another for their masks."""
-    found: list[tuple[int, tuple[str, Group], tuple[str, Group], str, Callable[..., Reading]]] = []
-    for kind, groups, reading in _partitions(files):
-        if len(groups) < 2:
-            continue
-        for (a, first), (b, second) in _ordered_pairs(groups):
-            count = len(_match(first, second)[0])
-            if count and _is_image_and_mask(a, first, b, second, root, reading):
-                found.append((count, (a, first), (b, second), kind, reading))
-        if found:
+class _Way(NamedTuple):
+    """A way to sort files into images and masks.
+
+    Args:
+        where: The same as options say it.
+        kind: What tells the two apart.
+        bound: Pairs that it can give at most.
+    """
+
+    where: Where
+    kind: str
+    bound: int
+
+    def names(self) -> tuple[str, str]:
+        """Return what images and masks are called."""
+        images, masks, image_end, mask_end = self.where
+        if image_end is not None and mask_end is not None:
+            return image_end, mask_end
+        return images or _OTHERS, masks or _OTHERS
+
+    def reading(self, meaning: str) -> Reading:
+        """Return it as an answer to a question."""
+        options = zip(("--images", "--masks", "--image-suffix", "--mask-suffix"), self.where,
+                      strict=True)  # fmt: skip
+        said = [word for name, value in options if value is not None for word in (name, value)]
+        return Reading(meaning, tuple(said))
+
+    def turned(self) -> "_Way":
+        """Return it with images and masks exchanged."""
+        images, masks, image_end, mask_end = self.where
+        return self._replace(where=Where(masks, images, mask_end, image_end))
+
+
+class _Found(NamedTuple):
+    """What a way gives: groups, pairs, what says so, and two files of one name, if there are."""
+
+    way: _Way
+    images: Group
+    masks: Group
+    pairs: frozenset[tuple[Path, Path]]
+    evidence: "_Evidence"
+    clash: str
+
+
+class _Evidence(IntEnum):
+    """What says that one group holds the images and the other their masks."""
+
+    NONE = 0
+    HALF = 1  # one of the two names, and pixels say nothing
+    AGAINST = 2  # names say one thing, pixels the opposite
+    CLEAR = 3
+
+
+def _roles(root: Path, files: Sequence[_File]) -> _Found:
+    """Find the one way to take some files for images and others for their masks.
+
+    Of all ways that folders, ends and beginnings of names allow, those count whose names or pixels
+    say which files are masks, and of these the ones that pair the most files.
+
+    Raises:
+        UserError: Nothing pairs, or two files have the same name.
+        Unclear: Several ways are clear and differ, or none is.
+    """
+    looks: dict[Path, bool] = {}
+    found: list[_Found] = []
+    for ways in (_ways_by_folder(files, short=True) + _ways_by_name(files),
+                 _ways_by_folder(files, short=False)):  # fmt: skip
+        for way in sorted(ways, key=lambda one: -one.bound)[:_TRIED]:
+            clear = [len(one.pairs) for one in found if one.evidence is _Evidence.CLEAR]
+            if 2 * way.bound <= max(clear, default=0):
+                break
+            images, masks, clash = _sorted_by(files, way.where)
+            pairs = frozenset(_match(images, masks)[0].values())
+            evidence = _evidence_of(*way.names(), pairs, looks) if pairs else None
+            if evidence is not None:
+                found.append(_Found(way, images, masks, pairs, evidence, clash))
+        if any(one.evidence is _Evidence.CLEAR for one in found):
             break
     if not found:
         raise UserError(_nothing_pairs(root, files))
-    most = max(count for count, *_ in found)
-    best = [one for one in found if 2 * one[0] > most]
+    return _chosen(root, found)
+
+
+def _chosen(root: Path, found: Sequence[_Found]) -> _Found:
+    """Return the one that is clear and pairs the most; ask where there is none, or are several."""
+    evidence = max(one.evidence for one in found)
+    best = _largest([one for one in found if one.evidence is evidence])
+    doubts = _largest([one for one in found if one.evidence in (_Evidence.NONE, _Evidence.AGAINST)])
+    if doubts and len(doubts[0].pairs) > len(best[0].pairs):
+        best = doubts
+    first = best[0]
+    a, b = first.way.names()
+    turned = first.way.turned()
+    if first.evidence is _Evidence.AGAINST:
+        raise Unclear(
+            f"{root}: {a} holds files of few values and {b} holds pictures; which are masks?",
+            [first.way.reading(f"{a} are the images, as the names say"),
+             turned.reading(f"{b} are the images, as the pixels say")],
+        )  # fmt: skip
+    if first.evidence is _Evidence.NONE:
+        few = all(looks_like_mask(image) for image, _ in _some(first.pairs))
+        what = "files of few values" if few else "pictures of many colours"
+        raise Unclear(
+            f"{root}: both {a} and {b} hold {what}; which are the masks?",
+            [first.way.reading(f"{b} are the masks"), turned.reading(f"{a} are the masks")],
+        )
     if len(best) > 1:
         raise Unclear(
             f"{root}: which files are the images, and which their masks?",
-            [reading(a[0], b[0], f"{a[0]} are images and {b[0]} their masks ({n} pairs)")
-             for n, a, b, _, reading in best],
+            [one.way.reading("{} are images and {} their masks ({} pairs)".format(
+                *one.way.names(), len(one.pairs))) for one in best],
         )  # fmt: skip
-    _, images, masks, kind, _ = best[0]
-    return images, masks, kind
+    if first.clash:
+        raise UserError(first.clash)
+    return first
 
 
-def _partitions(
-    files: Sequence[_File],
-) -> Iterable[tuple[str, dict[str, Group], Callable[..., Reading]]]:
-    """Yield ways to sort files by what may tell images from masks."""
-
-    def by_folder(a: str, b: str, meaning: str) -> Reading:
-        return Reading(meaning, ("--images", a, "--masks", b))
-
-    def by_end(a: str, b: str, meaning: str) -> Reading:
-        return Reading(meaning, ("--image-suffix", a, "--mask-suffix", b))
-
-    for level in range(max((len(file.folders) for file in files), default=0)):
-        deep = [file for file in files if len(file.folders) > level]
-        yield (
-            "two folders",
-            _grouped(deep, [file.folders[level] for file in deep], level),
-            by_folder,
-        )
-    ends = _ends(files)
-    told = "one folder, told apart by the ends of names"
-    yield told, _grouped(files, [_end_of(file, ends) for file in files]), by_end
-    starts = [str(re.split(r"\d", file.stem, maxsplit=1)[0]) for file in files]
-    told = "one folder, told apart by the beginnings of names"
-    yield told, _grouped(files, starts), by_folder
+def _largest(found: Sequence[_Found]) -> list[_Found]:
+    """Return those with the most pairs, and others with more than half as many and other pairs."""
+    kept: list[_Found] = []
+    for one in sorted(found, key=lambda one: -len(one.pairs)):
+        if 2 * len(one.pairs) > len(kept[0].pairs if kept else ()) and not any(
+            one.pairs <= other.pairs for other in kept
+        ):
+            kept.append(one)
+    return kept
 
 
-def _grouped(
-    files: Sequence[_File], roles: Sequence[str], level: int | None = None
-) -> dict[str, Group]:
-    groups: dict[str, Group] = {}
-    for file, name in zip(files, roles, strict=True):
-        folders = list(file.folders)
-        if level is not None:
-            folders.pop(level)
-        cut = len(name) - len(file.suffix) if level is None and name.endswith(file.suffix) else 0
-        stem = file.stem[: len(file.stem) - cut] if cut else file.stem
-        key = "/".join([*([file.split] if file.split else []), *folders, stem])
-        _put(groups.setdefault(name, {}), key, file.path)
-    return groups
+def _ways_by_folder(files: Sequence[_File], *, short: bool) -> list[_Way]:
+    """List ways to tell images and masks apart by the one part in which their folders differ.
 
-
-def _put(group: Group, key: str, path: Path) -> None:
-    taken = group.setdefault(key, path)
-    if taken != path:
-        raise UserError(f"{path}: {taken} has the same name; keep one of the two, or rename one")
-
-
-def _ends(files: Sequence[_File]) -> list[str]:
-    """Return what follows the stem of another file in names of one folder, with the suffix."""
-    stems = {(file.split, file.folders, file.stem) for file in files}
-    counts: Counter[str] = Counter()
-    for file in files:
-        for length in range(1, len(file.stem)):
-            if (file.split, file.folders, file.stem[:length]) in stems:
-                end = file.stem[length:]
-                if not end[0].isdigit():
-                    counts[end + file.suffix] += 1
-    return [end for end, _ in counts.most_common()]
-
-
-def _end_of(file: _File, ends: Sequence[str]) -> str:
-    fitting = [end for end in ends if file.path.name.endswith(end)]
-    return max(fitting, key=len) if fitting else file.suffix
-
-
-def _ordered_pairs(
-    groups: Mapping[str, Group],
-) -> Iterable[tuple[tuple[str, Group], tuple[str, Group]]]:
-    return [(a, b) for a in groups.items() for b in groups.items() if a is not b and a[0] != b[0]]
-
-
-def _is_image_and_mask(
-    a: str, first: Group, b: str, second: Group, root: Path, reading: Callable[..., Reading]
-) -> bool:
-    """Return whether names or contents say that one group are images and the other masks.
-
-    Raises:
-        Unclear: Names say one thing and contents the opposite, or neither says anything.
+    Args:
+        files: All pictures.
+        short: The parts are one folder each; else one may be several folders deep, or no folder.
     """
-    by_name = _kind_of_name(a), _kind_of_name(b)
-    masks = tuple(_look_like_masks(group) for group in (first, second))
-    if by_name == ("image", "mask"):
-        if masks == (True, False):
-            raise Unclear(
-                f"{root}: {a} holds files of few values and {b} holds pictures; which are masks?",
-                [reading(a, b, f"{a} are the images, as the names say"),
-                 reading(b, a, f"{b} are the images, as the pixels say")],
-            )  # fmt: skip
-        return True
-    if by_name[0] == "mask" or by_name[1] == "image":
-        return False
-    if masks == (False, True):
-        return True
-    if masks[0] == masks[1] and by_name == ("", "") and a < b:
-        what = "files of few values" if masks[0] else "pictures of many colours"
-        raise Unclear(
-            f"{root}: both {a} and {b} hold {what}; which are the masks?",
-            [reading(a, b, f"{b} are the masks"), reading(b, a, f"{a} are the masks")],
-        )
-    return False
+    bounds: Counter[tuple[Folders, Folders]] = Counter()
+    for slot in _slots(Counter(file.folders for file in files), short=short):
+        parts = list(slot)
+        if len(parts) > _MANY_PARTS:  # sequences rather than kinds of files
+            parts = [part for part in parts if _kind_of_name("/".join(part))][:_MANY_PARTS]
+        for a, b in permutations(parts, 2):
+            if not (a and b and (a[0] == b[0] or a[-1] == b[-1])):
+                bounds[a, b] += min(slot[a], slot[b])
+    return [
+        _Way(Where(images="/".join(a) or None, masks="/".join(b) or None), "two folders", bound)
+        for (a, b), bound in bounds.items()
+    ]
+
+
+def _slots(counts: Counter[Folders], *, short: bool) -> Iterable[Counter[Folders]]:
+    """Return what stands between equal folders above and below, with the number of files."""
+    slots: dict[tuple[Folders, Folders], Counter[Folders]] = {}
+    for folders, number in counts.items():
+        for start in range(len(folders) + 1):
+            for end in range(start, len(folders) + 1):
+                if end == start + 1 or not short:
+                    slot = slots.setdefault((folders[:start], folders[end:]), Counter())
+                    slot[folders[start:end]] += number
+    return slots.values()
+
+
+def _ways_by_name(files: Sequence[_File]) -> list[_Way]:
+    """List ways to tell images and masks of one folder apart by ends or beginnings of names."""
+    stems = {(file.split, file.folders, file.stem) for file in files}
+    by_end: dict[tuple[object, ...], set[str]] = {}
+    by_start: dict[tuple[object, ...], set[str]] = {}
+    for file in files:
+        stem, place = file.stem, (file.split, file.folders)
+        by_end.setdefault((*place, stem), set()).add(file.suffix)
+        for cut in range(1, len(stem)):
+            if not stem[cut].isdigit() and (
+                _is_boundary(stem, cut) or (*place, stem[:cut]) in stems
+            ):
+                by_end.setdefault((*place, stem[:cut]), set()).add(stem[cut:] + file.suffix)
+        start = re.split(r"\d", stem, maxsplit=1)[0]
+        if start != stem:
+            by_start.setdefault((*place, stem[len(start) :]), set()).add(start)
+    ways = [
+        _Way(Where(image_suffix=a, mask_suffix=b), "one folder, told apart by the ends of names", n)
+        for (a, b), n in _together(by_end.values())
+    ]
+    told = "one folder, told apart by the beginnings of names"
+    return ways + [
+        _Way(Where(images=a, masks=b), told, n)
+        for (a, b), n in _together(by_start.values()) if a and b
+    ]  # fmt: skip
+
+
+def _is_boundary(stem: str, cut: int) -> bool:
+    """Return whether a word may begin there: after a digit, at a sign, or with a capital."""
+    before, after = stem[cut - 1], stem[cut]
+    if not after.isalnum():
+        return before.isalnum()
+    return before.isdigit() or (before.islower() and after.isupper())
+
+
+def _together(parts: Iterable[set[str]]) -> list[tuple[tuple[str, str], int]]:
+    """Count how often two parts of names go with the same rest, of the most frequent parts."""
+    sets = [part for part in parts if len(part) > 1]
+    often = {part for part, _ in Counter(chain.from_iterable(sets)).most_common(_MANY_PARTS)}
+    return list(Counter(chain.from_iterable(
+        permutations(sorted(part & often), 2) for part in sets
+    )).items())  # fmt: skip
+
+
+def _sorted_by(
+    files: Sequence[_File], where: Where, root: Path | None = None
+) -> tuple[Group, Group, str]:
+    """Sort files into images and masks, as options say it.
+
+    Args:
+        files: All pictures.
+        where: What is said.
+        root: Folder of the data; given, a place may be any path of a folder.
+
+    Returns:
+        Images, masks, and a sentence about two files of one name, or nothing.
+    """
+    ends, places = (where.image_suffix, where.mask_suffix), (where.images, where.masks)
+    keyed = [
+        [(file.path, key) for file in files
+         if (key := _key_of(file, places[i], ends[i], ends[1 - i], root)) is not None]
+        for i in (0, 1)
+    ]  # fmt: skip
+    for i in (0, 1):
+        if not any(ends) and not _parts_of(places[i]) and _parts_of(places[1 - i]):
+            others = {path for path, _ in keyed[1 - i]}
+            keyed[i] = [(path, key) for path, key in keyed[i] if path not in others]
+    groups: tuple[Group, Group] = ({}, {})
+    clash = ""
+    for group, named in zip(groups, keyed, strict=True):
+        for path, key in named:
+            taken = group.setdefault(key, path)
+            if taken != path and not clash:
+                clash = f"{path}: {taken} has the same name; keep one of the two, or rename one"
+    return *groups, clash
+
+
+@cache
+def _parts_of(place: str | None) -> tuple[str, ...]:
+    """Return the folders of a place, without what only says a split."""
+    parts = [_split_and_rest(part) for part in Path(place or "").parts]
+    return tuple(rest for _, rest in parts if rest)
+
+
+def _key_of(
+    file: _File, place: str | None, end: str | None, other: str | None, root: Path | None
+) -> str | None:
+    """Return what a file shares with its partner; None where it is not of the place and end."""
+    name, folders = file.path.name, file.folders
+    if end is not None:
+        longer = other is not None and other.endswith(end) and other != end
+        if not name.endswith(end) or (longer and name.endswith(str(other))):
+            return None
+    stem = name[: len(name) - len(end)] if end else file.stem
+    if place is not None:
+        inside = _inside(root, file, place)
+        if inside is not None:
+            folders = inside
+        elif name.startswith(place) and len(stem) > len(place):
+            stem = stem[len(place) :]
+        else:
+            return None
+    return "/".join([*([file.split] if file.split else []), *folders, stem])
+
+
+def _inside(root: Path | None, file: _File, place: str) -> tuple[str, ...] | None:
+    """Return a file's folders below a named one; None where it is not below one."""
+    parts = _parts_of(place)
+    for start in range(len(file.folders) - len(parts) + 1):
+        if file.folders[start : start + len(parts)] == parts:
+            return (*file.folders[:start], *file.folders[start + len(parts) :])
+    for folder in (root / place, Path(place)) if root is not None else ():
+        if folder.is_dir() and file.path.resolve().is_relative_to(folder.resolve()):
+            return file.path.resolve().relative_to(folder.resolve()).parts[:-1]
+    return None
+
+
+def _evidence_of(
+    a: str, b: str, pairs: frozenset[tuple[Path, Path]], looks: dict[Path, bool]
+) -> _Evidence | None:
+    """Return what says that a are images and b masks; None where it is the other way round."""
+    kinds = _kind_of_name(a), _kind_of_name(b)
+    if kinds[0] == "mask" or kinds[1] == "image":
+        return None
+    chosen = _some(pairs)
+    for path in chain.from_iterable(chosen):
+        if path not in looks:
+            looks[path] = looks_like_mask(path)
+    masks = all(looks[image] for image, _ in chosen), all(looks[mask] for _, mask in chosen)
+    if masks == (True, False):
+        return _Evidence.AGAINST if any(kinds) else None
+    if masks == (False, True) or all(kinds):
+        return _Evidence.CLEAR
+    if any(kinds):
+        return _Evidence.HALF
+    return _Evidence.NONE if a < b else None
+
+
+def _some(pairs: frozenset[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
+    """Return a few pairs, spread over all."""
+    ordered = sorted(pairs)
+    return ordered[:: max(1, len(ordered) // _LOOKED_AT)][:_LOOKED_AT]
 
 
 def _kind_of_name(name: str) -> str:
@@ -339,16 +556,10 @@ def _kind_of_name(name: str) -> str:
     return "" if is_mask == is_image else "mask" if is_mask else "image"
 
 
-def _look_like_masks(group: Group) -> bool:
-    files = sorted(group.values())
-    chosen = files[:: max(1, len(files) // _LOOKED_AT)][:_LOOKED_AT]
-    return all(looks_like_mask(path) for path in chosen)
-
-
 def looks_like_mask(path: Path) -> bool:
     """Return whether a file holds few values or colours; one that cannot be read does not."""
     try:
-        with PillowImage.open(path) as picture:
+        with path.open("rb") as file, open_picture(file) as picture:
             array = np.asarray(picture)
     except (OSError, ValueError, SyntaxError):
         return False
@@ -457,23 +668,11 @@ def _first(group: Group) -> str:
 
 def _given_groups(root: Path, files: Sequence[_File], where: Where) -> tuple[Group, Group]:
     """Return the groups that the user names."""
-    groups = []
-    for what, place, suffix, other in (
-        ("images", where.images, where.image_suffix, where.mask_suffix),
-        ("masks", where.masks, where.mask_suffix, where.image_suffix),
+    images, masks, clash = _sorted_by(files, where, root)
+    for what, group, place, suffix in (
+        ("images", images, where.images, where.image_suffix),
+        ("masks", masks, where.masks, where.mask_suffix),
     ):
-        group: Group = {}
-        for file in files:
-            inside = _inside(root, file, place)
-            name = file.path.name
-            if inside is None or (suffix is not None and not name.endswith(suffix)):
-                continue
-            longer = other is not None and suffix is not None and other.endswith(suffix)
-            if longer and other is not None and name.endswith(other):
-                continue
-            stem = name[: len(name) - len(suffix)] if suffix else file.stem
-            split = [file.split] if file.split else []
-            _put(group, "/".join([*split, *inside, stem]), file.path)
         if not group:
             ends = f" ending in {suffix}" if suffix else ""
             at = f"{root / place}" if place else f"{root}"
@@ -481,29 +680,14 @@ def _given_groups(root: Path, files: Sequence[_File], where: Where) -> tuple[Gro
                 f"{at}: holds no pictures{ends}; --{what} and --{what[:-1]}-suffix name a folder "
                 "and the end of file names"
             )
-        groups.append(group)
-    if set(groups[0].values()) & set(groups[1].values()):
-        file_ = _first(groups[0])
+    if clash:
+        raise UserError(clash)
+    if set(images.values()) & set(masks.values()):
         raise UserError(
-            f"{file_}: would be both image and mask; give --images and --masks two folders, or "
-            "--image-suffix and --mask-suffix two ends of names"
+            f"{_first(images)}: would be both image and mask; give --images and --masks two "
+            "folders, or --image-suffix and --mask-suffix two ends of names"
         )
-    return groups[0], groups[1]
-
-
-def _inside(root: Path, file: _File, place: str | None) -> tuple[str, ...] | None:
-    """Return a file's folders below a named one; None where neither it nor its name is there."""
-    if place is None:
-        return file.folders
-    parts = tuple(p for p in Path(place).parts if p.lower() not in SPLITS and p != ".")
-    for start in range(len(file.folders) - len(parts) + 1):
-        if file.folders[start : start + len(parts)] == parts:
-            return (*file.folders[:start], *file.folders[start + len(parts) :])
-    given = Path(place)
-    for folder in (root / given, given):
-        if folder.is_dir() and file.path.resolve().is_relative_to(folder.resolve()):
-            return file.path.resolve().relative_to(folder.resolve()).parts[:-1]
-    return file.folders if file.path.name.startswith(place) else None
+    return images, masks
 
 
 def _nothing_pairs(root: Path, files: Sequence[_File]) -> str:
@@ -518,7 +702,8 @@ def _nothing_pairs(root: Path, files: Sequence[_File]) -> str:
     other = next((file.path for file in files if file.path != masks[0].path), masks[0].path)
     return (
         f"{root}: no image and mask have the same name ({held}), such as {other} and "
-        f"{masks[0].path}; rename them, or say which folders with --images and --masks"
+        f"{masks[0].path}; rename them, or say which belong together: folders with --images and "
+        "--masks, ends of names with --image-suffix and --mask-suffix"
     )
 
 
