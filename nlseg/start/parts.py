@@ -96,7 +96,7 @@ def _made(
     groups = (
         alike_groups([small[pair] for pair in pairs]) if small else [[i] for i in range(len(pairs))]
     )
-    wanted = max(1, round(share * len(pairs)))
+    wanted = min(max(1, round(share * len(pairs))), len(pairs) - 1)
     if len(groups) == 1:
         train, test = list(pairs[:-wanted]), list(pairs[-wanted:])
         reason = (

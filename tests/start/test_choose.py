@@ -59,6 +59,8 @@ def test_images_do_not_shrink_below_a_crop_and_large_ones_do() -> None:
     sizes = (((3000, 3000), 40),)
     assert plan(seconds=6000.0, widths=(900.0, 128.0), sizes=sizes).scale == 0.125
     assert plan(seconds=6000.0, widths=(900.0, 128.0)).scale == 0.5  # 240 x 320 px: 120 are left
+    sizes = (((192, 256), 40),)  # 96 are left
+    assert plan(seconds=6000.0, widths=(900.0, 128.0), sizes=sizes).scale == 0.5
 
 
 def test_scale_gives_way_to_the_time_of_the_test() -> None:
@@ -81,6 +83,8 @@ def test_the_strongest_network_with_enough_steps() -> None:
         )
     found = plan(seconds=1.0)  # never enough: the smallest of both
     assert (found.backbone, found.crop) == (ON_CPU[2], (96, 96))
+    # 0.8 s over 4 * 96 * 96 / 10^6 s
+    assert found.reasons["crop"].startswith("about 22 steps fit into 1 s of 4 images")
     assert ITERATIONS == 500
 
 
@@ -114,6 +118,8 @@ def test_rare_classes_get_dice_and_crops_of_their_own() -> None:
     found = plan(shares=(0.9, 0.095, 0.005), **three)
     assert (found.loss, found.rare) == ("ce+dice", (2,))
     assert "'other' has 0.50 %" in found.reasons["loss"]
+    found = plan(shares=(0.5, 0.49, 0.01), **three)  # 1 % is not below it
+    assert (found.loss, found.rare) == ("ce", ())
     found = plan(shares=(0.5, 0.3, 0.2), **three)
     assert (found.loss, found.rare) == ("ce", ())
     found = plan(shares=(0.5, 0.5, 0.0), **three)  # a class that never occurs is not rare
@@ -126,6 +132,8 @@ def test_flipped_images_are_tested_where_that_is_cheap() -> None:
     assert cheap.tta
     assert cheap.test_s == pytest.approx(0.49, abs=0.01)
     assert cheap.train_s == pytest.approx(60 - cheap.test_s)
+    for number, flipped in ((90, True), (120, False)):  # 2.8 s and 3.7 s; 3 s are half of a tenth
+        assert plan(seconds=60.0, num_test=number).tta == flipped
     dear = plan(seconds=60.0, num_test=300)
     assert not dear.tta
     assert "twice that is more" in dear.reasons["tta"]

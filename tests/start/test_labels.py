@@ -50,6 +50,8 @@ def dense(*values: Value) -> dict[Value, int]:
         (dense(0, 1, 2, 255), None, Said(ignore=(255,)), ("class_0", "class_1", "class_2"), {}),
         (dense(0, 1, 2), named("void", "sea", "sand"), Said(), ("sea", "sand"),
          {1: 0, 2: 1, 0: 255}),
+        (dense(0, 1), named("sky", "sea", colours={"sky": (9, 9, 9), "sea": (0, 0, 9)}), Said(),
+         ("sky", "sea"), {}),
         (dense(3, 7), named("a", "b", values={"a": 7, "b": 3}), Said(), ("b", "a"), {3: 0, 7: 1}),
         (dense((0, 0, 0), (255, 255, 255)), None, Said(), ("background", "foreground"),
          {(0, 0, 0): 0, (255, 255, 255): 1}),
@@ -99,6 +101,28 @@ def test_what_may_be_two_things_is_asked_and_each_answer_is_taken(
     assert len(taken) == 2
 
 
+def test_a_question_says_who_names_the_classes_and_how_many_pixels_it_is_about() -> None:
+    with pytest.raises(Unclear, match=r"and no file names the classes; what is 0 \(25.0 % of"):
+        decide({0: 100, 1: 200, 2: 100})
+    with pytest.raises(Unclear, match=r"and the names do not count it; what is 0 \(25.0 % of"):
+        decide({0: 100, 1: 200, 2: 100}, named("sea", "sand"))
+
+
+def test_colours_of_classes_are_the_files_own_where_they_differ() -> None:
+    facts = {"error": None, "dtype": "uint8", "format": "PNG", "values": {"0": 9, "1": 9}}
+
+    def palette(stored: dict[str, list[int]], names: Names | None = None) -> Any:
+        own = {("label", str(PAIR.mask)): {**facts, "palette": stored}}
+        return read_labels(Layout("", [PAIR]), own, names, Said()).palette
+
+    assert palette({"0": [1, 2, 3], "1": [4, 5, 6]}) == ((1, 2, 3), (4, 5, 6))
+    named_so = named("a", "b", colours={"a": (7, 7, 7), "b": (8, 8, 8)})
+    assert palette({"0": [1, 2, 3], "1": [4, 5, 6]}, named_so) == ((7, 7, 7), (8, 8, 8))
+    drawn = palette({})
+    assert len(set(drawn)) == 2
+    assert palette({"0": [9, 9, 9], "1": [9, 9, 9]}) == drawn  # a grey file's palette says nothing
+
+
 def test_greys_in_even_steps_are_classes_and_voc_ignores_255() -> None:
     labels = decide(dense(0, 85, 170, 255), said=Said(background=0))
     assert labels.values == (0, 85, 170, 255)
@@ -115,6 +139,12 @@ def test_what_is_said_must_be_there_and_be_one_thing() -> None:
         decide(dense(0, 1, 5), named("a", "b", values={"a": 0, "b": 1}))
     with pytest.raises(UserError, match="neither a value"):
         parse_value("red")
+
+
+def test_a_mask_of_nearly_all_values_is_none() -> None:
+    assert len(decide(dense(*range(250)), said=Said(background=0)).classes) == 250
+    with pytest.raises(UserError, match="holds 251 values: it was saved with loss, or is no mask"):
+        decide(dense(*range(251)), said=Said(background=0))
 
 
 BY_VALUE = named("sky", "the sea", values={"sky": 0, "the sea": 5})

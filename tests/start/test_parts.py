@@ -7,9 +7,9 @@ import pytest
 
 from nlseg.errors import UserError
 from nlseg.start.layout import Layout, Pair
-from nlseg.start.parts import SIDE, alike_groups, choose_groups, split_pairs
+from nlseg.start.parts import SIDE, alike_groups, choose_groups, small_picture, split_pairs
 from nlseg.start.planning import read_folder
-from tests.start.folders import request, two_folders
+from tests.start.folders import request, two_folders, write
 
 
 def pairs(number: int, split: str = "") -> list[Pair]:
@@ -34,6 +34,8 @@ def test_scenes_stay_together() -> None:
     assert [i for group in groups for i in group] == list(range(20))
     assert len(alike_groups(film([1] * 12))) == 12
     assert len(alike_groups(film([1] * 12, drift=0.0))) == 12
+    assert len(alike_groups(film([12]))) == 12  # all differ as much as neighbours do
+    assert alike_groups(film([2, 1])) == [[0, 1], [2]]
 
 
 def test_no_scene_is_in_both_parts_and_it_is_said() -> None:
@@ -47,6 +49,36 @@ def test_no_scene_is_in_both_parts_and_it_is_said() -> None:
     assert 3 <= len(parts.test) <= 6
     assert "similar frames stay together: 6 groups, the largest of 6" in parts.reason
     assert sorted(parts.train + parts.test) == listed
+    parts = split_pairs(
+        Layout("", listed), 0.2, present, dict(zip(listed, film([1] * 20), strict=True))
+    )
+    assert parts.reason == (
+        "made: 16 train, 4 test (20 %); no neighbours in the order of names are alike"
+    )
+
+
+def test_a_part_of_the_training_that_tests_has_scenes_of_its_own() -> None:
+    listed = pairs(8, "train")
+    small = dict(zip(listed, film([3, 3, 2]), strict=True))
+    parts = split_pairs(Layout("", listed), 0.3, {}, small)
+    assert [pair.name for pair in parts.test] in (["train00", "train01", "train02"],
+                                                  ["train03", "train04", "train05"],
+                                                  ["train06", "train07"])  # fmt: skip
+    assert "3 groups" in parts.reason
+
+
+def test_a_small_picture_is_grey_and_in_units_of_its_spread(tmp_path: Path) -> None:
+    half = np.zeros((SIDE * 4, SIDE * 4), np.uint8)
+    half[:, SIDE * 2 :] = 200
+    want = np.repeat([[-1.0, 1.0]], SIDE // 2, axis=1) * np.ones((SIDE, 1))
+    noise = np.random.RandomState(0).randint(0, 255, half.shape).astype(np.uint8)
+    for name, array in (
+        ("grey.png", half), ("deep.png", half.astype(np.uint16) * 200), ("colour.png", [half] * 3),
+        ("alpha.png", [half, half, half, noise]),
+    ):  # fmt: skip
+        stored = array if isinstance(array, np.ndarray) else np.stack(array, axis=2)
+        np.testing.assert_allclose(small_picture(write(tmp_path / name, stored)), want, atol=1e-4)
+    assert (small_picture(write(tmp_path / "flat.png", half * 0)) == 0).all()
 
 
 def test_one_sequence_is_cut_once_and_it_is_said() -> None:
@@ -56,6 +88,7 @@ def test_one_sequence_is_cut_once_and_it_is_said() -> None:
     parts = split_pairs(Layout("", listed), 0.2, {}, ramp)
     assert parts.test == listed[-2:]
     assert "one sequence" in parts.reason
+    assert split_pairs(Layout("", listed), 0.99, {}, ramp).train == listed[:1]
 
 
 def test_a_rare_class_is_in_both_parts_or_in_training() -> None:
@@ -67,6 +100,43 @@ def test_a_rare_class_is_in_both_parts_or_in_training() -> None:
     assert len(chosen) == 2
     assert len(chosen & {3, 8}) == 1
     assert 5 not in chosen
+
+
+def test_a_class_of_one_group_trains_wherever_it_is() -> None:
+    for place in range(10):
+        present = [frozenset({0})] * 10
+        present[place] = frozenset({0, 1})
+        chosen = choose_groups([[i] for i in range(10)], present, 5)
+        assert len(chosen) == 5
+        assert place not in chosen
+
+
+def test_the_test_has_the_wanted_size_and_is_spread() -> None:
+    nothing = [frozenset[int]()] * 40
+    chosen = sorted(choose_groups([[i] for i in range(40)], nothing, 8))
+    assert len(chosen) == 8
+    gaps = np.diff([-1, *chosen, 40])
+    assert gaps.max() <= 10  # twice the mean
+    one = [frozenset({0})] * 40
+    assert len(choose_groups([[i] for i in range(4)], one[:4], 3)) == 3
+    assert len(choose_groups([[0], [1]], nothing[:2], 5)) == 1  # never all
+    # each of three classes is in two groups of its own: two groups are enough
+    several = [frozenset({0, 1 + i // 2}) for i in range(6)]
+    assert len(choose_groups([[i] for i in range(6)], several, 2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("sizes", "wanted", "chosen"),
+    # looked at in the order 1, 0, 2; taken up to 1.5 times the wanted size, the first in any case
+    [((3, 2, 2), 1, (1,)), ((3, 2, 2), 3, (1, 2)), ((3, 2, 2), 4, (0, 1)), ((2, 1, 4), 2, (0, 1)),
+     ((4, 4, 1), 6, (0, 1))],
+)  # fmt: skip
+def test_whole_groups_come_near_to_the_wanted_size(
+    sizes: tuple[int, ...], wanted: int, chosen: tuple[int, ...]
+) -> None:
+    places = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+    found = choose_groups([group.tolist() for group in places], [frozenset()] * sum(sizes), wanted)
+    assert found == {i for number in chosen for i in places[number].tolist()}
 
 
 def test_given_splits_are_kept() -> None:
