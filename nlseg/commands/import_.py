@@ -54,21 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def import_(args: argparse.Namespace) -> int:
     """Write the data set, and say what is in it and what was left out."""
-    from nlseg.errors import UserError
+    from nlseg.intake.rows import read_lines
     from nlseg.intake.writing import import_export
 
-    names = None
-    if args.classes is not None:
-        try:
-            names = args.classes.read_text(encoding="utf-8").split("\n")
-        except OSError as error:
-            raise UserError(f"{args.classes}: cannot be read: {error.strerror}") from error
+    names = None if args.classes is None else [name for _, name in read_lines(args.classes)]
     written = import_export(
         args.source,
         args.target,
         unlabelled=args.unlabelled,
         images=args.images,
-        classes=None if names is None else [name.strip() for name in names if name.strip()],
+        classes=names,
         validate=args.val,
         kind=args.format,
         progress=True,

@@ -77,7 +77,7 @@ def _read_list(source: PairSource) -> list[str]:
     if source.is_local and not os.path.isfile(path):
         raise DataError(f"{path}: the list of images (ann_file) is not there")
     text: str = fileio.get_text(path, backend_args=source.backend_args)
-    stems = [line.strip() for line in text.splitlines() if line.strip()]
+    stems = [line.strip() for line in text.removeprefix("\ufeff").splitlines() if line.strip()]
     if not stems:
         raise DataError(f"{path}: the list of images (ann_file) is empty")
     suffix = source.image_suffix

@@ -7,13 +7,13 @@ parts of one object, and are joined. Of overlapping objects the smaller one lies
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PureWindowsPath
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nlseg.errors import DataError
-from nlseg.intake.rows import Export, Labelled, Row, checked_size, read_json, rows_of
+from nlseg.intake.rows import Export, Labelled, Row, checked_size, lost, read_json, rows_of
 from nlseg.intake.shapes import (
     Mask,
     Region,
@@ -30,13 +30,13 @@ BACKGROUND = "background"
 
 
 def read_coco(
-    file: Path, images: Sequence[Path], *, unlabelled: int
+    file: Path, images: Path | None, *, unlabelled: int
 ) -> tuple[Export, Iterator[Labelled]]:
     """Read a COCO file.
 
     Args:
         file: The JSON file.
-        images: Folders in which its ``file_name`` are looked for.
+        images: Folder in which its ``file_name`` are looked for; None for those around the file.
         unlabelled: 0: what no object covers is class 0, ``background``; 255: it is ignored.
 
     Returns:
@@ -69,7 +69,50 @@ def read_coco(
             export.leave_out(file, row.line, f"annotation of image {image!r}, which is not there")
         else:
             annotations.setdefault(image, []).append(row)
-    return export, _images(file, export, image_rows, annotations, label_of, images, unlabelled)
+    places = _Places([images], []) if images else _around(file)
+    return export, _images(file, export, image_rows, annotations, label_of, places, unlabelled)
+
+
+class _Places(NamedTuple):
+    """Folders of images: the first of ``usual`` counts, one of ``further`` if it alone has it."""
+
+    usual: list[Path]
+    further: list[Path]
+
+
+def _around(file: Path) -> _Places:
+    """Return where images lie: beside the file or its folder, or in any folder beside it.
+
+    Beside ``annotations/instances_train2017.json`` these are ``train2017`` and its neighbours.
+    """
+    above = file.parent
+    tops = [above, *([above.parent] if above.name == "annotations" else [])]
+    further = sorted(path for top in tops for path in top.iterdir() if path.is_dir())
+    return _Places([above, above / "images", above.parent / "images", above.parent], further)
+
+
+def _find(given: str, places: _Places) -> tuple[str, Path]:
+    """Return an image's path below its folder, with slashes, and its file.
+
+    Paths may be those of Windows; of one that begins at a root, any end may be there.
+
+    Raises:
+        ValueError: It is not there, or twice.
+    """
+    path = PureWindowsPath(given)
+    names = [given, path.as_posix()]
+    if path.anchor:
+        names += ["/".join(path.parts[i:]) for i in range(1, len(path.parts))]
+    for name in names:
+        usual = [folder / name for folder in places.usual if (folder / name).is_file()][:1]
+        found = usual or [folder / name for folder in places.further if (folder / name).is_file()]
+        if len(found) > 1:
+            raise ValueError(
+                f"image {name} is both {found[0]} and {found[1]}; say which: --images DIR"
+            )
+        if found:
+            return PureWindowsPath(name).as_posix(), found[0]
+    raise ValueError(lost(f"image {given}", (*places.usual, *places.further)))
 
 
 def _is_id(value: object) -> bool:
@@ -113,21 +156,16 @@ def _images_once(rows: Sequence[Row], file: Path, export: Export) -> list[Row]:
 
 def _images(
     file: Path, export: Export, image_rows: Sequence[Row], annotations: Mapping[Any, list[Row]],
-    label_of: Mapping[Any, int], folders: Sequence[Path], unlabelled: int,
+    label_of: Mapping[Any, int], places: _Places, unlabelled: int,
 ) -> Iterator[Labelled]:  # fmt: skip
     for row in image_rows:
         try:
             size = checked_size(row.value.get("height"), row.value.get("width"))
-            name = Path(str(row.value["file_name"]))
-            found = next((f / name for f in folders if (f / name).is_file()), None)
-            if found is None:
-                raise ValueError(
-                    f"image {name} is in none of {', '.join(map(str, folders))}; see --images"
-                )
+            name, found = _find(str(row.value["file_name"]), places)
         except KeyError:
             export.leave_out(file, row.line, "an image needs a file_name")
             continue
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # such as a name that no file can have
             export.leave_out(file, row.line, error)
             continue
         regions: list[Region] = []
@@ -141,7 +179,7 @@ def _images(
                 continue
             (crowds if one.value.get("iscrowd") else regions).append(region)
         label = draw([*small_on_top(crowds), *small_on_top(regions)], size, unlabelled)
-        stem = name.with_suffix("").as_posix().lstrip("/").replace("../", "")
+        stem = str(Path(name).with_suffix("")).lstrip("/").replace("../", "")
         yield Labelled(stem, found, label)
 
 

@@ -1,21 +1,23 @@
 """CVAT's "Segmentation mask" export: painted masks, and the colours of the labels in a text file.
 
 The classes are the labels in the order of ``labelmap.txt``; ``background`` is what is not labelled.
+Its lists ``train.txt`` and so on give the split.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import combinations
 from pathlib import Path
 
 import cv2
 
 from nlseg.datasets.transforms.labels import colours_to_index
 from nlseg.errors import DataError
-from nlseg.intake.rows import SPLITS, Export, Labelled
+from nlseg.intake.rows import SPLITS, TEXT, Export, Labelled, lost, names_in, read_lines
 
 LABELS, MASKS = "labelmap.txt", "SegmentationClass"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-_SPLITS = "ImageSets/Segmentation"
+_LISTS = "ImageSets/Segmentation"
 _LABEL = re.compile(r"(.+?):\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*(?::.*)?")
 
 
@@ -46,13 +48,37 @@ def read_cvat(
     black = colours.get("background", (0, 0, 0))
     export.palette = [colours.get(name, black) for name in export.classes]
     table = {black: unlabelled, **{colours[n]: first + i for i, n in enumerate(names)}}
-    for file in sorted((folder / _SPLITS).glob("*.txt")):
-        split = SPLITS.get(file.stem.lower())
-        if split is not None:  # CVAT's own word for images of no subset is default
-            lines = file.read_text(encoding="utf-8").splitlines()
-            export.splits.setdefault(split, []).extend(filter(None, map(str.strip, lines)))
+    masks = {
+        file.relative_to(folder / MASKS).with_suffix("").as_posix(): file
+        for file in sorted((folder / MASKS).rglob("*.png"))
+    }
+    _read_lists(folder / _LISTS, masks, export)
     places = [images] if images else [folder / "JPEGImages", folder / "images", folder]
-    return export, _images(folder, places, export, table)
+    return export, _images(masks, places, export, table)
+
+
+def _read_lists(folder: Path, masks: Mapping[str, Path], export: Export) -> None:
+    """Take the splits of lists.
+
+    Raises:
+        DataError: A list is no text, or an image is in two splits.
+    """
+    for file in sorted(folder.glob("*.txt")):
+        split = SPLITS.get(file.stem.lower())
+        if split is None:  # CVAT's own word for images of no subset is default
+            continue
+        listed = export.splits.setdefault(split, [])
+        for number, line in read_lines(file):
+            name = next((name for name in names_in(line) if name in masks), None)
+            if name is None:
+                export.leave_out(file, number, f"{line!r} names no mask in {MASKS}")
+            else:
+                listed.append(name)
+    for one, other in combinations([split for split in SPLITS if split in export.splits], 2):
+        for name in sorted({*export.splits[one]} & {*export.splits[other]}):
+            raise DataError(
+                f"{name}: stands in the lists of {one} and {other}; remove it from one of the two"
+            )
 
 
 def _read_labels(file: Path, export: Export) -> dict[str, tuple[int, int, int]]:
@@ -62,7 +88,7 @@ def _read_labels(file: Path, export: Export) -> dict[str, tuple[int, int, int]]:
         DataError: The file cannot be read, or two labels have one name or one colour.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = file.read_text(encoding=TEXT).splitlines()
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -88,17 +114,16 @@ def _read_labels(file: Path, export: Export) -> dict[str, tuple[int, int, int]]:
 
 
 def _images(
-    folder: Path, places: list[Path], export: Export, table: dict[tuple[int, int, int], int]
-) -> Iterator[Labelled]:
-    for file in sorted((folder / MASKS).rglob("*.png")):
-        name = file.relative_to(folder / MASKS).with_suffix("")
-        candidates = (place / f"{name}{suffix}" for place in places for suffix in IMAGE_SUFFIXES)
+    masks: Mapping[str, Path], places: list[Path], export: Export,
+    table: dict[tuple[int, int, int], int],
+) -> Iterator[Labelled]:  # fmt: skip
+    suffixes = [spelt for suffix in IMAGE_SUFFIXES for spelt in (suffix, suffix.upper())]
+    for name, file in masks.items():
+        candidates = (place / f"{name}{suffix}" for place in places for suffix in suffixes)
         image = next((path for path in candidates if path.is_file()), None)
         painted = cv2.imread(str(file), cv2.IMREAD_COLOR)
         if image is None:
-            export.leave_out(
-                file, 1, f"its image {name}.* is in none of {_listed(places)}; see --images"
-            )
+            export.leave_out(file, 1, lost(f"its image {name}.*", places))
         elif painted is None:
             export.leave_out(file, 1, "cannot be decoded")
         else:
@@ -108,8 +133,4 @@ def _images(
                 told = str(error).partition("; add them")[0].removeprefix(f"{file}: ")
                 export.leave_out(file, 1, told)
                 continue
-            yield Labelled(name.as_posix(), image, label)
-
-
-def _listed(places: list[Path]) -> str:
-    return ", ".join(map(str, places))
+            yield Labelled(name, image, label)

@@ -49,7 +49,7 @@ def read_labelme(
         is walked through.
 
     Raises:
-        DataError: No file names a class.
+        DataError: No file names a class, or the list names one twice.
     """
     export = Export(())
     files: list[Path] = []  # read again one by one: they may hold all images
@@ -71,6 +71,9 @@ def read_labelme(
             found |= {label for label in labels if isinstance(label, str)}
     no_classes = (IGNORED, BACKGROUND)
     names = tuple(name for name in classes or sorted(found) if name not in no_classes)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"--classes: names {twice[0]!r} twice; give each class a name of its own")
     if not names:
         raise DataError(f"{folder}: no LabelMe file in it names a class")
     if unlabelled == 0:
@@ -90,7 +93,7 @@ def _images(
         try:
             size = checked_size(values.get("imageHeight"), values.get("imageWidth"))
             image = _image(values, file.parent if images is None else images)
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # such as a name that no file can have
             export.leave_out(file, 1, error)
             continue
         regions = []

@@ -1,6 +1,8 @@
-"""Rows of a JSON file with the lines that they begin on, and what could not be read."""
+"""Rows of JSON files and lists with the lines that they begin on, and what could not be read."""
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +18,10 @@ SPLITS = {
     "test": "test", "testing": "test",
 }  # fmt: skip
 """Words for the parts of a data set, in small letters."""
+TEXT = "utf-8-sig"
+"""UTF-8; a byte order mark, with which Windows' programs begin a file, is no part of the text."""
+_SHOWN = 4
+_COLUMN = re.compile(r"\t|(?<=\.\w{3})\s|(?<=\.\w{4})\s")
 
 
 class Row(NamedTuple):
@@ -74,12 +80,43 @@ def read_json(file: Path) -> tuple[Any, str]:
         DataError: It is no JSON; names file and line.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding=TEXT)
         return json.loads(text), text
     except json.JSONDecodeError as error:
         raise DataError(f"{file}:{error.lineno}: {error.msg}") from error
     except (OSError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{file}: cannot be read as JSON: {error}") from error
+
+
+def read_lines(file: Path) -> list[tuple[int, str]]:
+    """Return the lines of a list that are not empty, with their numbers.
+
+    Raises:
+        DataError: It is no text in UTF-8.
+    """
+    try:
+        lines = file.read_text(encoding=TEXT).splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: cannot be read: {error}; write it as UTF-8 text") from error
+    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def names_in(line: str) -> tuple[str, str, str]:
+    """Return what a line of a list may name, as names may hold blanks and columns may follow.
+
+    Returns:
+        The first column, which quotes, a tab, or a blank behind a suffix end; the first word; and
+        the whole line.
+    """
+    quoted = re.match(r'"(.+?)"', line)
+    return quoted[1] if quoted else _COLUMN.split(line)[0].strip(), line.split()[0], line
+
+
+def lost(image: str, folders: Sequence[Path]) -> str:
+    """Say that an image was not found, and what helps."""
+    more = f" and {len(folders) - _SHOWN} more" if len(folders) > _SHOWN else ""
+    listed = ", ".join(map(str, folders[:_SHOWN]))
+    return f"{image} is in none of {listed}{more}; say where: --images DIR"
 
 
 def rows_of(values: Any, text: str, key: str) -> list[Row]:

@@ -1,11 +1,11 @@
 """Images, indexed label maps, lists and a config, as a data set of nlseg reads them."""
 
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from pprint import pformat
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -13,7 +13,7 @@ from PIL import UnidentifiedImageError
 from tqdm import tqdm
 
 from nlseg.config.published import find_config
-from nlseg.datasets.transforms.decode import picture_to_array, shown_size
+from nlseg.datasets.transforms.decode import open_picture, picture_to_array, shown_size
 from nlseg.errors import ConfigError, DataError, UserError
 from nlseg.files import write_file
 from nlseg.intake.coco import read_coco
@@ -53,48 +53,72 @@ class Written:
     unreadable: list[str] = field(default_factory=list)
 
 
-def recognise(source: Path) -> tuple[str, Path]:
+class Recognised(NamedTuple):
+    """What a path is an export of.
+
+    Args:
+        kind: One of ``FORMATS``.
+        place: Its file or folder.
+        damaged: JSON files beside it that could not be read, each with the reason.
+    """
+
+    kind: str
+    place: Path
+    damaged: Sequence[str] = ()
+
+
+def recognise(source: Path, kind: str | None = None) -> Recognised:
     """Return the format of an export, and its file or folder.
+
+    Args:
+        source: File or folder.
+        kind: The format, where it is said.
 
     Raises:
         UserError: It is none of the formats, or several.
     """
-    if source.suffix == ".json" and source.is_file():
-        return "coco", source
+    if kind in (None, "coco") and source.suffix == ".json" and source.is_file():
+        return Recognised("coco", source)
     if not source.is_dir():
         raise UserError(
             f"{source}: is neither a folder nor a COCO .json file (unpack archives first)"
         )
-    if (source / LABELS).is_file() and (source / MASKS).is_dir():
-        return "cvat", source
-    coco, labelme = _json_files(source)
-    if len(coco) == 1 and not labelme:
-        return "coco", coco[0]
+    if kind is None and (source / LABELS).is_file() and (source / MASKS).is_dir():
+        kind = "cvat"
+    if kind in ("cvat", "labelme"):
+        return Recognised(kind, source)
+    coco, labelme, damaged = _json_files(source)
+    if len(coco) == 1 and (kind or not labelme):
+        return Recognised("coco", coco[0], damaged)
     if labelme and not coco:
-        return "labelme", source
+        return Recognised("labelme", source)  # tells of the others itself
     if coco:
         listed = ", ".join(map(str, coco[:4]))
         more = f" beside {labelme} files of LabelMe" if labelme else ""
         raise UserError(f"{source}: holds {len(coco)} COCO files{more}; name one ({listed})")
+    unread = "".join(f"\n  not read: {why}" for why in damaged[:4])
     raise UserError(
         f"{source}: no export of COCO (.json), LabelMe (.json beside images) or CVAT's masks "
-        f"({LABELS} and {MASKS})"
+        f"({LABELS} and {MASKS}){unread}"
     )
 
 
-def _json_files(folder: Path) -> tuple[list[Path], int]:
-    """Return the COCO files below a folder, and how many of LabelMe there are."""
-    coco, labelme = [], 0
+def _json_files(folder: Path) -> tuple[list[Path], int, list[str]]:
+    """Return COCO's files below a folder, how many of LabelMe there are, and what is unreadable."""
+    coco: list[Path] = []
+    damaged: list[str] = []
+    labelme = 0
     for file in sorted(folder.rglob("*.json")):
         try:
             values, _ = read_json(file)
-        except DataError:
-            continue  # told where the export is read
+        except DataError as error:
+            damaged.append(str(error))
+            continue
         keys = values.keys() if isinstance(values, dict) else set()
         if keys >= {"images", "annotations", "categories"}:
             coco.append(file)
         labelme += "shapes" in keys
-    return coco, labelme
+    return coco, labelme, damaged
 
 
 def import_export(
@@ -128,8 +152,9 @@ def import_export(
         raise ConfigError(f"--val: {validate} is no share between 0 and 1")
     if target.exists() and any(target.iterdir()):
         raise UserError(f"{target}: is not empty; give a new folder")
-    found, place = recognise(source) if kind is None else (kind, source)
+    found, place, damaged = recognise(source, kind)
     export, labelled = _read(found, place, unlabelled, images, classes)
+    export.unreadable.extend(damaged)
     if len(export.classes) > _MAX_CLASSES:
         raise DataError(f"{place}: names {len(export.classes)} classes; at most {_MAX_CLASSES} fit")
     written = Written(export.classes)
@@ -157,10 +182,10 @@ def import_export(
 def _read(
     kind: str, place: Path, unlabelled: int, images: Path | None, classes: Sequence[str] | None
 ) -> tuple[Export, Iterator[Labelled]]:
+    if classes and kind != "labelme":
+        raise UserError(f"--classes: {place} names its classes itself; leave the option out")
     if kind == "coco":
-        above = place.parent
-        beside = [above, above / "images", above.parent / "images", above.parent]
-        return read_coco(place, [images] if images else beside, unlabelled=unlabelled)
+        return read_coco(place, images, unlabelled=unlabelled)
     if kind == "labelme":
         return read_labelme(place, images, unlabelled=unlabelled, classes=classes)
     return read_cvat(place, images, unlabelled=unlabelled)
@@ -175,7 +200,8 @@ def _write(
         where = one.image if isinstance(one.image, Path) else (one.source or Path(one.name))
         done.sources.add(where.resolve())
         try:
-            with PillowImage.open(where if where is one.image else BytesIO(one.image)) as picture:  # type: ignore[arg-type]
+            data = one.image.read_bytes() if isinstance(one.image, Path) else one.image
+            with open_picture(BytesIO(data)) as picture:
                 size, suffix = shown_size(picture), f".{str(picture.format).lower()}"
                 turned = size != (picture.height, picture.width)
         except (OSError, ValueError, SyntaxError) as error:
@@ -189,8 +215,9 @@ def _write(
         if size != one.label.shape:
             height, width = one.label.shape
             how = ", as its EXIF tag turns it" * turned
+            mend = "; remove the tag, or label it as it is shown" * turned
             export.leave_out(
-                where, 1, f"is {size[0]} x {size[1]} px{how}, labelled as {height} x {width}"
+                where, 1, f"is {size[0]} x {size[1]} px{how}, labelled as {height} x {width}{mend}"
             )
             continue
         if one.name in taken:
@@ -201,14 +228,10 @@ def _write(
         label, image = (target / folder / one.name for folder in ("labels", "images"))
         for path in (label, image):
             path.parent.mkdir(parents=True, exist_ok=True)
-        data = encode_label(one.label, palette)
-        write_file(label.with_name(f"{label.name}.png"), data)
+        write_file(label.with_name(f"{label.name}.png"), encode_label(one.label, palette))
         kept = where.suffix.lower() if where is one.image else suffix.replace(".jpeg", ".jpg")
         image = image.with_name(f"{image.name}{kept}")
-        if isinstance(one.image, Path):
-            shutil.copyfile(one.image, image)
-        else:
-            image.write_bytes(one.image)
+        image.write_bytes(data)
         yield one.name, image
 
 
@@ -219,7 +242,7 @@ def _one_suffix(files: dict[str, Path]) -> str:
         return suffixes.pop()
     for name, path in files.items():
         if path.suffix != ".png":
-            with PillowImage.open(path) as picture:
+            with path.open("rb") as file, open_picture(file) as picture:
                 array = picture_to_array(picture, "color")
             PillowImage.fromarray(array[..., ::-1]).save(path.with_suffix(".png"))
             path.unlink()

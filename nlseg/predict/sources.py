@@ -96,7 +96,7 @@ def _lines(given: str, listed: Iterable[str] | None) -> list[str]:
         lines = sys.stdin if listed is None else listed
         return [line.strip() for line in lines if line.strip()]
     try:
-        text = Path(given[1:]).read_text()
+        text = Path(given[1:]).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{given[1:]}: the list cannot be read: {error}") from error
     return [line.strip() for line in text.splitlines() if line.strip()]

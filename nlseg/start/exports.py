@@ -81,7 +81,7 @@ def _export_kind(folder: Path) -> tuple[str | None, str]:
     if not jsons and not labelmap:
         return None, ""
     try:
-        kind, _ = recognise(folder)
+        kind = recognise(folder).kind
     except UserError as error:
         if "COCO files" in str(error):  # several of them: one has to be named
             raise
@@ -117,7 +117,7 @@ def _imported(request: Request, kind: str, *, progress: bool) -> tuple[Layout, N
     tell(f"turning an export of {kind} into masks", wanted=progress and take_long(there))
     written = import_export(
         folder, target, unlabelled=request.unlabelled, images=images,
-        classes=names.listed if names else None, kind=None if kind == "coco" else kind,
+        classes=names.listed if names else None, kind=kind,
         progress=progress,
     )  # fmt: skip
     layout = Layout(f"an export of {kind}", _pairs(written, target))
@@ -135,19 +135,8 @@ def _imported(request: Request, kind: str, *, progress: bool) -> tuple[Layout, N
 
 
 def _pairs(written: Written, target: Path) -> list[Pair]:
-    """Return the pairs with the splits that the export gives, or that the folders say.
-
-    Raises:
-        UserError: An image is in two splits.
-    """
-    split_of: dict[str, str] = {}
-    for split, listed in written.given.items():
-        for name in listed:
-            if split_of.setdefault(name, split) != split:
-                raise UserError(
-                    f"{name}: stands in the lists of {split_of[name]} and {split}; remove it from "
-                    "one of the two"
-                )
+    """Return the pairs with the splits that the export gives, or that the folders say."""
+    split_of = {name: split for split, listed in written.given.items() for name in listed}
     files = {p.relative_to(target / "images").with_suffix("").as_posix(): p
              for p in (target / "images").rglob("*") if p.is_file()}  # fmt: skip
     pairs = []

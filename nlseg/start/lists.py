@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nlseg.errors import UserError
-from nlseg.intake.rows import SPLITS
+from nlseg.intake.rows import SPLITS, names_in, read_lines
 from nlseg.start.layout import Layout, Pair
 
 FOLDERS = ("", "ImageSets/Segmentation", "ImageSets", "splits", "lists")
@@ -56,31 +56,21 @@ def _read_list(
     file: Path, split: str, known: Mapping[str, set[Pair]], chosen: dict[Pair, str],
     lists: Mapping[str, Path],
 ) -> None:  # fmt: skip
-    """Note the split of each pair that a list names; of two columns the first counts.
-
-    A name may hold blanks: a line that is a name as a whole is no two columns.
-    """
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read: {error}; write it as UTF-8 text") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        whole, word = line.strip(), line.split()[0]
-        entries = [entry.removeprefix("./").lstrip("/") for entry in (whole, word)]
-        entries += [Path(entry).name for entry in entries[::-1]]
-        fitting = next((known[entry] for entry in entries if entry in known), set())
+    """Note the split of each pair that a list names; of two columns the first counts."""
+    for number, line in read_lines(file):
+        names = [name.replace("\\", "/").removeprefix("./").lstrip("/") for name in names_in(line)]
+        names += [Path(name).name for name in names[:2]]  # of a column, not of all of them
+        fitting = next((known[name] for name in names if name in known), set())
         if len(fitting) != 1:
             why = "fits several images" if fitting else "names no image with a mask"
             raise UserError(
-                f"{file}:{number}: {word!r} {why}; correct the line, or remove the lists for a "
+                f"{file}:{number}: {line!r} {why}; correct the line, or remove the lists for a "
                 "split that is made"
             )
         (pair,) = fitting
         if chosen.setdefault(pair, split) != split:
             raise UserError(
-                f"{file}:{number}: {word!r} stands in {lists[chosen[pair]].name}, too; remove it "
+                f"{file}:{number}: {line!r} stands in {lists[chosen[pair]].name}, too; remove it "
                 "from one of the two"
             )
     if split not in chosen.values():

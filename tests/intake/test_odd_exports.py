@@ -203,6 +203,7 @@ def labels_of_cvat(root: Path, lines: str) -> Path:
     (root / "labelmap.txt").write_text(lines, encoding="utf-8")
     for name in ("3", "4"):
         (root / f"SegmentationClass/{name}.png").unlink()
+    (root / "ImageSets/Segmentation/train.txt").write_text("0\n2\n")
     return root
 
 
