@@ -18,6 +18,8 @@ from tests.run.tiny_segmentor import NoiseImages, labelled, tiny_run, tiny_segme
 pytestmark = pytest.mark.usefixtures("real_tensors")
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 SIZE = (64, 96)
+READ = 2
+"""Waits of reading a tensor of the card: its copy to pageable memory, and that copy's end."""
 
 
 class WaitsPerStep(Hook):
@@ -121,10 +123,33 @@ def test_training_steps_never_wait(tmp_path: Path, wrapper: str, workers: int) -
     if wrapper == "AmpOptimWrapper":
         config.optim_wrapper.dtype = "float16"
     config.custom_hooks = [{"type": "EMAHook", "momentum": 0.01}]
+    assert waits_of_steps(config) == [0] * 6
+
+
+def waits_of_steps(config: Config) -> list[int]:
+    """Return the waits of each step of a training."""
     runner = Runner.from_cfg(config)
     runner.register_hook(hook := WaitsPerStep())
     runner.train()
-    assert hook.waits == [0] * 6
+    return hook.waits
+
+
+@pytest.mark.parametrize(
+    ("changes", "waits"),
+    [
+        ({"sampler": {"type": "OHEMPixelSampler", "min_kept": 100}}, 0),
+        ({"loss_decode": {"type": "LovaszLoss", "classes": "all"}}, 0),
+        ({"loss_decode": {"type": "LovaszLoss", "classes": [0, 3], "per_image": True}}, 0),
+        ({"loss_decode": {"type": "LovaszLoss"}}, READ),  # which classes the labels have
+    ],
+    ids=["ohem", "lovasz all", "lovasz of each image", "lovasz present"],
+)
+def test_losses_that_rank_pixels_read_at_most_once(
+    tmp_path: Path, changes: dict[str, Any], waits: int
+) -> None:
+    config = tiny_run(tmp_path, iters=8, log_level="ERROR")
+    config.model.decode_head.update(changes)
+    assert waits_of_steps(config) == [waits] * 6
 
 
 def evaluate(folder: Path, test_cfg: dict[str, Any], **dataset: bool) -> list[int]:

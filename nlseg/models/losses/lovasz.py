@@ -91,7 +91,11 @@ class LovaszLoss(nn.Module):
         return self.loss_weight * reduced(losses, reduction_override or self.reduction, avg_factor)
 
     def _loss(self, scores: Tensor, label: Tensor, ignore_index: int | None) -> Tensor:
-        """Return the loss of scores and labels that are taken together."""
+        """Return the loss of scores and labels that are taken together.
+
+        Ignored pixels get the error 0 rather than being taken out, for which the host would wait:
+        such a pixel comes behind all that count, adds nothing, and its slope is 0.
+        """
         valid = torch.ones_like(label, dtype=torch.bool)
         if ignore_index is not None:
             valid = label != ignore_index
@@ -105,41 +109,44 @@ class LovaszLoss(nn.Module):
 
     def _softmax(self, p: Tensor, label: Tensor, valid: Tensor) -> ValueAndSlope:
         """Return the loss of probabilities (N, K, H, W) and its slope."""
-        known, num_classes = label[valid], p.shape[1]
+        num_classes = p.shape[1]
         classes: Sequence[int]
         if self.classes == "present":
-            classes = [c for c in torch.unique(known).tolist() if c < num_classes]
+            classes = _present(label, valid, num_classes)
         else:
             classes = range(num_classes) if self.classes == "all" else self.classes
         value, slope = p.new_zeros(()), torch.zeros_like(p)
-        if not len(known) or not len(classes):
-            return value, slope
         for c in classes:
-            true = (known == c).to(p.dtype)
-            difference = true - p[:, c][valid]
+            true = ((label == c) & valid).to(p.dtype)
+            difference = (true - p[:, c]).masked_fill(~valid, 0).flatten()
             errors, order = difference.abs().sort(descending=True)
-            rise = _jaccard_rise(true[order])
+            rise = _jaccard_rise(true.flatten()[order])
             share = 1.0 / len(classes) if self.class_weight is None else self.class_weight[c]
             share = share if self.class_weight is None else share / len(classes)
             value += share * (errors @ rise)
             of_pixels = torch.empty_like(rise).scatter_(0, order, rise)
-            slope[:, c][valid] = -share * of_pixels * difference.sign()
+            slope[:, c] = (-share * of_pixels * difference.sign()).view_as(label)
         return value, slope
 
     @staticmethod
     def _hinge(logits: Tensor, label: Tensor, valid: Tensor) -> ValueAndSlope:
         """Return the loss of logits (N, H, W) and its slope."""
-        true = label[valid].to(logits.dtype)
+        true = label.masked_fill(~valid, 0).to(logits.dtype)
         sign = 2 * true - 1
-        slope = torch.zeros_like(logits)
-        if not len(true):
-            return logits.new_zeros(()), slope
-        errors, order = (1 - logits[valid] * sign).sort(descending=True)
-        rise = _jaccard_rise(true[order])
+        hinge = (1 - logits * sign).masked_fill(~valid, 0)
+        errors, order = hinge.flatten().sort(descending=True)
+        rise = _jaccard_rise(true.flatten()[order])
         value = errors.relu() @ rise
         of_pixels = torch.empty_like(rise).scatter_(0, order, rise * (errors > 0))
-        slope[valid] = -sign * of_pixels
-        return value, slope
+        return value, -sign * of_pixels.view_as(label)
+
+
+def _present(label: Tensor, valid: Tensor, num_classes: int) -> list[int]:
+    """Return the classes that the valid labels have: the host waits once for a GPU to say them."""
+    inside = valid & (label >= 0) & (label < num_classes)
+    index = torch.where(inside, label.long(), num_classes).flatten()
+    seen = torch.zeros(num_classes + 1, dtype=torch.bool, device=label.device)
+    return [c for c, there in enumerate(seen.index_fill_(0, index, True)[:-1].tolist()) if there]
 
 
 def _jaccard_rise(true: Tensor) -> Tensor:

@@ -167,7 +167,7 @@ class OHEMPixelSampler(BasePixelSampler):
         kept = min(self.min_kept * label.shape[0], label.numel())
         ranked = loss.masked_fill(~valid, float("-inf")).flatten()
         weight = torch.zeros_like(ranked)
-        weight[ranked.topk(kept).indices] = 1.0
+        weight.index_fill_(0, ranked.topk(kept).indices, 1.0)  # a GPU gets the number in the call
         return weight.view_as(loss) * valid
 
 
