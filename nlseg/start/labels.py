@@ -23,6 +23,10 @@ _UNLABELLED = r"void|un-?label+ed|ignored?|__ignore__|don'?t.?care|out.of.roi"
 _CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 _RARE_COLOUR = 1e-4
 _FIRST_CLASS = 1
+_NEAR = 16
+"""Greys closer than this to black or white are nearly so."""
+_BLURRED = 3
+"""Greys nearly black, and as many nearly white, that make a mask a blurred one."""
 
 
 class Said(NamedTuple):
@@ -136,6 +140,7 @@ def _count(masks: Mapping[Path, Facts]) -> dict[Value, int]:
         for value, count in _values_of(path, facts):
             pixels[value] = pixels.get(value, 0) + count
     _check_colours(pixels, kinds)
+    _check_greys(pixels, masks)
     return dict(sorted(pixels.items(), key=lambda item: _order(item[0])))
 
 
@@ -185,6 +190,28 @@ def _check_colours(pixels: Mapping[Value, int], kinds: Mapping[bool, Path]) -> N
             "than 1 in 10,000 pixels: they were saved with loss or resized smoothly; export them "
             "again as PNG, resized with nearest neighbour"
         )
+
+
+def _check_greys(pixels: Mapping[Value, int], masks: Mapping[Path, Facts]) -> None:
+    """Refuse black and white masks with greys around the two, which only blur can have made."""
+    levels: dict[int, int] = {}
+    for value, count in pixels.items():
+        if len(set(_order(value))) == 1:
+            levels[_order(value)[0]] = count
+    dark = [level for level in levels if 0 < level < _NEAR]
+    bright = [level for level in levels if 255 - _NEAR < level < 255]
+    at_ends = sum(levels.get(level, 0) for level in (0, 255, *dark, *bright))
+    if min(len(dark), len(bright)) < _BLURRED or at_ends < 0.9 * sum(pixels.values()):
+        return
+    held = {path: len(list(_values_of(path, facts))) for path, facts in masks.items()}
+    path = next((path for path, number in held.items() if number > 2 * _BLURRED), None)
+    if path is None:  # each has few, and no two have the same
+        return
+    raise DataError(
+        f"{path}: the masks hold {len(pixels)} greys, most of them nearly black or nearly white: "
+        "they were saved with loss or resized smoothly; export them again as PNG, resized with "
+        "nearest neighbour, or store 0 below 128 and 255 above"
+    )
 
 
 def _check_said(pixels: Mapping[Value, int], said: Said) -> None:

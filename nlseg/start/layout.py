@@ -4,11 +4,11 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cache
-from itertools import chain, permutations
+from itertools import chain, permutations, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +32,10 @@ _TRIED = 60
 """Ways to sort files that are tried, those that may pair the most first."""
 _MANY_PARTS = 24
 _OTHERS = "the other files"
+_FOLDERS = "two folders"
+_SAMPLED = 100
+"""Names by which it is decided what to cut off."""
+_SEAMS = 3
 
 
 class Pair(NamedTuple):
@@ -232,7 +236,7 @@ def _split_and_rest(folder: str) -> tuple[str, str]:
         if folder.lower() == word:
             return SPLITS[word], ""
         after = re.fullmatch(rf"{word}([ _-]?)(.+)", folder, re.IGNORECASE)
-        if after and _kind_of_name(after[2]):
+        if after and (_kind_of_name(after[2]) or after[2].lower() == "data"):
             begins = re.match(f"{_IMAGE_WORDS}|{_MASK_WORDS}", after[2], re.IGNORECASE)
             if after[1] or begins:  # validated_masks is no split
                 return SPLITS[word], after[2]
@@ -295,7 +299,8 @@ class _Evidence(IntEnum):
     NONE = 0
     HALF = 1  # one of the two names, and pixels say nothing
     AGAINST = 2  # names say one thing, pixels the opposite
-    CLEAR = 3
+    CLEAR = 3  # pixels
+    NAMED = 4  # both names
 
 
 def _roles(root: Path, files: Sequence[_File]) -> _Found:
@@ -313,15 +318,14 @@ def _roles(root: Path, files: Sequence[_File]) -> _Found:
     for ways in (_ways_by_folder(files, short=True) + _ways_by_name(files),
                  _ways_by_folder(files, short=False)):  # fmt: skip
         for way in sorted(ways, key=lambda one: -one.bound)[:_TRIED]:
-            clear = [len(one.pairs) for one in found if one.evidence is _Evidence.CLEAR]
-            if 2 * way.bound <= max(clear, default=0):
+            if 2 * way.bound <= max((len(one.pairs) for one in _clear(found)), default=0):
                 break
             images, masks, clash = _sorted_by(files, way.where)
             pairs = frozenset(_match(images, masks)[0].values())
-            evidence = _evidence_of(*way.names(), pairs, looks) if pairs else None
+            evidence = _evidence_of(way, pairs, looks) if pairs else None
             if evidence is not None:
                 found.append(_Found(way, images, masks, pairs, evidence, clash))
-        if any(one.evidence is _Evidence.CLEAR for one in found):
+        if _clear(found):
             break
     if not found:
         raise UserError(_nothing_pairs(root, files))
@@ -329,12 +333,17 @@ def _roles(root: Path, files: Sequence[_File]) -> _Found:
 
 
 def _chosen(root: Path, found: Sequence[_Found]) -> _Found:
-    """Return the one that is clear and pairs the most; ask where there is none, or are several."""
+    """Return the one that is clear and pairs the most; ask where there is none, or are several.
+
+    What both names say needs no pixels; other ways count beside it where they pair more.
+    """
     evidence = max(one.evidence for one in found)
     best = _largest([one for one in found if one.evidence is evidence])
+    clear = _largest(_clear(found))
     doubts = _largest([one for one in found if one.evidence in (_Evidence.NONE, _Evidence.AGAINST)])
-    if doubts and len(doubts[0].pairs) > len(best[0].pairs):
-        best = doubts
+    for more in (clear, doubts):
+        if more and len(more[0].pairs) > len(best[0].pairs):
+            best = more
     first = best[0]
     a, b = first.way.names()
     turned = first.way.turned()
@@ -360,6 +369,10 @@ def _chosen(root: Path, found: Sequence[_Found]) -> _Found:
     if first.clash:
         raise UserError(first.clash)
     return first
+
+
+def _clear(found: Sequence[_Found]) -> list[_Found]:
+    return [one for one in found if one.evidence >= _Evidence.CLEAR]
 
 
 def _largest(found: Sequence[_Found]) -> list[_Found]:
@@ -389,7 +402,7 @@ def _ways_by_folder(files: Sequence[_File], *, short: bool) -> list[_Way]:
             if not (a and b and (a[0] == b[0] or a[-1] == b[-1])):
                 bounds[a, b] += min(slot[a], slot[b])
     return [
-        _Way(Where(images="/".join(a) or None, masks="/".join(b) or None), "two folders", bound)
+        _Way(Where(images="/".join(a) or None, masks="/".join(b) or None), _FOLDERS, bound)
         for (a, b), bound in bounds.items()
     ]
 
@@ -409,36 +422,37 @@ def _slots(counts: Counter[Folders], *, short: bool) -> Iterable[Counter[Folders
 def _ways_by_name(files: Sequence[_File]) -> list[_Way]:
     """List ways to tell images and masks of one folder apart by ends or beginnings of names."""
     stems = {(file.split, file.folders, file.stem) for file in files}
+    whole = {file.path.name for file in files}
     by_end: dict[tuple[object, ...], set[str]] = {}
     by_start: dict[tuple[object, ...], set[str]] = {}
     for file in files:
         stem, place = file.stem, (file.split, file.folders)
         by_end.setdefault((*place, stem), set()).add(file.suffix)
-        for cut in range(1, len(stem)):
-            if not stem[cut].isdigit() and (
-                _is_boundary(stem, cut) or (*place, stem[:cut]) in stems
-            ):
-                by_end.setdefault((*place, stem[:cut]), set()).add(stem[cut:] + file.suffix)
-        start = re.split(r"\d", stem, maxsplit=1)[0]
-        if start != stem:
-            by_start.setdefault((*place, stem[len(start) :]), set()).add(start)
+        for cut in range(len(stem)):
+            first, rest = stem[:cut], stem[cut:]
+            is_end = not first or (*place, first) in stems or _is_seam(first, rest)
+            if is_end and re.match(r"\D*[^\W\d_]", rest):  # a number is no kind of file
+                by_end.setdefault((*place, first), set()).add(rest + file.suffix)
+            if first and not first[0].isdigit() and _is_seam(rest[::-1], first[::-1]):
+                by_start.setdefault((*place, rest), set()).add(first)
     ways = [
         _Way(Where(image_suffix=a, mask_suffix=b), "one folder, told apart by the ends of names", n)
         for (a, b), n in _together(by_end.values())
+        if n > 1 or not {a, b} <= whole  # two files of one folder alone have no kinds
     ]
     told = "one folder, told apart by the beginnings of names"
     return ways + [
         _Way(Where(images=a, masks=b), told, n)
-        for (a, b), n in _together(by_start.values()) if a and b
+        for (a, b), n in _together(by_start.values())
     ]  # fmt: skip
 
 
-def _is_boundary(stem: str, cut: int) -> bool:
-    """Return whether a word may begin there: after a digit, at a sign, or with a capital."""
-    before, after = stem[cut - 1], stem[cut]
-    if not after.isalnum():
+def _is_seam(stem: str, end: str) -> bool:
+    """Return whether an end of a name may begin: at a sign, a number or a change of case."""
+    before, after = stem[-1], end[0]
+    if not (before.isalnum() and after.isalnum()):
         return before.isalnum()
-    return before.isdigit() or (before.islower() and after.isupper())
+    return before.isdigit() != after.isdigit() or before.isupper() != after.isupper()
 
 
 def _together(parts: Iterable[set[str]]) -> list[tuple[tuple[str, str], int]]:
@@ -508,7 +522,7 @@ def _key_of(
             stem = stem[len(place) :]
         else:
             return None
-    return "/".join([*([file.split] if file.split else []), *folders, stem])
+    return "/".join(part for part in (file.split, *folders, stem) if part) or None
 
 
 def _inside(root: Path | None, file: _File, place: str) -> tuple[str, ...] | None:
@@ -524,9 +538,10 @@ def _inside(root: Path | None, file: _File, place: str) -> tuple[str, ...] | Non
 
 
 def _evidence_of(
-    a: str, b: str, pairs: frozenset[tuple[Path, Path]], looks: dict[Path, bool]
+    way: _Way, pairs: frozenset[tuple[Path, Path]], looks: dict[Path, bool]
 ) -> _Evidence | None:
-    """Return what says that a are images and b masks; None where it is the other way round."""
+    """Return what says which are masks; None where it is the other way round, or none can be."""
+    a, b = way.names()
     kinds = _kind_of_name(a), _kind_of_name(b)
     if kinds[0] == "mask" or kinds[1] == "image":
         return None
@@ -537,11 +552,14 @@ def _evidence_of(
     masks = all(looks[image] for image, _ in chosen), all(looks[mask] for _, mask in chosen)
     if masks == (True, False):
         return _Evidence.AGAINST if any(kinds) else None
-    if masks == (False, True) or all(kinds):
+    if all(kinds):
+        return _Evidence.NAMED
+    if masks == (False, True):
         return _Evidence.CLEAR
     if any(kinds):
         return _Evidence.HALF
-    return _Evidence.NONE if a < b else None
+    is_asked = any(masks) or way.kind == _FOLDERS  # photos by day and by night are no masks
+    return _Evidence.NONE if a < b and is_asked else None
 
 
 def _some(pairs: frozenset[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
@@ -579,14 +597,35 @@ def _match(images: Group, masks: Group) -> tuple[dict[str, tuple[Path, Path]], s
     Returns:
         Name -> image and mask; and how the names were made equal.
     """
-    best: dict[str, tuple[Path, Path]] = {}
-    how = ""
-    for told, cut in _CUTS.items():
-        first, second = cut(images), cut(masks)
-        found = {key: (first[key], second[key]) for key in sorted(first.keys() & second.keys())}
-        if len(found) > len(best):
-            best, how = found, told
-    return best, how
+    best: tuple[Group, Group] = images, masks
+    most, how = 0.0, ""
+    cut_masks = [(cut, group) for cut in _cuts(masks) if (group := _cut(masks, *cut))]
+    for of_images in _cuts(images):
+        first = _cut(images, *of_images)
+        for of_masks, second in cut_masks:
+            fewer, more = sorted((first, second), key=len)
+            some = sorted(fewer)[:: max(1, len(fewer) // _SAMPLED)]
+            hits = sum(key in more for key in some) / max(1, len(some))
+            if hits > most:
+                what = ["beginnings"] * any((of_images[0], of_masks[0]))
+                what += ["ends"] * any((of_images[1], of_masks[1]))
+                best, most, how = (first, second), hits, " and ".join(what)
+        if most == 1:
+            break
+    first, second = best
+    found = {key: (first[key], second[key]) for key in sorted(first.keys() & second.keys())}
+    return found, f"without the {how}" if how else ""
+
+
+def _cuts(group: Group) -> list[tuple[int, int]]:
+    """Return how many letters may be cut at both ends of all names, first the fewest."""
+    start, end = _common(group)
+    name = next(iter(group), "").rpartition("/")[2]
+    starts = [k for k in range(1, len(start)) if _is_seam(name[k:][::-1], name[:k][::-1])]
+    ends = [k for k in range(1, len(end)) if _is_seam(name[:-k], name[-k:])]
+    starts = [0, *starts[-_SEAMS:], *([len(start)] if start else [])]
+    ends = [0, *ends[-_SEAMS:], *([len(end)] if end else [])]
+    return sorted(product(starts, ends), key=lambda cut: (cut[0] > 0) + (cut[1] > 0))
 
 
 def _common(group: Group) -> tuple[str, str]:
@@ -615,25 +654,6 @@ def _cut(group: Group, start: int, end: int) -> Group:
             return {}
         found[f"{folder}{slash}{short}"] = path
     return found
-
-
-def _without_end(group: Group) -> Group:
-    return _cut(group, 0, len(_common(group)[1]))
-
-
-def _without_start(group: Group) -> Group:
-    return _cut(group, len(_common(group)[0]), 0)
-
-
-def _bare(group: Group) -> Group:
-    start, end = _common(group)
-    return _cut(group, len(start), len(end))
-
-
-_CUTS: dict[str, Callable[[Group], Group]] = {
-    "": dict, "without the ends": _without_end, "without the beginnings": _without_start,
-    "without beginnings and ends": _bare,
-}  # fmt: skip
 
 
 def _of_groups(root: Path, images: Group, masks: Group, kind: str) -> Layout:

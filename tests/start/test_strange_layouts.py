@@ -1,5 +1,7 @@
 """Folders as people have them beside the usual: one clear reading is taken, two true ones asked."""
 
+import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +9,14 @@ import pytest
 from PIL import Image
 
 from nlseg.commands.start import build_parser, request_of
-from nlseg.errors import UserError
+from nlseg.datasets import BaseSegDataset
+from nlseg.errors import DataError, UserError
+from nlseg.start.labels import Said
 from nlseg.start.layout import Layout, Where, find_layout
+from nlseg.start.parts import Parts
 from nlseg.start.planning import read_folder
 from nlseg.start.readings import Unclear
+from nlseg.start.writing import place_pairs, write_lists
 from tests.start.folders import draw, request, two_folders, write
 
 HERE = Where()
@@ -44,6 +50,12 @@ STRANGE = {
     "sequences of file types": [(f"{s}/{i}.jpg", f"{s}/{i}.png") for s, i in SEQUENCES],
     "flipped copies": [(f"{i}{f}.png", f"{i}{f}_mask.png") for i in "12" for f in ("", "_flip")],
     "names that begin alike": [(f"{name}.png", f"{name}_mask.png") for name in ANIMALS],
+    "beginnings without numbers": [(f"rgb_{name}.png", f"seg_{name}.png") for name in ANIMALS],
+    "a folder for each image": [(f"case{i}/image.png", f"case{i}/label.png") for i in range(4)],
+    "numbered channels": [(f"imagesTr/c_{i}_0000.png", f"labelsTr/c_{i}.png") for i in range(4)],
+    "a mask named after the file": [(f"{i}.jpg", f"{i}.jpg_mask.png") for i in range(4)],
+    "numbers before the ends": [(f"train/{i}_1.png", f"train_masks/{i}_1_m.png") for i in "abc"],
+    "data and truth": [(f"Train_Data/{i}.png", f"Train_1_GroundTruth/{i}_seg.png") for i in "abc"],
     "different depths": [(f"images/{i}.png", f"annotations/trimaps/{i}.png") for i in range(4)],
     "masks below the images": [(f"{i}.png", f"masks/{i}.png") for i in range(4)],
     "split in the names of folders": [
@@ -168,3 +180,86 @@ def test_names_of_black_and_one_colour_need_no_table(
     root = paint(tmp_path / "data", paints)
     (root / "classes.txt").write_text(names)
     assert read_folder(request(root), progress=False).labels.classes == wanted
+
+
+def smooth(label: np.ndarray) -> np.ndarray:
+    """Save a mask as JPEG and read it again."""
+    stream = io.BytesIO()
+    Image.fromarray(label).save(stream, "JPEG", quality=90)
+    return np.asarray(Image.open(stream))
+
+
+def blurred(label: np.ndarray) -> np.ndarray:
+    """Resize a mask to eight times its size, smoothly."""
+    return np.asarray(Image.fromarray(label).resize((256, 192), Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize("damage", [smooth, blurred])
+def test_black_and_white_masks_with_greys_are_refused_and_the_remedy_helps(
+    damage: Callable[[np.ndarray], np.ndarray], tmp_path: Path
+) -> None:
+    root = tmp_path / "data"
+    for i in range(4):
+        image, label = draw(i)
+        label = damage(label)
+        write(root / f"images/{i}.png", np.resize(image, (*label.shape, 3)))
+        write(root / f"masks/{i}.png", label)
+    with pytest.raises(DataError, match=r"masks/0\.png: the masks hold \d+ greys") as refused:
+        read_folder(request(root), progress=False)
+    assert "store 0 below 128 and 255 above" in str(refused.value)
+    for file in (root / "masks").iterdir():
+        with Image.open(file) as label:
+            write(file, np.where(np.asarray(label) < 128, 0, 255).astype(np.uint8))
+    assert read_folder(request(root), progress=False).labels.values == (0, 255)
+
+
+def test_many_classes_and_an_ignored_border_are_no_blur(tmp_path: Path) -> None:
+    root = two_folders(tmp_path / "data", values=(*range(24), 255))
+    said = Said(background=0, ignore=(255,))
+    labels = read_folder(request(root, said=said), progress=False).labels
+    assert labels.values == tuple(range(24))
+
+
+def test_folders_whose_names_say_it_need_no_question_beside_others(tmp_path: Path) -> None:
+    two_folders(tmp_path)
+    for i in range(4):
+        write(tmp_path / f"overlays/{i}.png", draw(i + 9)[0])
+    layout = find_layout(tmp_path, HERE)
+    assert {pair.image.parent.name for pair in layout.pairs} == {"images"}
+    assert layout.notes == [f"4 other pictures are left out, such as {tmp_path / 'overlays/0.png'}"]
+
+
+def test_masks_of_single_objects_are_no_images_of_each_other(tmp_path: Path) -> None:
+    for i in range(3):
+        write(tmp_path / f"images/{i}.png", draw(i)[0])
+        for part in range(3):
+            write(tmp_path / f"masks/{i}_{part}.png", draw(i)[1])
+    with pytest.raises(UserError, match="no image and mask have the same name"):
+        find_layout(tmp_path, HERE)
+
+
+def test_images_of_one_name_in_folders_of_their_own_train(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    lay_out(root, *STRANGE["a folder for each image"])
+    asked = request(root)
+    pairs = find_layout(root, HERE).pairs
+    place, note = place_pairs(root, pairs, asked.files)
+    parts = Parts(pairs[:3], pairs[3:], pairs[3:], "")
+    lists = write_lists(parts, place, asked.files)
+    dataset = BaseSegDataset(
+        ann_file=str(lists["train"]), data_root=str(place.root), img_suffix=place.image_suffix,
+        seg_map_suffix=place.mask_suffix, metainfo={"classes": ("a", "b")},
+        data_prefix={"img_path": place.images, "seg_map_path": place.masks},
+    )  # fmt: skip
+    assert [(Path(dataset[i]["img_path"]), Path(dataset[i]["seg_map_path"])) for i in range(3)] == [
+        (pair.image, pair.mask) for pair in pairs[:3]
+    ]
+    assert note == ""
+
+
+def test_photos_that_differ_by_a_word_are_no_masks_of_each_other(tmp_path: Path) -> None:
+    for i in range(3):
+        for time in ("day", "night"):
+            write(tmp_path / f"{i}_{time}.png", draw(i)[0])
+    with pytest.raises(UserError, match=r"holds 6 pictures .* and no masks for them"):
+        find_layout(tmp_path, HERE)
