@@ -15,6 +15,7 @@ from benchmark.driver import Request, run, slug
 from benchmark.measure import Plan, Result
 from benchmark.peer import OPERATORS, MissingOperators, check_peer
 from benchmark.suite import Comparison, Suite, Target
+from gpu_proof.goals import STEP
 from nlseg.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -121,6 +122,16 @@ def test_a_compiled_operator_that_is_left_out_says_so_when_it_is_called() -> Non
     assert not hasattr(operators, "__path__")  # no package
     with pytest.raises(UserError, match="compiled operator nms is not in mmcv-lite"):
         operators.nms(1, limit=2)
+
+
+def test_rows_with_mmsegmentation_stay_beside_those_of_a_gpu_without_it() -> None:
+    alone, beside = (Suite("cuda", peer=peer).train() for peer in (False, True))
+    assert alone[0].name == STEP  # the row of the goals comes first
+    assert "compiled" in alone[0].ways
+    assert beside[0].ways == ("baseline", "nlseg", "best", "mmseg")
+    assert not {row.name for row in alone} & {row.name for row in beside}
+    on_cpu = [Suite("cpu", peer=peer).train()[0].name for peer in (False, True)]
+    assert on_cpu[0] == on_cpu[1]
 
 
 @pytest.mark.slow

@@ -157,6 +157,33 @@ def test_one_process_measures_what_can_be_built() -> None:
     assert found["product"].memory is None  # no GPU whose allocator could be asked
 
 
+class StrangeError(Exception):
+    """Neither a RuntimeError, nor in the first run."""
+
+
+def failing_later() -> Work:
+    runs = iter(range(100))
+
+    def fail() -> None:
+        if next(runs) == 2:
+            raise StrangeError("at the third run")
+
+    return Work(fail, lambda: None)
+
+
+def unbuildable() -> Work:
+    raise AssertionError
+
+
+def test_a_way_that_fails_later_or_strangely_leaves_the_others_their_times() -> None:
+    ways = {"later": failing_later, "product": partial(multiplying, 32), "strange": unbuildable}
+    found = measure(ways, replace(PLAN, one_process=True))
+    assert found["later"].failure == "StrangeError: at the third run"
+    assert found["strange"].failure == "AssertionError: no message"
+    assert found["product"].failure is None
+    assert len(found["product"].times_s) == 3
+
+
 def test_compiled_code_is_counted_and_must_run_and_a_failure_stays_alone() -> None:
     ways = {
         "compiled": partial(compiled_work, True),

@@ -4,8 +4,10 @@ import importlib.util
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from benchmark.suite import Suite
 from gpu_proof import goals
 from gpu_proof.__main__ import STEPS_LEFT, TOTAL_MINUTES, main
 from gpu_proof.camvid import train_and_kill
+from gpu_proof.one_process import norm_difference, plain_norm, written_out_norm
 from gpu_proof.stages import Place, all_steps
-from gpu_proof.steps import LOG, MOST_TRIES, Step, open_steps, read_records, run_steps
+from gpu_proof.steps import FILE, LOG, MOST_TRIES, Step, open_steps, read_records, run_steps
 from nlseg.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +66,99 @@ def test_a_step_that_takes_too_long_is_killed_with_what_it_started(tmp_path: Pat
     assert open_steps([step], read_records(tmp_path)) == [step]  # the next call takes it again
     gave_up = {"long": {**record, "tries": MOST_TRIES}}
     assert open_steps([step], gave_up) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_call_that_is_ended_ends_its_step(number: signal.Signals, tmp_path: Path) -> None:
+    words = [str(tmp_path / "out"), "--work", str(tmp_path), "--stages", "3", "--dry"]
+    call = subprocess.Popen(
+        [sys.executable, "-m", "gpu_proof", *words], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tools'}"},
+    )  # fmt: skip
+    with call:
+        assert call.stdout is not None
+        next(line for line in call.stdout if line.startswith("=== stage 3"))
+        children = Path(f"/proc/{call.pid}/task/{call.pid}/children")
+        while not (found := children.read_text().split()):
+            assert call.poll() is None
+            time.sleep(0.01)
+        call.send_signal(number)
+        call.communicate(timeout=60)
+    assert call.returncode == 128 + number
+    assert [pid for pid in found if Path(f"/proc/{pid}").exists()] == []
+
+
+def write_wheel(folder: Path, name: str) -> None:
+    """Write a wheel of one module."""
+    info = f"{name}-1.0.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}.py", "")
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+def wait_for_end(pid: int) -> None:
+    """Wait for a process that was killed; fail where it lives on."""
+    stat, deadline = Path(f"/proc/{pid}/stat"), time.monotonic() + 30
+    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline, stat.read_text()
+        time.sleep(0.01)
+
+
+def test_wheels_that_come_later_are_installed_too(tmp_path: Path) -> None:
+    wheels, site = tmp_path / "wheels", tmp_path / "work" / "site"
+    wheels.mkdir()
+    command = ["bash", ROOT / "tools/gpu_proof.sh", tmp_path / "out", wheels, "--help"]
+    env = {**os.environ, "PYTHON": sys.executable, "PROOF_WORK": str(tmp_path / "work")}
+    for name in ("first_wheel", "second_wheel"):
+        write_wheel(wheels, name)
+        subprocess.run(command, env=env, check=True, capture_output=True, timeout=120)
+        assert (site / f"{name}.py").is_file()
+    assert (site / "first_wheel.py").is_file()
+    (site / "mark").touch()
+    subprocess.run(command, env=env, check=True, capture_output=True, timeout=120)
+    assert (site / "mark").is_file()  # the same wheels are not installed again
+
+
+def test_wheels_that_are_missing_are_named_together(tmp_path: Path) -> None:
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
+    command = ["bash", ROOT / "tools/gpu_proof.sh", tmp_path / "out", "--dry"]
+    env = {**os.environ, "PYTHON": str(bare), "PROOF_WORK": str(tmp_path / "work")}
+    done = subprocess.run(
+        command, env=env, check=False, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "lacks mmengine, mmcv-lite, addict, " in line
+    assert "yapf: put their wheels into WHEELS, as requirements/gpu_proof.txt says" in line
+
+
+def test_the_end_of_the_minutes_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(tmp_path), "--work", str(tmp_path / "work"), "--stages", "3", "--dry"]
+    spent = {"state": "done", "seconds": 60 * TOTAL_MINUTES, "stage": 1, "tries": 1, "found": {}}
+    (tmp_path / FILE).write_text(json.dumps({"train fp32": {**spent, "code": 0}}))
+    assert main(words) == 1
+    said = capsys.readouterr().out
+    assert "the 45 minutes are used up; not taken: speed of ms+flip, " in said
+    assert "call again" not in said
+
+
+def test_a_call_too_short_for_a_step_is_refused(tmp_path: Path) -> None:
+    words = [str(tmp_path), "--work", str(tmp_path), "--stages", "3", "--dry", "--minutes", "0.5"]
+    with pytest.raises(UserError, match=r"--minutes 0.5: '.+' takes up to [\d.]+, so it would"):
+        main(words)
+
+
+def test_norms_are_compared_by_gradients_that_are_not_rounding() -> None:
+    assert norm_difference("cpu", (written_out_norm, plain_norm)) < 1e-5
+
+    def wrong(*tensors: Any) -> Any:
+        return written_out_norm(*tensors) + 1e-3 * tensors[0]
+
+    assert norm_difference("cpu", (wrong, plain_norm)) > 1e-4
 
 
 def test_a_later_call_goes_on_after_what_is_done(tmp_path: Path) -> None:
@@ -191,12 +287,16 @@ def test_a_done_visit_ends_well_and_a_failed_step_is_taken_again_when_asked(tmp_
 
 def test_a_training_is_killed_at_its_first_checkpoint(tmp_path: Path) -> None:
     code = (
-        "import os, sys, time; open(sys.argv[1] + '/pid', 'w').write(str(os.getpid()));"
+        "import os, subprocess, sys, time; worker = subprocess.Popen(['sleep', '62']).pid;"
+        "found = f'{os.getpgrp()} {os.getpid()} {worker}';"
+        "open(sys.argv[1] + '/pids', 'w').write(found);"
         "open(sys.argv[1] + '/last_checkpoint', 'w').write('run/iter_250.pth'); time.sleep(61)"
     )
     assert train_and_kill(list(python(code, str(tmp_path))), tmp_path) == 250
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), signal.SIG_DFL)
+    group, *processes = map(int, (tmp_path / "pids").read_text().split())
+    assert group == os.getpgrp()  # what ends the step ends its training
+    for pid in processes:
+        wait_for_end(pid)
     (tmp_path / "last_checkpoint").unlink()
     with pytest.raises(UserError, match="before its first checkpoint"):
         train_and_kill(list(python("pass")), tmp_path)

@@ -184,16 +184,29 @@ def time_in_turns(ways: Mapping[str, Builder], plan: Plan) -> dict[str, Result]:
         first, deadline = 0, time.perf_counter() + plan.seconds
         for result in results.values():
             result.times_s.clear()
-    for turn in range(first, plan.rounds):
-        if turn >= 2 and time.perf_counter() > deadline:
-            break
-        names = list(works) if turn % 2 == 0 else list(works)[::-1]
-        for name in names:
-            results[name].times_s.append(_time(works[name].run, plan.device))
+    failed |= _take_turns(works, results, range(first, plan.rounds), deadline, plan.device)
     after = _rates(works, plan)
     for result in results.values():
         result.rate = max(before[result.precision], after[result.precision])
     return {**results, **failed}
+
+
+def _take_turns(
+    works: Mapping[str, Work], results: Mapping[str, Result], turns: range, deadline: float,
+    device: str,
+) -> dict[str, Result]:  # fmt: skip
+    """Time each way once a turn; return those that failed, which do not end the others."""
+    failed: dict[str, Result] = {}
+    for turn in turns:
+        if turn >= 2 and time.perf_counter() > deadline:
+            break
+        names = [name for name in works if name not in failed]
+        for name in names if turn % 2 == 0 else reversed(names):
+            try:
+                results[name].times_s.append(_time(works[name].run, device))
+            except Exception as error:  # whatever it is: out of memory, a compiler's own
+                failed[name] = _failure(error, results[name].precision)
+    return failed
 
 
 def _built(ways: Mapping[str, Builder]) -> tuple[dict[str, Work], dict[str, Result]]:
@@ -202,14 +215,15 @@ def _built(ways: Mapping[str, Builder]) -> tuple[dict[str, Work], dict[str, Resu
     for name, builder in ways.items():
         try:
             works[name] = builder()
-        except RuntimeError as error:
-            failed[name] = Result(failure=_in_a_line(error))
+        except Exception as error:
+            failed[name] = _failure(error)
     return works, failed
 
 
-def _in_a_line(error: RuntimeError) -> str:
+def _failure(error: Exception, precision: str = Result.precision) -> Result:
     lines = str(error).splitlines() or ["no message"]
-    return f"{type(error).__name__}: {lines[0]}"[:200]
+    text = f"{type(error).__name__}: {lines[0]}"[:200]
+    return Result(precision=precision, failure=text)
 
 
 def _counted(work: Work, plan: Plan) -> Result:
@@ -223,8 +237,8 @@ def _counted(work: Work, plan: Plan) -> Result:
             seconds = _time(partial(_run_compiled, work), plan.device)
         by_allocator = plan.one_process and plan.device == "cuda"
         memory = _peak_of_allocator(work) if by_allocator else None
-    except RuntimeError as error:
-        return Result(precision=work.precision, failure=_in_a_line(error))
+    except Exception as error:
+        return _failure(error, work.precision)
     flops = counter.get_total_flops()
     return Result([seconds], memory, flops, precision=work.precision)
 

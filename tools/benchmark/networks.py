@@ -30,6 +30,8 @@ BASELINE, PLAIN, BEST, COMPILED, PEER = "baseline", "nlseg", "best", "compiled",
 FP16, GRAPHS = "fp16", "graphs"
 CHOSEN = (BEST, FP16, COMPILED, GRAPHS)
 """The ways that take the preset's settings."""
+Views = list[tuple[Tensor, bool]]
+"""Images (3, h, w) uint8, and whether each is flipped."""
 
 
 @dataclass(frozen=True)
@@ -192,8 +194,7 @@ def augmented(way: str, device: str, *, network: Network, size: Size) -> Work:
     wrapped = model if way == BASELINE else _wrap_for_augmentation(model, way)
 
     @torch.no_grad()
-    def step(size: Size) -> Any:
-        views = noise_views(size)
+    def step(views: Views, size: Size) -> Any:
         if way == BASELINE:
             return baseline.augmented(model, views, size)
         samples = [[_sample(way, size, (x.shape[1], x.shape[2]), flip)] for x, flip in views]
@@ -201,10 +202,12 @@ def augmented(way: str, device: str, *, network: Network, size: Size) -> Work:
         with _autocast(device, half):
             return wrapped.test_step(batch)
 
-    return _work(partial(step, size), partial(step, (64, 128)), way, hardware, model)
+    small = (64, 128)
+    run, warm = partial(step, noise_views(size), size), partial(step, noise_views(small), small)
+    return _work(run, warm, way, hardware, model)
 
 
-def noise_views(size: Size) -> list[tuple[Tensor, bool]]:
+def noise_views(size: Size) -> Views:
     """Draw the views of an image: uint8 (3, h, w) and whether it is flipped."""
     views = []
     for ratio in RATIOS:

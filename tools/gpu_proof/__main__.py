@@ -1,7 +1,7 @@
 """Take the steps that are still open, in the order of the stages, and write the page.
 
-Exit code 0: every step is done or left out; 1: one failed; 2: something to mend in the command;
-75: steps are left for another call.
+Exit code 0: every step is done or left out; 1: one failed, or the minutes are used up; 2: something
+to mend in the command; 75: steps are left for another call.
 """
 
 import argparse
@@ -14,7 +14,14 @@ import torch
 
 from gpu_proof import page
 from gpu_proof.stages import Place, all_steps
-from gpu_proof.steps import Records, open_steps, read_records, run_steps, write_records
+from gpu_proof.steps import (
+    Records,
+    least_seconds,
+    open_steps,
+    read_records,
+    run_steps,
+    write_records,
+)
 from nlseg.errors import UserError
 
 TOTAL_MINUTES = 45.0
@@ -48,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"--data {args.data}: no images/ in it; see CamVidDataset, docs/datasets.md"
         )
     out, work = args.out.resolve(), args.work.resolve()
+    out.mkdir(parents=True, exist_ok=True)
     data = None if args.data is None else args.data.resolve()
     every = all_steps(Place(out, work, data, device, args.dry))
     steps = [step for step in every if step.stage in args.stages]
@@ -57,6 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_records(out, records)
     spent = sum(record["seconds"] for record in records.values())
     seconds = min(60 * args.minutes, 60 * TOTAL_MINUTES - spent)
+    longest = max(open_steps(steps, records), key=least_seconds, default=None)
+    if longest is not None and 0 < 60 * args.minutes < least_seconds(longest):
+        raise UserError(
+            f"--minutes {args.minutes:g}: {longest.name!r} takes up to {longest.seconds / 60:.1f}, "
+            "so it would never begin; give more, or other --stages"
+        )
 
     def after_each(records: Records) -> None:
         page.write_page(out, every, records, device, args.dry)
@@ -64,12 +78,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     records = run_steps(steps, out, start + seconds, after_each)
     after_each(records)
     print("\n" + page.summary(steps, records, page.sections_of(out, device)))
-    left = len(open_steps(steps, records))
-    print(
-        f"{out / page.PAGE}: {left} of {len(steps)} steps left" + ("; call again" if left else "")
-    )
-    if left:
+    left = open_steps(steps, records)
+    unspent = 60 * TOTAL_MINUTES - sum(record["seconds"] for record in records.values())
+    again = any(least_seconds(step) <= unspent for step in left)
+    print(f"{out / page.PAGE}: {len(left)} of {len(steps)} steps left" + "; call again" * again)
+    if again:
         return STEPS_LEFT
+    if left:
+        names = ", ".join(step.name for step in left)
+        print(f"the {TOTAL_MINUTES:g} minutes are used up; not taken: {names}")
+        return 1
     return int(any(records[s.name]["state"] != "done" for s in steps if not s.left_out))
 
 

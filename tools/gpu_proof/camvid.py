@@ -7,10 +7,13 @@ A call that is ended resumes from its newest checkpoint the next time.
 
 import argparse
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,6 @@ from PIL import Image
 from gpu_proof.arguments import step_parser, write_result
 from gpu_proof.data import QUICKSTART, scenes
 from gpu_proof.stages import ROOT
-from gpu_proof.steps import kill_group
 from nlseg.commands.analyze_logs import main as analyze_logs
 from nlseg.errors import UserError
 from nlseg.visualization.pictures import side_by_side, write_picture
@@ -55,14 +57,20 @@ def train_and_kill(command: list[str], run: Path) -> int:
     Raises:
         UserError: It ended by itself before.
     """
-    process = subprocess.Popen(command, start_new_session=True)
+    process = subprocess.Popen(command)  # in the step's session: what ends the step ends it, too
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     try:
         while not (run / "last_checkpoint").exists():
             if process.poll() is not None:
                 raise UserError(f"the training ended before its first checkpoint: {command}")
             time.sleep(_POLL_S)
     finally:
-        kill_group(process)
+        killed = workers.read_text().split() if process.poll() is None else []
+        process.kill()
+        process.wait()
+        for pid in killed:
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
     name = Path((run / "last_checkpoint").read_text().strip()).stem
     return int(name.rpartition("_")[2])
 

@@ -97,14 +97,14 @@ def _second(place: Place) -> list[Step]:
 def _third(place: Place) -> list[Step]:
     """Images of many sizes, an installed mmsegmentation, one process of several, determinism."""
     no_peer = "" if find_spec("mmseg") else "mmsegmentation is not among the wheels"
-    peer = place.benchmark("train", "inference", "--peer", "--match", "NLHead")
+    peer = place.benchmark("train", "inference", "--peer", "--match", "NLHead", "--keep")
     return [
         Step("speed of ms+flip", 3, place.benchmark("tta", "--keep"), 120, resumes=True),
         Step("many sizes", 3, place.module("evaluation"), 150),
         Step("one process of NCCL", 3, place.module("one_process"), 60),
         Step("deterministic", 3, place.module("training", "deterministic"), 75),
         Step("deterministic again", 3, place.module("training", "deterministic"), 75),
-        Step("speed beside mmsegmentation", 3, peer, 180, left_out=no_peer),
+        Step("speed beside mmsegmentation", 3, peer, 180, resumes=True, left_out=no_peer),
     ]
 
 

@@ -22,6 +22,7 @@ Records = dict[str, dict[str, Any]]
 FILE, LOG = "proof.json", "proof.log"
 MOST_TRIES = 3
 _LEAST_S = 30.0
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def run_steps(
     records = read_records(folder)
     for step in open_steps(steps, records):
         left = deadline - time.monotonic()
-        if left < (min(_LEAST_S, step.seconds) if step.resumes else step.seconds):
+        if left < least_seconds(step):
             continue
         before = records.get(step.name, {"tries": 0, "seconds": 0.0})
         record = _take(step, folder, min(step.seconds, left))
@@ -101,6 +102,11 @@ def run_steps(
         write_records(folder, records)
         after_each(records)
     return records
+
+
+def least_seconds(step: Step) -> float:
+    """Return how much time has to be left for a step to begin."""
+    return min(_LEAST_S, step.seconds) if step.resumes else step.seconds
 
 
 def _take(step: Step, folder: Path, seconds: float) -> dict[str, Any]:
@@ -135,21 +141,35 @@ def run_bounded(command: list[str], seconds: float, say: Callable[[str], None]) 
 
     Returns:
         Its exit code; None where it was killed.
+
+    Raises:
+        SystemExit: Ctrl-C or SIGTERM; the command is killed.
     """
     end = time.monotonic() + seconds
+    asked: list[
+        int
+    ] = []  # no exception, as one amid the start of the command would lose sight of it
+    before = {number: signal.signal(number, lambda n, _: asked.append(n)) for number in _STOPS}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
     assert process.stdout is not None
     os.set_blocking(process.stdout.fileno(), False)
-    with selectors.DefaultSelector() as selector, process.stdout:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        while process.poll() is None and time.monotonic() < end:
-            if selector.select(min(max(end - time.monotonic(), 0), 0.5)):
-                say((process.stdout.read() or b"").decode(errors="replace"))
-        ended = process.poll() is not None
-        kill_group(process)
-        say((process.stdout.read() or b"").decode(errors="replace"))
+    try:
+        with selectors.DefaultSelector() as selector, process.stdout:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while process.poll() is None and time.monotonic() < end and not asked:
+                if selector.select(min(max(end - time.monotonic(), 0), 0.5)):
+                    say((process.stdout.read() or b"").decode(errors="replace"))
+            ended = process.poll() is not None
+            kill_group(process)
+            say((process.stdout.read() or b"").decode(errors="replace"))
+    finally:
+        kill_group(process)  # a full disk leaves nothing on the card either
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked:
+        sys.exit(128 + asked[0])
     return process.returncode if ended else None
 
 
