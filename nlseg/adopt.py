@@ -1,6 +1,7 @@
 """A run folder of mmsegmentation becomes one of ours: config, checkpoint, schedule and curve."""
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
+from torch import nn
 
 from nlseg.api import dataset_meta_of
 from nlseg.config import load_config
@@ -16,9 +19,9 @@ from nlseg.config.class_weight import with_class_weights
 from nlseg.config.text import RESOLVED, python_text
 from nlseg.errors import CheckpointError, UserError
 from nlseg.files import write_file
-from nlseg.registry import MODELS, SCOPE
-from nlseg.run.checkpoint import Record, plain, point_to, save, write_record
-from nlseg.run.logs import SCALARS_FILE
+from nlseg.registry import MODELS, PARAM_SCHEDULERS, SCOPE
+from nlseg.run.checkpoint import Record, plain, point_to, read_record, save, write_record
+from nlseg.run.logs import SCALARS_FILE, read_scalars
 from nlseg.table import format_table
 from nlseg.weights.fields import count, mapping
 from nlseg.weights.files import read_checkpoint
@@ -83,8 +86,9 @@ def adopt(
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder")
-    if target.exists() and any(target.iterdir()):
-        raise UserError(f"{target}: is not empty; give a new folder by --out")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        what = "is not empty" if target.is_dir() else "is a file"
+        raise UserError(f"{target}: {what}; give a new folder by --out")
     config_file = config or _find_config(folder)
     source = checkpoint or _find_checkpoint(folder)
     cfg = load_config(config_file, allow_unknown=True)
@@ -120,7 +124,7 @@ def adopt(
         write_record(new, Record(**{**vars(record), "scores": scores}))
     point_to(new)
     adopted = Adopted(new_config, new, source, scores=scores)
-    adopted.rows = list(_compared(cfg, content, meta, iteration, len(lines), len(weights)))
+    adopted.rows = _compared(cfg, network, content, new, len(lines))
     return adopted
 
 
@@ -196,37 +200,130 @@ def _scalars(text: str) -> dict[str, Any] | None:
 
 
 def _compared(
-    cfg: Config, content: Mapping[str, Any], meta: Mapping[str, Any], iteration: int,
-    lines: int, tensors: int,
-) -> Sequence[Row]:  # fmt: skip
-    """Compare what the run was with what it will be."""
-    theirs = dict(meta.get("dataset_meta") or {})
-    ours = dataset_meta_of(cfg)
-    groups = mapping(content, "optimizer", "checkpoint").get("param_groups", [])
-    state = mapping(content, "optimizer", "checkpoint").get("state", {})
-    rate = f"{float(groups[0]['lr']):.6g}" if groups else "-"
-    hooks = [str(hook.get("type")) for hook in cfg.get("custom_hooks") or ()]
-    same_classes = list(theirs.get("classes") or ()) == list(ours.get("classes") or ())
-    equal = "equal"
+    cfg: Config, network: nn.Module, content: Mapping[str, Any], new: Path, curve: int
+) -> list[Row]:
+    """Compare what the run was with what stands in the new folder.
+
+    Args:
+        cfg: The config.
+        network: Built of it, without memory.
+        content: The old checkpoint.
+        new: The new one, which is read again.
+        curve: Lines of the old curve up to this iteration.
+    """
+    here = read_checkpoint(new)
+    meta, ours = content["meta"], here["meta"]
+    optimizer = mapping(content, "optimizer", "checkpoint")
+    groups, state = optimizer.get("param_groups", []), optimizer.get("state", {})
+    theirs = list(mapping(meta, "meta.dataset_meta", "checkpoint").get("classes") or ())
+    classes = list(dataset_meta_of(cfg).get("classes") or ())
+    weights = weights_in(content, str(new))
+    kept = len(read_scalars(new.parent / SCALARS_FILE))
     rows = [
-        Row("network", f"{tensors} tensors", equal, "names and shapes fit"),
-        Row("optimizer", f"{len(groups)} groups, {len(state)} entries", equal, "taken over"),
-        Row("iteration", str(iteration), equal),
-        Row("learning rate", rate, "computed anew", "the schedule is stepped from 0 to here"),
-        Row("classes", str(len(theirs.get("classes") or ())),
-            equal if same_classes else "differ",
-            "" if same_classes else "the config's are used; see metainfo"),
-        Row("curve", f"{lines} lines", equal, "up to this iteration"),
-        Row("seed", str(meta.get("seed")), equal),
+        Row("network", f"{len(weights)} tensors", _verdict(weights, weights_in(here, str(new))),
+            "names and shapes fit"),
+        Row("optimizer", f"{len(groups)} groups, {len(state)} entries",
+            _verdict(optimizer, here["optimizer"])),
+        Row("iteration", str(meta["iter"]), _verdict(meta["iter"], ours["iter"])),
+        _rate_row(cfg, network, groups, int(meta["iter"])),
+        Row("classes", str(len(theirs)), _verdict(theirs, classes),
+            "" if theirs == classes else "the config's are used; see metainfo"),
+        Row("curve", f"{curve} lines", _verdict(curve, kept), "up to this iteration"),
+        Row("seed", str(meta.get("seed")), _verdict(meta.get("seed"), ours.get("seed"))),
         Row("order of samples", "its sampler's", "ours",
             "sample n is a function of (seed, n): some images of this pass come again"),
         Row("random draws", "numpy's global state", "of each sample",
             "crops and colours differ from here on"),
-        Row("best score", "in the message hub", "begins anew",
-            "the next validation is the first that counts"),
+        _best_row(cfg, content, new),
     ]  # fmt: skip
+    scaler = optimizer.get("loss_scaler")
+    if scaler:
+        same = _verdict(scaler, here["optimizer"].get("loss_scaler"))
+        rows.append(Row("loss scaler", f"scale {scaler.get('scale', 0):g}", same))
+    average = content.get("ema_state_dict")
+    hooks = [str(hook.get("type")) for hook in cfg.get("custom_hooks") or ()]
+    if average:
+        taken = "taken over by EMAHook" if "EMAHook" in hooks else "left: the config has no EMAHook"
+        same = _verdict(average, here.get("ema_state_dict"))
+        rows.append(Row("average of the weights", f"{len(average)} tensors", same, taken))
+        hooks = [name for name in hooks if name != "EMAHook"]
     if hooks:
         rows.append(Row("custom hooks", ", ".join(hooks), "begin anew", "mmengine saves no state"))
-    if "ema_state_dict" in content:
-        rows.append(Row("average of the weights", "there", equal, "taken over by EMAHook"))
     return rows
+
+
+def _verdict(there: Any, here: Any) -> str:
+    return "equal" if _same(there, here) else "differs"
+
+
+def _same(there: Any, here: Any) -> bool:
+    """Return whether two values of checkpoints are equal, down to each number."""
+    if isinstance(there, torch.Tensor) and isinstance(here, torch.Tensor):
+        return torch.equal(there, here)
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        return there.keys() == here.keys() and all(_same(there[k], here[k]) for k in there)
+    if isinstance(there, (list, tuple)) and isinstance(here, (list, tuple)):
+        return len(there) == len(here) and all(map(_same, there, here))
+    return bool(there == here)
+
+
+def _rate_row(
+    cfg: Config, network: nn.Module, groups: Sequence[Mapping[str, Any]], iteration: int
+) -> Row:
+    """Compare the learning rate with what the schedule gives here."""
+    there = f"{float(groups[0]['lr']):.6g}" if groups else "-"
+    why = "the schedule is stepped from 0 to here"
+    here = _rate(cfg, network, iteration)
+    if here is None:
+        return Row("learning rate", there, "at the start", f"{why}, by the data or scores")
+    return Row("learning rate", there, "equal" if f"{here:.6g}" == there else f"{here:.6g}", why)
+
+
+def _rate(cfg: Config, network: nn.Module, iteration: int) -> float | None:
+    """Return the first group's learning rate as a resumed run has it.
+
+    Args:
+        cfg: The config.
+        network: Built of it.
+        iteration: Where the run goes on.
+
+    Returns:
+        The rate; None where it depends on the number of iterations in an epoch, or on scores.
+    """
+    given = cfg.get("param_scheduler") or []
+    schedules = [given] if isinstance(given, Mapping) else given
+    length = cfg.train_cfg.get("max_iters")
+    if length is None or any(one.get("by_epoch", True) for one in schedules):
+        return None
+    names = ("constructor", "optimizer", "paramwise_cfg")
+    parts = {name: cfg.optim_wrapper[name] for name in names if name in cfg.optim_wrapper}
+    wrapper = build_optim_wrapper(network, {"type": "OptimWrapper", **parts})
+    steps = [PARAM_SCHEDULERS.build({"end": length, **one}, default_args={"optimizer": wrapper})
+             for one in schedules]  # fmt: skip
+    if any(getattr(step, "need_val_args", False) for step in steps):
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "step before the optimizer's"
+        for _ in range(iteration):
+            for step in steps:
+                step.step()
+    return float(wrapper.param_groups[0]["lr"])
+
+
+def _best_row(cfg: Config, content: Mapping[str, Any], new: Path) -> Row:
+    """Say what counts as the best score when the run goes on."""
+    infos = mapping(mapping(content, "message_hub", str(new)), "runtime_info", str(new))
+    known = [f"{value:.2f}" for key, value in infos.items()
+             if str(key).startswith("best_score") and isinstance(value, (int, float))]  # fmt: skip
+    there = ", ".join(known) or "none"
+    save_best = mapping(cfg.get("default_hooks") or {}, "checkpoint", "default_hooks")
+    keys = save_best.get("save_best")
+    if not keys:
+        return Row("best score", there, "none", "checkpoint.save_best is not set")
+    record = read_record(new)
+    scores = record.scores if record is not None else {}
+    wanted = [*scores][:1] if keys == "auto" else [keys] if isinstance(keys, str) else list(keys)
+    here = ", ".join(f"{scores[key]:.2f}" for key in wanted if key in scores)
+    if here:
+        return Row("best score", there, here, "that of this iteration counts from here on")
+    return Row("best score", there, "begins anew", "this iteration was not validated")

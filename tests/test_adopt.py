@@ -1,6 +1,7 @@
 """``nlseg adopt``: a run folder that mmengine's own runner has written is gone on with here."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from nlseg.config import load_config
 from nlseg.errors import CheckpointError, UserError
 from nlseg.evaluation import IoUMetric
 from nlseg.registry import DATASETS, MODELS
+from nlseg.run.checkpoint import plain
 from nlseg.run.logs import read_scalars
 from nlseg.run.runner import Runner
 from tests.run.tiny_segmentor import tiny_config
@@ -188,3 +190,74 @@ def test_curves_of_several_starts_are_one(tmp_path: Path) -> None:
     curve = read_curve(tmp_path)
     assert [line["loss"] for line in curve if line["kind"] == "train"] == [1, 1, 2, 2, 2]
     assert [(line["step"], line["mIoU"]) for line in curve if line["kind"] == "val"] == [(5, 50.0)]
+
+
+def table(folder: Path, target: Path, **more: Any) -> dict[str, tuple[str, str]]:
+    """Adopt a run, and return what it is there and here by what is compared."""
+    rows = adopt(folder, target, **more).rows
+    return {row.what: (row.there, row.here) for row in rows}
+
+
+def test_the_table_holds_what_is_compared(
+    old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate = torch.load(old / "iter_4.pth", weights_only=False)["optimizer"]["param_groups"][0]["lr"]
+    rows = table(old, tmp_path / "same")
+    same = ("network", "optimizer", "iteration", "learning rate", "classes", "curve", "seed")
+    assert {rows[what][1] for what in same} == {"equal"}
+    assert rows["learning rate"][0] == f"{rate:.6g}"
+    assert rows["best score"] == ("none", "none")  # the config keeps no best checkpoint
+
+    other = load_config(old / "old.py", check=False)
+    other.optim_wrapper.optimizer.lr = 0.02
+    other.param_scheduler[0].eta_min = 2e-4
+    other.default_hooks.checkpoint.save_best = "auto"
+    (tmp_path / "other.py").write_text(other.pretty_text)
+    rows = table(old, tmp_path / "two", config=tmp_path / "other.py")
+    assert rows["learning rate"] == (f"{rate:.6g}", f"{2 * rate:.6g}")
+    recorded = [line for line in read_curve(old) if line["kind"] == "val"][-1]
+    assert rows["best score"] == ("none", f"{recorded['aAcc']:.2f}")  # the first score counts
+    other.param_scheduler[0].update(by_epoch=True, end=3)
+    other.train_dataloader.sampler.type = "DefaultSampler"
+    other.train_cfg = {"type": "EpochBasedTrainLoop", "max_epochs": 3, "val_interval": 1}
+    (tmp_path / "other.py").write_text(other.pretty_text)
+    rows = table(old, tmp_path / "three", config=tmp_path / "other.py")
+    assert rows["learning rate"][1] == "at the start"
+
+    def damaged(content: Any) -> Any:
+        content["optimizer"]["state"][0]["momentum_buffer"].zero_()
+        content["meta"]["seed"] = 4
+        return plain(content)
+
+    monkeypatch.setattr("nlseg.adopt.plain", damaged)
+    rows = table(old, tmp_path / "four")
+    assert rows["seed"] == ("3", "differs")
+
+
+def test_an_average_a_scaler_and_a_best_score_are_in_the_table(old: Path, tmp_path: Path) -> None:
+    content = torch.load(old / "iter_4.pth", weights_only=False)
+    content["ema_state_dict"] = {f"module.{k}": v for k, v in content["state_dict"].items()}
+    content["optimizer"]["loss_scaler"] = {"scale": 512.0, "growth_factor": 2.0}
+    content["message_hub"]["runtime_info"]["best_score"] = 12.345
+    torch.save(content, tmp_path / "iter_4.pth")
+    cfg = load_config(old / "old.py", check=False)
+    cfg.custom_hooks = [{"type": "EMAHook"}]
+    (tmp_path / "averaged.py").write_text(cfg.pretty_text)
+    more: dict[str, Any] = {"checkpoint": tmp_path / "iter_4.pth"}
+    rows = table(old, tmp_path / "new", config=tmp_path / "averaged.py", **more)
+    assert rows["average of the weights"][1] == "equal"
+    assert rows["loss scaler"] == ("scale 512", "equal")
+    assert rows["best score"][0] == "12.35"
+    assert "custom hooks" not in rows  # its state is that average
+
+
+def test_a_target_that_is_a_file_and_names_with_blanks(
+    old: Path, tmp_path: Path, capfd: Any
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="file: is a file; give a new folder by --out"):
+        adopt(old, tmp_path / "file")
+    main([str(old), "--out", str(tmp_path / "my run")])
+    command = shlex.split(capfd.readouterr().out.splitlines()[-1])
+    config = str(tmp_path / "my run/old.py")
+    assert command == ["nlseg", "train", config, "--work-dir", str(tmp_path / "my run"), "--resume"]

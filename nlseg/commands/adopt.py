@@ -9,6 +9,7 @@ and why.
 """
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,7 +58,8 @@ def adopt(args: argparse.Namespace) -> None:
     print(adopted.table())
     if args.verify:
         print("\n" + verify(args, adopted))
-    print(f"\nnlseg train {adopted.config} --work-dir {target} --resume")
+    words = ["nlseg", "train", str(adopted.config), "--work-dir", str(target), "--resume"]
+    print(f"\n{shlex.join(words)}")
 
 
 def verify(args: argparse.Namespace, adopted: "Adopted") -> str:

@@ -11,6 +11,7 @@ written.
 """
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,5 +79,7 @@ def import_(args: argparse.Namespace) -> int:
         print(f"left out: {row}")
     if len(written.unreadable) > _SHOWN:
         print(f"... and {len(written.unreadable) - _SHOWN} more in {args.target}/unreadable.txt")
-    print(f"nlseg check-data {args.target}/config.py\nnlseg train {args.target}/config.py")
+    config = str(args.target / "config.py")
+    print(shlex.join(["nlseg", "check-data", config]))
+    print(shlex.join(["nlseg", "train", config]))
     return 1 if written.unreadable else 0

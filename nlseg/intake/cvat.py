@@ -10,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from nlseg.datasets.transforms.labels import colours_to_index
 from nlseg.errors import DataError
@@ -121,7 +122,8 @@ def _images(
     for name, file in masks.items():
         candidates = (place / f"{name}{suffix}" for place in places for suffix in suffixes)
         image = next((path for path in candidates if path.is_file()), None)
-        painted = cv2.imread(str(file), cv2.IMREAD_COLOR)
+        data = np.frombuffer(file.read_bytes(), np.uint8)
+        painted = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
         if image is None:
             export.leave_out(file, 1, lost(f"its image {name}.*", places))
         elif painted is None:

@@ -112,6 +112,11 @@ def names_in(line: str) -> tuple[str, str, str]:
     return quoted[1] if quoted else _COLUMN.split(line)[0].strip(), line.split()[0], line
 
 
+def printable(text: str) -> str:
+    """Return a text with codes for what UTF-8 cannot say, such as parts of the names of files."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def lost(image: str, folders: Sequence[Path]) -> str:
     """Say that an image was not found, and what helps."""
     more = f" and {len(folders) - _SHOWN} more" if len(folders) > _SHOWN else ""

@@ -19,7 +19,7 @@ from nlseg.files import write_file
 from nlseg.intake.coco import read_coco
 from nlseg.intake.cvat import LABELS, MASKS, read_cvat
 from nlseg.intake.labelme import read_labelme
-from nlseg.intake.rows import Export, Labelled, read_json
+from nlseg.intake.rows import Export, Labelled, printable, read_json
 from nlseg.label_png import encode_label
 from nlseg.ops.resize import Size
 from nlseg.visualization.pictures import make_palette
@@ -150,8 +150,9 @@ def import_export(
         raise ConfigError(f"--unlabelled: {unlabelled} is neither 0 nor 255")
     if not 0 < validate < 1:
         raise ConfigError(f"--val: {validate} is no share between 0 and 1")
-    if target.exists() and any(target.iterdir()):
-        raise UserError(f"{target}: is not empty; give a new folder")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        what = "is not empty" if target.is_dir() else "is a file"
+        raise UserError(f"{target}: {what}; give a new folder")
     found, place, damaged = recognise(source, kind)
     export, labelled = _read(found, place, unlabelled, images, classes)
     export.unreadable.extend(damaged)
@@ -162,9 +163,9 @@ def import_export(
     palette: Sequence[Sequence[int]] = export.palette or drawn.tolist()
     bar = tqdm(labelled, unit="image", disable=None if progress else True)
     files = dict(_write(bar, target, np.array(palette), export, written))
-    written.unreadable = export.unreadable
+    written.unreadable = list(map(printable, export.unreadable))
     if not files:
-        told = "\n  ".join(export.unreadable[:8])
+        told = "\n  ".join(written.unreadable[:8])
         raise DataError(f"{place}: no image in it can be used\n  {told}")
     suffix = _one_suffix(files)
     written.given = _given(sorted(files), export)
@@ -200,6 +201,8 @@ def _write(
         where = one.image if isinstance(one.image, Path) else (one.source or Path(one.name))
         done.sources.add(where.resolve())
         try:
+            if printable(one.name) != one.name:
+                raise ValueError("has a name that is not UTF-8; rename it")
             data = one.image.read_bytes() if isinstance(one.image, Path) else one.image
             with open_picture(BytesIO(data)) as picture:
                 size, suffix = shown_size(picture), f".{str(picture.format).lower()}"
@@ -303,7 +306,7 @@ def config_text(
     test = "dict(dataset={**val_dataloader['dataset'], 'ann_file': 'test.txt'})"
     test = test if has_test else "val_dataloader"
     shared = "data_check = 'warn'  # the one image trains and validates: no score counts\n"
-    return f"""# Made of {source} by nlseg import; every value may be changed.
+    return f"""# Made of {printable(str(source))} by nlseg import; every value may be changed.
 _base_ = {str(find_config(BASE))!r}
 data_root = {str(target.resolve())!r}
 crop_size = {crop}  # height, width: that of the largest image, at most 512

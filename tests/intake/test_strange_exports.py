@@ -1,6 +1,8 @@
 """Exports from other machines and of other habits: read whole, or each loss told."""
 
 import json
+import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -277,3 +279,42 @@ def test_lists_beside_folders_name_images_with_blanks(tmp_path: Path) -> None:
     layout, _ = read_layout(request(tmp_path))
     found = {s: [p.name for p in pairs] for s, pairs in layout.splits().items()}
     assert found == {"val": ["3", "4"], "train": ["a/my photo 2", "my photo 0", "my photo 1"]}
+
+
+def test_printed_commands_may_be_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coco(tmp_path / "in", [shape(1, 0, 3, CORNER)])
+    out = tmp_path / "my data"
+    assert main([str(tmp_path / "in"), str(out)]) == 0
+    told = [shlex.split(line) for line in capsys.readouterr().out.splitlines()[-2:]]
+    assert told == [["nlseg", word, str(out / "config.py")] for word in ("check-data", "train")]
+    (tmp_path / "file").write_text("mine")
+    told = refused(capsys, tmp_path / "in", tmp_path / "file")
+    assert "file: is a file; give a new folder" in told
+
+
+def test_names_that_are_not_utf8_are_told(tmp_path: Path) -> None:
+    root = cvat(tmp_path / "in", ["a", "b", "c"])
+    for folder, suffix in (("SegmentationClass", ".png"), ("JPEGImages", ".jpg")):
+        file = os.fsencode(root / folder)
+        os.rename(file + f"/c{suffix}".encode(), file + b"/B\xe4ume" + suffix.encode())
+    assert main([str(root), str(tmp_path / "out")]) == 1
+    (told,) = lines(tmp_path / "out/unreadable.txt")
+    assert "B\\udce4ume.jpg:1: its image: has a name that is not UTF-8; rename it" in told
+    assert len(samples(tmp_path / "out")) == 1
+
+
+def test_classes_in_another_encoding_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(tmp_path / "in/a.jpg")
+    labelme(tmp_path / "in", "a", [marked("road", BOX)])
+    (tmp_path / "names.txt").write_bytes("Straße\n".encode("latin-1"))
+    told = refused(capsys, tmp_path / "in", tmp_path / "out", "--classes", tmp_path / "names.txt")
+    assert "names.txt: cannot be read: " in told
+    assert "write it as UTF-8 text" in told
+
+
+def test_large_pictures_are_no_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # Pillow's own limit
+    coco(tmp_path / "in", [shape(1, 0, 3, CORNER)])
+    assert main([str(tmp_path / "in"), str(tmp_path / "out")]) == 0
