@@ -80,12 +80,18 @@ def _all_ignored(split: Split, tally: Tally) -> Finding | None:
     if not found:
         return None
     share = len(found) / max(1, len(tally.labels))
-    leave_out = f"leave these images out: name the others in a text file, {split.key}.ann_file"
+    step = f"leave these images out: name the others in a text file, {split.key}.ann_file"
+    if len(found) == len(tally.labels):
+        held = ", ".join(sorted(tally.values)) or "ignored colours"
+        step = (
+            f"the files hold {held} alone: name the folder of the labels by "
+            f"{split.key}.data_prefix.seg_map_path, or export them again with their classes"
+        )
     return Finding(
         "all-ignored", "error" if share > 0.5 else "warning", split.name,
         f"Labels ignored as a whole: {len(found)} of {len(tally.labels)}",
         f"every pixel is {split.rules.ignore_index} after the label rules: nothing to learn there",
-        (share > 0.5 and _unignored(split, tally)) or leave_out, tuple(found[:_SHOWN]), len(found),
+        (share > 0.5 and _unignored(split, tally)) or step, tuple(found[:_SHOWN]), len(found),
     )  # fmt: skip
 
 

@@ -18,13 +18,13 @@ from nlseg.doctor.class_causes import (
     normalisation,
     unexplained,
 )
-from nlseg.doctor.file_causes import file_causes, shared_between
+from nlseg.doctor.file_causes import deep_level, file_causes, shared_between
 from nlseg.doctor.finding import Finding, by_severity
-from nlseg.doctor.label_causes import label_causes
+from nlseg.doctor.label_causes import label_causes, shifted_or_not
 from nlseg.doctor.listing import list_pairs
 from nlseg.doctor.own_steps import OF_VALUES, run_through, with_own_steps
 from nlseg.doctor.scale_causes import measure_scale, scale_causes
-from nlseg.doctor.splits import Split, find_splits
+from nlseg.doctor.splits import Split, find_splits, for_equal_sets
 from nlseg.doctor.survey import survey
 from nlseg.doctor.tally import Tally, ValueCounter, make_tally
 from nlseg.errors import ConfigError
@@ -114,7 +114,7 @@ def examine(
             f"{config.filename}: there is no data set in "
             + ", ".join(f"{stage}_dataloader.dataset" for stage in stages)
         )
-    findings = [finding for split in splits for finding in list_pairs(split)]
+    findings = [f for split in splits for f in for_equal_sets(split, list_pairs(split))]
     files = [("image", image) for split in splits for image, _ in split.pairs]
     files += [("label", label) for split in splits for _, label in split.pairs if label]
     facts = survey(
@@ -124,19 +124,21 @@ def examine(
         progress=progress,
     )
     tallies = [(split, make_tally(split, facts)) for split in splits if not split.trouble]
+    level = deep_level(tallies)
     for split, tally in tallies:
-        findings += _causes(split, tally, config)
+        findings += for_equal_sets(split, _causes(split, tally, config, level))
+    findings = shifted_or_not(findings, sum(split.stage == "train" for split, _ in tallies))
     found = [shared_between(first, second) for first, second in combinations(tallies, 2)]
     findings += [finding for finding in found if finding is not None]
     seconds = time.perf_counter() - start
     return Examination(str(config.filename), by_severity(findings), tallies, len(facts), seconds)
 
 
-def _causes(split: Split, tally: Tally, config: Config) -> list[Finding]:
+def _causes(split: Split, tally: Tally, config: Config, level: int) -> list[Finding]:
     model = config.get("model") or {}
     own = with_own_steps(split)
     values = label_causes(split, tally) if tally.labels and own is None else []
-    findings = file_causes(split, tally) + values
+    findings = file_causes(split, tally, level) + values
     tally.scale = measure_scale(split, tally)
     findings += scale_causes(split, tally, tally.scale)
     classes = class_causes(split, tally, num_outputs_of(model), weights_line(model))

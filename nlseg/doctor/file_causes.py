@@ -15,10 +15,18 @@ _SHOWN = 8
 _HEAD = 1 << 16
 
 
-def file_causes(split: Split, tally: Tally) -> list[Finding]:
-    """Name what is wrong with the files of a split."""
-    checks = (_unreadable, _turned, _mismatched, _deep, _not_rgb, _small, _twice_inside)
-    return [finding for check in checks if (finding := check(split, tally)) is not None]
+def file_causes(split: Split, tally: Tally, level: int = 0) -> list[Finding]:
+    """Name what is wrong with the files of a split.
+
+    Args:
+        split: The split.
+        tally: Its counts.
+        level: What :func:`deep_level` says of all files; 0 where only some were looked at.
+    """
+    found = [check(split, tally) for check in (_unreadable, _turned, _mismatched)]
+    found.append(_deep(split, tally, level))
+    found += [check(split, tally) for check in (_not_rgb, _small, _twice_inside)]
+    return [finding for finding in found if finding is not None]
 
 
 def _unreadable(split: Split, tally: Tally) -> Finding | None:
@@ -107,9 +115,27 @@ def _only_turned(tally: Tally, image: str, seen: tuple[int, int], label: tuple[i
     return tally.images[image]["orientation"] != 1 and label == seen[::-1]
 
 
-def _deep(split: Split, tally: Tally) -> Finding | None:
-    deep = sorted(p for p, f in tally.images.items() if not f["error"] and f["dtype"] != "uint8")
-    if not deep or split.rules.keeps_depth:
+def _deep_images(split: Split, tally: Tally) -> list[str]:
+    """Return the images of more than 8 bits that are loaded as 8 bits."""
+    if split.rules.keeps_depth:
+        return []
+    return sorted(p for p, f in tally.images.items() if not f["error"] and f["dtype"] != "uint8")
+
+
+def deep_level(tallies: Iterable[tuple[Split, Tally]]) -> int:
+    """Return the highest level of as many bits as the images of all splits use together.
+
+    One level for all: images of training and validation that are scaled by their own would differ
+    in brightness. 0 where none has more than 8 bits.
+    """
+    deep = [(tally, path) for split, tally in tallies for path in _deep_images(split, tally)]
+    highest = max((tally.images[path].get("highest", 0) for tally, path in deep), default=0)
+    return int((1 << int(highest).bit_length()) - 1)
+
+
+def _deep(split: Split, tally: Tally, level: int) -> Finding | None:
+    deep = _deep_images(split, tally)
+    if not deep:
         return None
     kinds = sorted({str(tally.images[path]["dtype"]) for path in deep})
     means = [sum(tally.images[path]["mean"]) / 3 for path in deep]
@@ -120,15 +146,10 @@ def _deep(split: Split, tally: Tally) -> Finding | None:
     return Finding(
         "deep-images", "error" if dark else "warning", split.name,
         f"Images with more than 8 bits a channel: {len(deep)}", detail,
-        "convert them to 8 bits once, scaled by the range that they use" + _range(tally, deep),
+        "convert them to 8 bits once, scaled by the range that all data sets use together: "
+        + (f"0..{level} to 0..255" if level else "nlseg check-data names it"),
         tuple(deep[:_SHOWN]), len(deep),
     )  # fmt: skip
-
-
-def _range(tally: Tally, deep: list[str]) -> str:
-    """Say which level is to become 255, where the images were decoded."""
-    highest = max((tally.images[path].get("highest", 0) for path in deep), default=0)
-    return f": 0..{highest:g} to 0..255" if highest else ""
 
 
 def _not_rgb(split: Split, tally: Tally) -> Finding | None:
@@ -196,7 +217,8 @@ def shared_between(first: tuple[Split, Tally], second: tuple[Split, Tally]) -> F
     (one, ours), (two, theirs) = first, second
     here, there = _by_content(ours), _by_content(theirs)
     both = sorted(here.keys() & there.keys(), key=lambda sha: here[sha][0])
-    if not both:
+    tests_alone = "train" not in (one.stage, two.stage) and here.keys() == there.keys()
+    if not both or tests_alone:  # the validation set as a whole is the test set, as many have it
         return None
     return shared_finding(one, two, [(here[sha][0], there[sha][0]) for sha in both])
 

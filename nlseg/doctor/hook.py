@@ -1,7 +1,7 @@
 """A look at a few labels of a built data set, before the first iteration."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -12,10 +12,10 @@ from nlseg.bounds import Natural
 from nlseg.doctor.class_causes import class_causes, unexplained
 from nlseg.doctor.file_causes import file_causes, same_files, shared_finding
 from nlseg.doctor.finding import Finding, by_severity
-from nlseg.doctor.label_causes import label_causes
+from nlseg.doctor.label_causes import label_causes, shifted_or_not
 from nlseg.doctor.own_steps import first_refused
 from nlseg.doctor.probe import Facts, probe, read_header
-from nlseg.doctor.splits import Rules, Split, heads_of, read_rules
+from nlseg.doctor.splits import Rules, Split, equal_sets, for_equal_sets, heads_of, read_rules
 from nlseg.doctor.tally import Tally, make_tally
 from nlseg.errors import ConfigError, DataError
 from nlseg.registry import HOOKS
@@ -23,13 +23,15 @@ from nlseg.run.processes import broadcast_text, is_main
 from nlseg.run.protocol import RunnerProtocol
 
 # Errors that a few labels only suspect: all labels are looked at before they stop a run.
-_SUSPECTED = frozenset({"binary-masks", "all-ignored", "one-class"})
+_SUSPECTED = frozenset({"binary-masks", "all-ignored", "one-class", "reduce-zero-label-twice"})
 _DEEP = ("I", "F")  # how Pillow's modes of more than 8 bits begin
 
 
 @HOOKS.register_module()
 class DataCheckHook(Hook):
     """Stop before training on data that cannot work: stray labels, painted masks, other sizes.
+
+    A test is not stopped: the same is logged.
 
     What ``nlseg check-data`` calls an error of labels, sizes or classes stops the run; the config's
     ``data_check = 'warn'`` logs it instead. Left out by ``default_hooks = dict(data_check=None)``.
@@ -54,26 +56,36 @@ class DataCheckHook(Hook):
         policy = runner.cfg.get("data_check", "stop")
         if policy not in ("stop", "warn"):
             raise ConfigError(f"data_check: {policy!r} is neither 'stop' nor 'warn'")
-        stop = policy == "stop"
+        train = runner.train_dataloader.dataset
+        found = self._look(runner, train, "train")
+        if runner.val_loop is not None:
+            val = runner.val_dataloader.dataset
+            found += self._look(runner, val, "val")
+            found += check_shared(train, val, stop=False)
+        found = shifted_or_not(found, len(_splits(train, "train")))
+        for finding in _stopping(found) if policy == "stop" else found:
+            runner.logger.warning(finding.as_text())
+
+    def before_test(self, runner: RunnerProtocol) -> None:
+        """Log what is wrong with the labels of a test, whose scores would say nothing."""
+        for finding in self._look(runner, runner.test_dataloader.dataset, "test"):
+            runner.logger.warning(finding.as_text())
+
+    def _look(self, runner: RunnerProtocol, dataset: Any, name: str) -> list[Finding]:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         head = getattr(model, "decode_head", None)  # a user's segmentor need not say its classes
         num_classes = getattr(model, "num_classes", getattr(head, "num_classes", None))
         heads = heads_of(runner.cfg.get("model") or {})
-        train = runner.train_dataloader.dataset
-        found = quick_check(train, num_classes, limit=self.limit, stop=stop, heads=heads)
-        if runner.val_loop is not None:
-            val = runner.val_dataloader.dataset
-            found += quick_check(
-                val, num_classes, limit=self.limit, name="val", stop=stop, heads=heads
-            )
-            found += check_shared(train, val, stop=stop)
-        for finding in found:
-            runner.logger.warning(finding.as_text())
+        also = equal_sets(runner.cfg)
+        return quick_check(
+            dataset, num_classes, limit=self.limit, name=name, stop=False, heads=heads, also=also
+        )
 
 
 def quick_check(
     dataset: Any, num_classes: int | None = None, *, limit: int = 32, name: str = "train",
     stop: bool = True, heads: Sequence[str] = ("model.decode_head",),
+    also: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Finding]:  # fmt: skip
     """Look at up to ``limit`` labels, evenly spaced over a data set, and at their images' sizes.
 
@@ -88,6 +100,7 @@ def quick_check(
         name: What to call it: ``train``, ``val`` or ``test``.
         stop: Whether errors are raised, or returned too.
         heads: Places of the network's heads in the config.
+        also: Place of a data set in the config -> those of later ones that equal it.
 
     Returns:
         Problems to be logged.
@@ -95,9 +108,12 @@ def quick_check(
     Raises:
         DataError: Problems that would stop training or make it useless, with the remedy.
     """
-    findings = []
-    for split in _splits(dataset, name, heads):
-        findings += _look(split.dataset, split, num_classes, limit)
+    findings: list[Finding] = []
+    splits = _splits(dataset, name, heads)
+    for split in splits:
+        split.also = (also or {}).get(split.key, ())
+        findings += for_equal_sets(split, _look(split.dataset, split, num_classes, limit))
+    findings = shifted_or_not(findings, len(splits) if name == "train" else 0)
     return _stopping(findings) if stop else _of_weight(findings)
 
 
@@ -154,7 +170,7 @@ def _stopping(findings: list[Finding]) -> list[Finding]:
     if errors:
         texts = "\n".join(finding.as_text() for finding in by_severity(errors))
         raise DataError(
-            f"{texts}\npython tools/check_data.py <config> looks at every file; "
+            f"{texts}\nnlseg check-data <config> looks at every file; "
             "data_check = 'warn' in the config trains all the same"
         )
     return _of_weight(findings)

@@ -1,6 +1,7 @@
 """What is wrong with label values, by the name of its cause."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import gcd
 
 from nlseg.doctor.finding import Code, Finding
@@ -205,21 +206,43 @@ def _stored_again(values: Mapping[str, int]) -> str:
 
 
 def _reduced_twice(split: Split, tally: Tally) -> Finding | None:
-    """Recognise masks that already start at 0 with 255 ignored, and are shifted once more."""
+    """Recognise masks that start at 0 already, and are shifted once more.
+
+    Either 255 is there, or every value of the classes as they are and not the one after them.
+    """
     num_classes = len(split.rules.classes)
     values = tally.values
-    if not split.rules.reduce_zero_label or "255" not in values or str(num_classes) in values:
+    if not split.rules.reduce_zero_label or "0" not in values or str(num_classes) in values:
         return None
-    if "0" not in values or num_classes < 2:
+    whole = num_classes > 2 and all(str(k) in values for k in range(num_classes))
+    if num_classes < 2 or not (whole or "255" in values):
         return None
+    seen = "255" if "255" in values else "0"
+    held = f"0..{num_classes - 1}" + " and 255" * (seen == "255")
     return Finding(
         "reduce-zero-label-twice", "warning", split.name,
         "The labels look as if zero had been reduced already",
-        f"255 is there, {num_classes} is not, and reduce_zero_label=True turns 0 "
+        f"they hold {held}, not {num_classes}, and reduce_zero_label=True turns 0 "
         f"({values['0'].pixels} px) into ignored pixels and every k into k - 1",
-        "\n".join(unshifted(split)) + f"  # they hold 0..{num_classes - 1} and 255",
-        tuple(values["255"].files), values["255"].num_files,
+        "\n".join(unshifted(split)) + f"  # they hold {held}",
+        tuple(values[seen].files), values[seen].num_files,
     )  # fmt: skip
+
+
+def shifted_or_not(findings: Sequence[Finding], num_train: int) -> list[Finding]:
+    """Make an error of labels that are shifted twice, where all training sets say so.
+
+    A part of the data may lack the last class, so what one part says is a warning.
+
+    Args:
+        findings: Of all data sets.
+        num_train: Training sets among them.
+    """
+    twice = [finding for finding in findings if finding.code == "reduce-zero-label-twice"]
+    said = sum(finding.split.startswith("train") for finding in twice)
+    if not num_train or said < num_train:
+        return list(findings)
+    return [replace(f, severity="error") if f in twice else f for f in findings]
 
 
 def _stray_cause(split: Split, tally: Tally) -> Finding | None:

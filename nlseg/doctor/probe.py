@@ -10,8 +10,9 @@ from typing import Any, BinaryIO, NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
+
+from nlseg.pictures import open_picture
 
 VERSION = 3
 """Raised when the facts change, so that kept ones are taken again."""
@@ -33,7 +34,7 @@ def probe(kind: str, path: str) -> Facts:
         if damage:
             return {"error": damage}
         facts = image_facts(data) if kind == "image" else label_facts(data)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         return {"error": f"cannot be read: {error}"}
     except cv2.error as error:
         return {"error": f"cannot be decoded: {error.err}"}
@@ -92,7 +93,7 @@ def read_header(file: BinaryIO) -> ImageHeader:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with Image.open(file) as image:
+        with open_picture(file) as image:
             # A PNG would be decoded as a whole to look for a tag at its end.
             has_tags = image.format != "PNG" or "exif" in image.info
             orientation = image.getexif().get(_ORIENTATION, 1) if has_tags else 1
@@ -150,7 +151,7 @@ def label_facts(data: bytes) -> Facts:
     pixels] of the most frequent colours in files of several channels, of ``num_colours`` in all.
     """
     header = read_header(BytesIO(data))
-    with Image.open(BytesIO(data)) as image:
+    with open_picture(BytesIO(data)) as image:
         array = np.asarray(image)
         palette = image.getpalette() if header.mode == "P" else None
     if array.dtype == np.bool_:

@@ -10,10 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as PillowImage
 
 from nlseg.doctor.examination import Examination
 from nlseg.doctor.finding import ORDER
+from nlseg.pictures import open_picture
 from nlseg.table import format_table
 from nlseg.visualization.pages import render
 from nlseg.visualization.pictures import Image, make_palette, side_by_side, write_text
@@ -210,7 +210,7 @@ def label_thumbnail(
         height: Of the picture in px.
     """
     try:
-        with PillowImage.open(path) as image:
+        with open(path, "rb") as file, open_picture(file) as image:
             label = np.asarray(image)
     except (OSError, SyntaxError, ValueError):
         return _cannot_be_read(height)

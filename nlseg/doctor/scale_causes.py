@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as PillowImage
 
 from nlseg.doctor.finding import Finding
 from nlseg.doctor.splits import Split
 from nlseg.doctor.tally import Tally
 from nlseg.ops.resize import Size
+from nlseg.pictures import open_picture
 from nlseg.registry import TRANSFORMS
 
 RESIZING = (
@@ -106,8 +106,8 @@ def _lost(tally: Tally, factor: float) -> float | None:
 
 def _areas(path: str) -> list[int]:
     """Return the areas in px of the regions of one value in a label file; 255 is left out."""
-    with PillowImage.open(path) as file:
-        label: NDArray[Any] = np.asarray(file)
+    with open(path, "rb") as file, open_picture(file) as picture:
+        label: NDArray[Any] = np.asarray(picture)
     if label.ndim != 2:
         return []
     areas: list[int] = []

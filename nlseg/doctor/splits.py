@@ -1,12 +1,14 @@
 """From a config to what each split reads, and by which rules."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from mmengine.config import Config
 
 from nlseg.config.load import trace_of
+from nlseg.doctor.finding import Finding
 from nlseg.errors import DataError
 from nlseg.registry import DATASETS
 from nlseg.structures import IGNORE_INDEX
@@ -59,6 +61,7 @@ class Split:
         pairs: Image and label file of every sample that has them; filled by the listing.
         trouble: Why no dataset could be built.
         heads: Places of the network's heads in the config.
+        also: Places of equal data sets, such as that of the test, which are listed with this one.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Split:
     pairs: list[tuple[str, str | None]] = field(default_factory=list)
     trouble: str = ""
     heads: Sequence[str] = ("model.decode_head",)
+    also: Sequence[str] = ()
 
     @property
     def stage(self) -> str:
@@ -83,8 +87,21 @@ def find_splits(config: Config) -> list[Split]:
 
     A validation set that is also the test set is listed once.
     """
-    splits: list[Split] = []
-    seen: list[Any] = []
+    splits = []
+    for name, settings, (key, *also) in _different(config):
+        splits.append(_make_split(name, key, settings, config))
+        splits[-1].also = also
+    return splits
+
+
+def equal_sets(config: Config) -> dict[str, list[str]]:
+    """Return the place of each data set of a config -> those of later ones that equal it."""
+    return {key: also for _, _, (key, *also) in _different(config)}
+
+
+def _different(config: Config) -> list[tuple[str, dict[str, Any], list[str]]]:
+    """List name and settings of the data sets of a config, with the places of equal ones."""
+    sets: list[tuple[str, dict[str, Any], list[str]]] = []
     for stage in ("train", "val", "test"):
         loader = config.get(f"{stage}_dataloader")
         if not loader or "dataset" not in loader:
@@ -92,12 +109,28 @@ def find_splits(config: Config) -> list[Split]:
         found = list(_leaves(loader["dataset"], f"{stage}_dataloader.dataset"))
         for i, (key, settings) in enumerate(found):
             plain = Config(dict(settings)).to_dict()
-            if plain in seen:
-                continue
-            seen.append(plain)
             name = stage if len(found) == 1 else f"{stage}-{i + 1}"
-            splits.append(_make_split(name, key, plain, config))
-    return splits
+            keys = next((keys for _, one, keys in sets if one == plain), None)
+            if keys is None:
+                sets.append((name, plain, [key]))
+            else:
+                keys.append(key)
+    return sets
+
+
+def for_equal_sets(split: Split, findings: Sequence[Finding]) -> list[Finding]:
+    """Write the lines that change a data set for those that equal it, too."""
+
+    def lines(text: str) -> Iterator[str]:
+        yield text
+        start = text.find(f"{split.key}.")
+        if start >= 0 and " = " in text:
+            yield from (text[start:].replace(split.key, key) for key in split.also)
+
+    return [
+        replace(finding, remedy="\n".join(chain(*map(lines, finding.remedy.splitlines()))))
+        for finding in findings
+    ]
 
 
 def _leaves(settings: Mapping[str, Any], key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

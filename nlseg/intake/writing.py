@@ -13,7 +13,7 @@ from PIL import UnidentifiedImageError
 from tqdm import tqdm
 
 from nlseg.config.published import find_config
-from nlseg.datasets.transforms.decode import open_picture, picture_to_array, shown_size
+from nlseg.datasets.transforms.decode import picture_to_array, shown_size
 from nlseg.errors import ConfigError, DataError, UserError
 from nlseg.files import write_file
 from nlseg.intake.coco import read_coco
@@ -22,6 +22,7 @@ from nlseg.intake.labelme import read_labelme
 from nlseg.intake.rows import Export, Labelled, printable, read_json
 from nlseg.label_png import encode_label
 from nlseg.ops.resize import Size
+from nlseg.pictures import open_picture
 from nlseg.visualization.pictures import make_palette
 
 BASE = "nonlocal_r50-d8_4xb4-20k_voc12aug-512x512"

@@ -10,7 +10,6 @@ import torch
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.runner import BaseLoop
 from mmengine.structures import BaseDataElement
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -18,6 +17,7 @@ from nlseg.errors import ConfigError
 from nlseg.evaluation.iou import IoUMetric
 from nlseg.evaluation.prediction_files import root_of_shared_names
 from nlseg.models import SegDataPreProcessor, fuse_conv_bn
+from nlseg.pictures import open_picture
 from nlseg.registry import LOOPS
 from nlseg.run import processes
 from nlseg.run.folder import is_seen_by_all
@@ -167,7 +167,8 @@ def _sizes_that_come_out(dataset: Any) -> dict[str, str]:
     for index in range(0, len(dataset), max(len(dataset) // _HEADERS, 1)):
         with (
             contextlib.suppress(OSError, ValueError, KeyError),
-            Image.open(entry(index)["img_path"]) as image,
+            open(entry(index)["img_path"], "rb") as file,
+            open_picture(file) as image,
         ):
             found.setdefault(image.size, index)
     sizes: dict[str, str] = {}

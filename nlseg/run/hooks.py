@@ -1,5 +1,6 @@
 """What runs beside training: weight averages, log lines, progress bars, pictures."""
 
+import json
 import logging
 import math
 import re
@@ -27,6 +28,7 @@ from nlseg.errors import DataError
 from nlseg.evaluation.iou import IoUMetric
 from nlseg.evaluation.prediction_files import image_root, prediction_name
 from nlseg.evaluation.scores import beside_mean, unscored_by
+from nlseg.files import write_file
 from nlseg.registry import HOOKS, MODELS
 from nlseg.run import processes
 from nlseg.run.logs import UNLESS_BAR, LogGuard, ScalarLog, WindowBuffer, beside_bar
@@ -403,7 +405,14 @@ class LoggerHook(MMLoggerHook):
         self, runner: RunnerProtocol, metrics: dict[str, float] | None = None
     ) -> None:
         """Write the scores of a test."""
-        self._run_guarded(runner, lambda: super(LoggerHook, self).after_test_epoch(runner, metrics))
+        size = len(runner.test_dataloader)
+        tag, line = runner.log_processor.get_log_after_epoch(
+            runner, size, "test", with_non_scalar=True
+        )
+        runner.logger.info(line + beside_mean(unscored_by(runner.test_evaluator.metrics)))
+        file = Path(runner.log_dir, str(self.json_log_path))
+        text = json.dumps(tag, default=lambda value: getattr(value, "tolist", str)())
+        self._run_guarded(runner, lambda: write_file(file, text))
 
     def _write(
         self,

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from nlseg.datasets.pairs import walk
-from nlseg.datasets.transforms.decode import open_picture
 from nlseg.doctor.listing import IMAGE_SUFFIXES
 from nlseg.errors import DataError, UserError
 from nlseg.intake.rows import SPLITS
+from nlseg.pictures import open_picture
 from nlseg.start.readings import Reading, Unclear
 
 VOC = ("JPEGImages", "SegmentationClass")

@@ -380,6 +380,9 @@ FAULTS: dict[str, Fault] = {
             of_both(reduce_zero_label=True)(config, root),
             steps_of_both(1, "LoadAnnotations", reduce_zero_label=True)(config, root)],
         left=("absent-classes",)),
+    "zero reduced twice, nothing ignored": Fault(
+        "reduce-zero-label-twice", config=of_both(reduce_zero_label=True),
+        left=("absent-classes",)),
     "masks saved as JPEG": Fault("smeared-masks", files=jpegs, step=whole, by_line=False),
     "label ids of Cityscapes": Fault(
         "label-ids", config=CITYSCAPES[0], files=cityscapes_names, step=by_the_converter,
@@ -422,6 +425,8 @@ FAULTS: dict[str, Fault] = {
                                                root / "train/lab/1.png"),
         by_line=False, step=lambda root, remedy: [
             (root / "train" / kind / "1.png").unlink() for kind in ("img", "lab")]),
+    "labels that are all ignored": Fault(
+        "all-ignored", lambda label: label * 0 + 255, by_line=False, step=whole),
     "most labels mapped to 255": Fault(
         "all-ignored", config=of_both(label_map={0: 255, 1: 255, 2: 255})),
     "a class as the ignore index": Fault(
@@ -562,3 +567,88 @@ def test_kinds_without_a_remedy_print_none(tmp_path: Path) -> None:
     found = {f.code: f for f in findings(write(config, tmp_path))}
     assert found.keys() >= WITHOUT_REMEDY
     assert {found[code].remedy for code in WITHOUT_REMEDY} == {""}
+
+
+def with_test(config: dict[str, Any]) -> dict[str, Any]:
+    """Test on the validation set, as the README's config does."""
+    config |= {"test_cfg": {"type": "TestLoop"}, "test_evaluator": {"type": "IoUMetric"}}
+    return config | {"test_dataloader": config["val_dataloader"]}
+
+
+def test_what_mends_a_validation_set_mends_the_test_that_equals_it(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    make_data(root, binary(255))
+    config = settings(root)
+    with_classes(2)(config, root)
+    file = write(with_test(config), root)
+
+    def tested(lines: Sequence[str]) -> str:
+        config = load_config(file, list(lines))
+        config.work_dir, config.experiment_name = str(root / f"test{len(lines)}"), f"{root}{lines}"
+        Runner.build(config).test()
+        (log,) = Path(config.work_dir).glob("*/*.log")
+        return log.read_text()
+
+    told = tested(())
+    assert "mIoU: 100.0000" in told
+    assert "without a score of c1" in next(x for x in told.splitlines() if "mIoU: " in x)
+    assert "WARNING - error: test: Binary masks hold 0 and 255" in told
+    with pytest.raises(DataError) as refused:
+        Runner.build(load_config(file)).train()
+    for said in (str(refused.value), "\n".join(f.remedy for f in findings(file))):
+        lines = [line.strip(" ->") for line in said.splitlines() if "label_map" in line]
+        assert [line.partition("_")[0] for line in lines] == ["train", "val", "test"]
+    assert [f.as_text() for f in findings(file, lines) if f.severity != "note"] == []
+    told = tested(lines)
+    assert "without a score" not in told
+    assert "100.0000" not in told
+    assert "error: " not in told
+
+
+def test_a_part_without_the_last_class_has_not_been_shifted_twice(tmp_path: Path) -> None:
+    make_data(tmp_path, lambda label: label + 1)
+    config = settings(tmp_path)
+    of_both(reduce_zero_label=True)(config, tmp_path)
+    for i, path in enumerate(pictures(tmp_path, "lab")):
+        label = np.asarray(Image.open(path)).copy()
+        label[:2] = 0
+        if i >= 4:  # of the validation
+            label[label == 3] = 0
+        save(label, path)
+    file = write(config, tmp_path)
+    found = [f for f in findings(file) if f.code == "reduce-zero-label-twice"]
+    assert [(f.split, f.severity) for f in found] == [("val", "warning")]
+    Runner.build(load_config(file)).train()
+
+
+def test_labels_that_are_shifted_twice_stop_training(tmp_path: Path) -> None:
+    make_data(tmp_path)
+    config = settings(tmp_path)
+    of_both(reduce_zero_label=True)(config, tmp_path)
+    with pytest.raises(DataError, match="zero had been reduced already") as refused:
+        Runner.build(load_config(write(config, tmp_path))).train()
+    for name in ("train", "val"):
+        assert f"{name}_dataloader.dataset.reduce_zero_label = False" in str(refused.value)
+
+
+def test_one_level_stands_for_the_deep_images_of_all_sets(tmp_path: Path) -> None:
+    make_data(tmp_path)
+    deep(4)(tmp_path)
+    for path in pictures(tmp_path)[:4]:
+        save(np.asarray(Image.open(path)) // 2, path)
+    file = write(settings(tmp_path), tmp_path)
+    found = [f for f in findings(file) if f.code == "deep-images"]
+    assert [(f.split, "0..1023 to 0..255" in f.remedy) for f in found] == [
+        ("train", True),
+        ("val", True),
+    ]
+
+
+def test_labels_above_pillows_limit_of_pixels_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_data(tmp_path)
+    config = settings(tmp_path)
+    steps_of_both(1, "Resize", scale=(16, 12), keep_ratio=True)(config, tmp_path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+    assert "shrunk-images" in {f.code for f in findings(write(config, tmp_path))}

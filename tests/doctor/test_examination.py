@@ -152,7 +152,7 @@ def test_quick_check_names_cause_and_remedy(data):
     label[0, 0] = 3
     save(label, data / "train/lab/3.png")
     with pytest.raises(
-        DataError, match=r"(?s)Labels go to 3.*reduce_zero_label = True.*check_data"
+        DataError, match=r"(?s)Labels go to 3.*reduce_zero_label = True.*nlseg check-data"
     ):
         quick_check(built(data), 3)
 

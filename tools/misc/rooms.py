@@ -22,12 +22,15 @@ TABLE = {
     "memory": [],
     "table": [],
     "label_png": [],
+    "pictures": [],
     "ops": ["errors", "extension", "bounds", "structures", "registry"],
     "weights": ["errors", "structures", "registry", "files", "memory"],
     "models": [
         "errors", "extension", "bounds", "checked", "structures", "registry", "ops", "weights",
     ],
-    "datasets": ["errors", "extension", "bounds", "structures", "registry", "files", "ops"],
+    "datasets": [
+        "errors", "extension", "bounds", "structures", "registry", "files", "pictures", "ops",
+    ],
     "evaluation": [
         "errors", "extension", "bounds", "structures", "registry", "files", "table", "label_png",
         "ops",
@@ -38,8 +41,8 @@ TABLE = {
         "datasets", "weights",
     ],
     "run": [
-        "errors", "bounds", "structures", "registry", "files", "memory", "table", "ops", "models",
-        "datasets", "evaluation", "visualization", "weights", "config",
+        "errors", "bounds", "structures", "registry", "files", "memory", "table", "pictures", "ops",
+        "models", "datasets", "evaluation", "visualization", "weights", "config",
     ],
     "api": [
         "errors", "structures", "registry", "files", "label_png", "models", "datasets",

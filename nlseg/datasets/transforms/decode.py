@@ -16,14 +16,13 @@ import os
 import re
 import stat
 import struct
-import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module
 from io import BytesIO
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -34,6 +33,7 @@ from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
 from nlseg.errors import ConfigError, DataError
+from nlseg.pictures import PIXEL_LIMIT, check_pixels, open_picture
 
 ImageBackend = Literal["cv2", "pillow"]
 ColorType = Literal[
@@ -48,9 +48,6 @@ CV2_FLAGS = {
     "color_ignore_orientation": cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
     "grayscale_ignore_orientation": cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
 }
-PIXEL_LIMIT = 1 << 30
-"""Pixels above which a file is refused, OpenCV's limit: few bytes can ask for any number."""
-
 _UNCHANGED = "convert it to 8 bits, or load it as it is by color_type='unchanged'"
 _TIFF = (b"II*\0", b"MM\0*")
 _ORIENTATION, _WIDTH, _LENGTH = 0x0112, 256, 257  # tags of EXIF and TIFF
@@ -60,7 +57,6 @@ _KINDS = {
     stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket",
 }  # fmt: skip
 _ADDRESS = re.compile(r" <\S+ object at 0x[0-9a-f]+>")
-_OPENING = threading.Lock()
 
 
 def read_bytes(path: str, backend_args: Mapping[str, Any] | None = None) -> bytes:
@@ -136,35 +132,6 @@ def _failures_of(path: str, num_bytes: int | None = None) -> Iterator[None]:
         cause = text or type(error).__name__
         size = "" if num_bytes is None else f" ({num_bytes} bytes)"
         raise DataError(f"{path}: no readable image{size}: {cause}") from error
-
-
-def open_picture(file: BinaryIO) -> Image.Image:
-    """Open a file with Pillow up to its header, by our limit of pixels instead of Pillow's.
-
-    Pillow's limit is one number for the whole process and stops honest label maps; it is lifted
-    for the moment in which the header is read.
-
-    Raises:
-        ValueError: It has too many pixels.
-    """
-    with _OPENING:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            picture = Image.open(file)
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-    check_pixels(picture.height, picture.width)
-    return picture
-
-
-def check_pixels(height: int, width: int) -> None:
-    """Refuse a picture that is too large.
-
-    Raises:
-        ValueError: It has more pixels than ``PIXEL_LIMIT``.
-    """
-    if height * width > PIXEL_LIMIT:
-        raise ValueError(f"{height} x {width} px are more than {PIXEL_LIMIT}; cut it into tiles")
 
 
 def picture_size(path: str) -> tuple[int, int] | None:
