@@ -31,9 +31,7 @@ class DataFacts:
         num_test: Images that test.
         sizes: Number of images of each (height, width) in px.
         shares: Share of each class in the labelled pixels of the training masks (K,).
-        frames: Training masks that hold each class (K,).
         widths: Typical width of each class in px, 0 where it does not occur (K,); of a sample.
-        ignored: Share of the pixels that do not count.
         channels: 1 for grey images of more than 8 bits, else 3.
         deep: Whether images have more than 8 bits a channel.
         mean: Of each channel, RGB order, over the training images.
@@ -45,9 +43,7 @@ class DataFacts:
     num_test: int
     sizes: tuple[tuple[Size, int], ...]
     shares: tuple[float, ...]
-    frames: tuple[int, ...]
     widths: tuple[float, ...]
-    ignored: float
     channels: int
     deep: bool
     mean: tuple[float, ...]
@@ -109,15 +105,12 @@ def measure_data(
         facts: Of every image and mask.
     """
     count = len(labels.classes)
-    pixels, frames, ignored = np.zeros(count), np.zeros(count, np.int64), 0
+    pixels = np.zeros(count)
     place = {value: i for i, value in enumerate(labels.values)}
     for pair in train:
         for value, number in values_of(facts["label", str(pair.mask)]):
             if value in place:
                 pixels[place[value]] += number
-                frames[place[value]] += 1
-            else:
-                ignored += number
     sizes: Counter[Size] = Counter()
     for pair in [*train, *test]:
         image = facts["image", str(pair.image)]
@@ -125,15 +118,12 @@ def measure_data(
         sizes[(width, height) if image.get("turned") else (height, width)] += 1
     deep = facts["image", str(train[0].image)]["dtype"] == "uint16"
     mean, std, most = _deep_levels(train) if deep else _levels(train, facts)
-    total = max(1.0, pixels.sum())
     return DataFacts(
         num_train=len(train),
         num_test=len(test),
         sizes=tuple(sizes.most_common()),
-        shares=tuple((pixels / total).tolist()),
-        frames=tuple(frames.tolist()),
+        shares=tuple((pixels / max(1.0, pixels.sum())).tolist()),
         widths=tuple(_widths(train, labels)),
-        ignored=float(ignored / (total + ignored)),
         channels=len(mean),
         deep=deep,
         mean=mean,
@@ -208,7 +198,7 @@ def _widths(train: Sequence[Pair], labels: Labels) -> list[float]:
     for pair in _sample(train, _LABELS):
         label = read_label(pair.mask, labels)
         for value in np.unique(label):
-            if value == IGNORE_INDEX or value >= count:
+            if value >= count:  # ignored
                 continue
             inside = np.pad(label == value, 1).astype(np.uint8)
             distance = cv2.distanceTransform(inside, cv2.DIST_L2, 3)

@@ -20,8 +20,8 @@ NAMES = ("background", "thing", "other")
 RATES = {"R-18": 16.0, "R-18, half the channels": 4.0, "R-18, a quarter of the channels": 1.0}
 MACHINE = Measured("CPU", RATES, frozenset())
 PLAIN = DataFacts(
-    num_train=32, num_test=8, sizes=(((240, 320), 40),), shares=(0.6, 0.4), frames=(32, 32),
-    widths=(90.0, 12.0), ignored=0.0, channels=3, deep=False, mean=(90.0, 80.0, 70.0),
+    num_train=32, num_test=8, sizes=(((240, 320), 40),), shares=(0.6, 0.4),
+    widths=(90.0, 12.0), channels=3, deep=False, mean=(90.0, 80.0, 70.0),
     std=(20.0, 21.0, 22.0), most=255,
 )  # fmt: skip
 
@@ -34,7 +34,7 @@ def plan(
 
 
 def test_every_choice_has_a_reason() -> None:
-    reasons = plan(shares=(0.9, 0.095, 0.005), widths=(9.0, 9.0, 9.0), frames=(3, 3, 3)).reasons
+    reasons = plan(shares=(0.9, 0.095, 0.005), widths=(9.0, 9.0, 9.0)).reasons
     assert set(reasons) == {"scale", "backbone", "crop", "tta", "normalisation", "weights", "rate",
                             "loss", "rare"}  # fmt: skip
     assert all(reasons.values())
@@ -48,7 +48,10 @@ def test_every_choice_has_a_reason() -> None:
 def test_scale_follows_the_width_of_the_narrower_classes(width: float, scale: float) -> None:
     found = plan(seconds=6000.0, widths=(90.0, width))
     assert found.scale == scale
-    assert f"'thing' is {width:.0f} px wide" in found.reasons["scale"]
+    assert f"'thing' is {width:.0f} px wide;" in found.reasons["scale"]
+    two = plan(shares=(0.5, 0.3, 0.2), widths=(90.0, width, width + 1), seconds=6000.0)
+    told = f"'thing' is {width:.0f} px wide (a quarter of the classes are narrower);"
+    assert two.reasons["scale"].startswith(told)
 
 
 def test_the_largest_class_does_not_count_for_the_scale() -> None:
@@ -68,6 +71,7 @@ def test_scale_gives_way_to_the_time_of_the_test() -> None:
     found = plan(sizes=(((3000, 3000), 40),), num_test=100)
     assert found.scale == 0.5
     assert "takes more than 20% of the time" in found.reasons["scale"]
+    assert plan(sizes=(((20000, 20000), 40),), num_test=400).scale == 0.125  # the least
 
 
 def test_the_strongest_network_with_enough_steps() -> None:
@@ -114,7 +118,7 @@ def test_published_weights_bring_their_normalisation_and_rate() -> None:
 def test_rare_classes_get_dice_and_crops_of_their_own() -> None:
     assert plan().loss == "ce"
     assert plan(shares=(0.9, 0.1)).loss == "ce+dice"
-    three = {"widths": (9.0, 9.0, 9.0), "frames": (9, 9, 9)}
+    three = {"widths": (9.0, 9.0, 9.0)}
     found = plan(shares=(0.9, 0.095, 0.005), **three)
     assert (found.loss, found.rare) == ("ce+dice", (2,))
     assert "'other' has 0.50 %" in found.reasons["loss"]
