@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,8 @@ FILES = (
     "class_dict.csv", "labelmap.txt", "label_colors.txt", "classes.csv", "classes.json",
 )  # fmt: skip
 Colour = tuple[int, int, int]
+_NAME = ("name", "class_name", "label_name", "class", "label", "category")
+_VALUE = ("id", "value", "index", "class_id", "label_id", "idx")
 
 
 @dataclass
@@ -63,7 +66,8 @@ def read_names(file: Path) -> Names:
     """Read a file that names classes.
 
     One name a line, also as ``3 car`` or ``3: car``; with colours as ``car,128,0,0``,
-    ``car:128,0,0::`` or ``128 0 0 car``; JSON as a list, or from values to names.
+    ``3,car,128,0,0``, ``car:128,0,0::`` or ``128 0 0 car``; a table whose first line says ``name``
+    and may say ``id``, ``r``, ``g`` and ``b``; JSON as a list, or from values to names.
 
     Raises:
         UserError: It cannot be read, or names a class twice.
@@ -110,34 +114,72 @@ def _of_lines(file: Path, text: str) -> Names:
     names = Names(str(file))
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
-    for line in lines:
-        colour = _with_colour(line)
-        if colour is not None:
-            names.listed.append(colour[0])
-            names.colours[colour[0]] = colour[1]
-    if names.colours:
+    table = _of_table(names, lines)
+    if table is not None:
+        return table
+    found = [entry for line in lines if (entry := _with_colour(line)) is not None]
+    if found:
+        numbered = all(value for value, _, _ in found)
+        for value, name, colour in found:
+            called = name if numbered else " ".join(filter(None, (value, name)))
+            names.listed.append(called)
+            names.colours[called] = colour
+            if numbered:
+                names.values[called] = int(value)
         return names
-    numbered = [re.fullmatch(r"(\d+)\s*[:,;\s]\s*(\S.*)", line) for line in lines]
-    if lines and all(numbered):
-        names.values = {match[2].strip(): int(match[1]) for match in numbered if match}
+    numbers = [re.fullmatch(r"(\d+)\s*[:,;\s]\s*(\S.*)", line) for line in lines]
+    if lines and all(numbers):
+        names.values = {match[2].strip(): int(match[1]) for match in numbers if match}
         names.listed = list(names.values)
         return names
     names.listed = lines
     return names
 
 
-def _with_colour(line: str) -> tuple[str, Colour] | None:
-    """Return name and colour of a line; None for one that has none, such as a header."""
-    cells = [cell.strip() for cell in next(csv.reader([line.split("::")[0]]))]
-    if len(cells) == 3 and ":" in cells[0]:  # CVAT's name:r,g,b::
-        name, _, first = cells[0].rpartition(":")
-        cells = [name, first, *cells[1:]]
-    if len(cells) < 4:
-        words = line.split()
-        if len(words) < 4 or not all(word.isdigit() for word in words[:3]):
-            return None
-        cells = [" ".join(words[3:]), *words[:3]]
-    if not all(cell.isdigit() and int(cell) < 256 for cell in cells[1:4]):
+def _of_table(names: Names, lines: Sequence[str]) -> Names | None:
+    """Read lines below one of titles; None where the first line is none."""
+    mark = next((mark for mark in ",;\t" if lines and mark in lines[0]), None)
+    if mark is None:
         return None
-    red, green, blue = (int(cell) for cell in cells[1:4])
-    return cells[0], (red, green, blue)
+    titles, *rows = csv.reader(lines, delimiter=mark, skipinitialspace=True)
+    places = {title.strip().lower(): place for place, title in enumerate(titles)}
+    name = next((places[title] for title in _NAME if title in places), None)
+    value = next((places[title] for title in _VALUE if title in places), None)
+    levels = [places.get(long, places.get(long[0])) for long in ("red", "green", "blue")]
+    if name is None:
+        return None
+    for number, row in enumerate(rows, 2):
+        cells = [cell.strip() for cell in row]
+        wanted = [place for place in (value, *levels) if place is not None]
+        if len(cells) <= max(name, *wanted) or not all(cells[place].isdigit() for place in wanted):
+            raise UserError(
+                f"{names.source}: row {number}, {mark.join(row)!r}, does not fit the titles "
+                f"{lines[0]!r}; correct it"
+            )
+        names.listed.append(cells[name])
+        if value is not None:
+            names.values[cells[name]] = int(cells[value])
+        red, green, blue = (int(cells[place]) if place is not None else -1 for place in levels)
+        if min(red, green, blue) >= 0:
+            names.colours[cells[name]] = (red, green, blue)
+    return names
+
+
+def _with_colour(line: str) -> tuple[str, str, Colour] | None:
+    """Return value or nothing, name and colour of a line; None for one without a colour."""
+    text = line.partition("::")[0]  # CVAT's name:r,g,b::
+    after = re.fullmatch(
+        r"(?:(\d+)\s*[,;:\s]\s*)?(.*?[^\d\s,;:].*?)\s*[,;:\s]\s*"
+        r"(\d+)\s*[,;\s]\s*(\d+)\s*[,;\s]\s*(\d+)\s*(?::.*)?", text,
+    )  # fmt: skip
+    before = re.fullmatch(r"(\d+)[,;\s]+(\d+)[,;\s]+(\d+)[,;:\s]+(\D.*)", text)
+    if before is not None:
+        value, name, levels = "", before[4], before.groups()[:3]
+    elif after is not None:
+        value, name, levels = after[1] or "", after[2], after.groups()[2:]
+    else:
+        return None
+    red, green, blue = (int(level) for level in levels)
+    if max(red, green, blue) > 255:
+        return None
+    return value, name.strip().strip('"'), (red, green, blue)

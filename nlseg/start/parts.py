@@ -132,7 +132,7 @@ def small_picture(path: Path) -> NDArray[np.float32]:
 
 
 def alike_groups(small: Sequence[NDArray[np.float32]]) -> list[list[int]]:
-    """Join neighbours that are far more alike than two images usually are.
+    """Join neighbours that are far more alike, also mirrored or turned, than images usually are.
 
     Args:
         small: Small grey pictures (SIDE, SIDE), in the order of their names.
@@ -143,10 +143,13 @@ def alike_groups(small: Sequence[NDArray[np.float32]]) -> list[list[int]]:
     count = len(small)
     if count < 3:  # two images have no usual distance
         return [[i] for i in range(count)]
-    stack = np.stack(small).reshape(count, -1)
-    near = np.abs(stack[1:] - stack[:-1]).mean(1)
+    stack = np.stack(small)
+    copies = [
+        np.rot90(one, turns, (1, 2)) for one in (stack, stack[..., ::-1]) for turns in range(4)
+    ]
+    near = np.min([np.abs(copy[1:] - stack[:-1]).mean((1, 2)) for copy in copies], 0)
     half = count // 2
-    far = np.abs(stack[: count - half] - stack[half:]).mean(1)
+    far = np.abs(stack[: count - half] - stack[half:]).mean((1, 2))
     limit = ALIKE * float(np.median(far))
     groups = [[0]]
     for place in range(1, count):

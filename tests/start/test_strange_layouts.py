@@ -13,6 +13,7 @@ from nlseg.datasets import BaseSegDataset
 from nlseg.errors import DataError, UserError
 from nlseg.start.labels import Said
 from nlseg.start.layout import Layout, Where, find_layout
+from nlseg.start.names import Colour, Names, read_names
 from nlseg.start.parts import Parts
 from nlseg.start.planning import read_folder
 from nlseg.start.readings import Unclear
@@ -263,3 +264,58 @@ def test_photos_that_differ_by_a_word_are_no_masks_of_each_other(tmp_path: Path)
             write(tmp_path / f"{i}_{time}.png", draw(i)[0])
     with pytest.raises(UserError, match=r"holds 6 pictures .* and no masks for them"):
         find_layout(tmp_path, HERE)
+
+
+@pytest.mark.parametrize("copied", [np.fliplr, np.flipud, np.rot90], ids=lambda f: f.__name__)
+def test_augmented_copies_are_not_split_from_their_image(
+    copied: Callable[[np.ndarray], np.ndarray], tmp_path: Path
+) -> None:
+    root = tmp_path / "data"
+    for i in range(6):
+        image, label = (np.repeat(np.repeat(x, 4, 0), 4, 1) for x in draw(i))
+        for end, change in (("", np.array), ("_copy", copied)):
+            write(root / f"{i}{end}.png", change(image))
+            write(root / f"{i}{end}_mask.png", change(label))
+    found = read_folder(request(root), progress=False)
+    assert "6 groups, the largest of 2" in found.parts.reason
+    sides = [
+        {pair.image.name[0] for pair in part} for part in (found.parts.train, found.parts.test)
+    ]
+    assert sides[0] & sides[1] == set()
+
+
+SKY_SEA = {"sky": (1, 2, 3), "open sea": (4, 5, 6)}
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "colours"),
+    [
+        ("id,name,r,g,b\n0,sky,1,2,3\n7,open sea,4,5,6\n", {"sky": 0, "open sea": 7}, SKY_SEA),
+        ("id;name\n0;sky\n7;open sea\n", {"sky": 0, "open sea": 7}, {}),
+        ("name,index\nsky,0\nopen sea,7\n", {"sky": 0, "open sea": 7}, {}),
+        ("Class, Red, Green, Blue\nsky, 1, 2, 3\nopen sea, 4, 5, 6\n", {}, SKY_SEA),
+        ("0 sky 1 2 3\n7 open sea 4 5 6\n", {"sky": 0, "open sea": 7}, SKY_SEA),
+        ("sky 1 2 3\nopen sea\t4\t5\t6\n", {}, SKY_SEA),
+        ("sky;1;2;3\nopen sea;4;5;6\n", {}, SKY_SEA),
+        ("sky:1,2,3:part:act\nopen sea:4,5,6::\n", {}, SKY_SEA),
+    ],
+)
+def test_tables_of_names(
+    text: str, values: dict[str, int], colours: dict[str, Colour], tmp_path: Path
+) -> None:
+    file = tmp_path / "classes.csv"
+    file.write_text(text)
+    assert read_names(file) == Names(str(file), ["sky", "open sea"], values, colours)
+
+
+def test_a_name_that_begins_with_a_number_keeps_it(tmp_path: Path) -> None:
+    file = tmp_path / "classes.txt"
+    file.write_text("2 wheeler,1,2,3\nclass 1,4,5,6\n")
+    assert read_names(file).colours == {"2 wheeler": (1, 2, 3), "class 1": (4, 5, 6)}
+
+
+def test_a_row_that_does_not_fit_its_titles_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "classes.csv"
+    file.write_text("id,name\n0,sky\nseven,sea\n")
+    with pytest.raises(UserError, match="row 3, 'seven,sea', does not fit the titles 'id,name'"):
+        read_names(file)
