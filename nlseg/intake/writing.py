@@ -184,6 +184,8 @@ def import_export(
 def _read(
     kind: str, place: Path, unlabelled: int, images: Path | None, classes: Sequence[str] | None
 ) -> tuple[Export, Iterator[Labelled]]:
+    if images is not None and not images.is_dir():
+        raise UserError(f"--images: there is no folder {images}")
     if classes and kind != "labelme":
         raise UserError(f"--classes: {place} names its classes itself; leave the option out")
     if kind == "coco":

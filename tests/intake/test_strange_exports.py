@@ -169,6 +169,8 @@ def test_images_elsewhere_are_said_with_an_option(
     for file in photos.glob("*.*g"):
         file.rename(away / file.name)
     assert "say where: --images DIR" in refused(capsys, root, tmp_path / "out")
+    told = refused(capsys, root, tmp_path / "out", "--images", tmp_path / "farr")
+    assert f"--images: there is no folder {tmp_path / 'farr'}" in told
     assert main([str(root), str(tmp_path / "out"), "--images", str(away)]) == 0
     assert len(samples(tmp_path / "out")) == 1
 
