@@ -172,7 +172,7 @@ def _with_colour(line: str) -> tuple[str, str, Colour] | None:
         r"(?:(\d+)\s*[,;:\s]\s*)?(.*?[^\d\s,;:].*?)\s*[,;:\s]\s*"
         r"(\d+)\s*[,;\s]\s*(\d+)\s*[,;\s]\s*(\d+)\s*(?::.*)?", text,
     )  # fmt: skip
-    before = re.fullmatch(r"(\d+)[,;\s]+(\d+)[,;\s]+(\d+)[,;:\s]+(\D.*)", text)
+    before = re.fullmatch(r"(\d+)[,;\s]+(\d+)[,;\s]+(\d+)[,;:\s]+(.*[^\d\s,;:].*)", text)
     if before is not None:
         value, name, levels = "", before[4], before.groups()[:3]
     elif after is not None:

@@ -310,8 +310,9 @@ def test_tables_of_names(
 
 def test_a_name_that_begins_with_a_number_keeps_it(tmp_path: Path) -> None:
     file = tmp_path / "classes.txt"
-    file.write_text("2 wheeler,1,2,3\nclass 1,4,5,6\n")
-    assert read_names(file).colours == {"2 wheeler": (1, 2, 3), "class 1": (4, 5, 6)}
+    file.write_text("2 wheeler,1,2,3\nclass 1,4,5,6\n7 8 9 4wd\n")
+    colours = {"2 wheeler": (1, 2, 3), "class 1": (4, 5, 6), "4wd": (7, 8, 9)}
+    assert read_names(file).colours == colours
 
 
 def test_a_row_that_does_not_fit_its_titles_is_named(tmp_path: Path) -> None:
