@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,33 @@ def test_what_cannot_be_adopted_is_named(old: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="decode_head"):
         adopt(old, tmp_path / "new", config=tmp_path / "other.py")
     assert not (tmp_path / "new").exists()
+
+
+def test_the_newest_checkpoint_is_that_of_the_pointer_or_of_the_largest_number(
+    old: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(old, tmp_path / "old")
+    (folder / "last_checkpoint").write_text("/of/another/machine/iter_2.pth")
+    assert adopt(folder, tmp_path / "a").source == folder / "iter_2.pth"
+    shutil.copy(folder / "iter_4.pth", folder / "epoch_10.pth")
+    shutil.copy(folder / "iter_4.pth", folder / "iter_best.pth")
+    for pointer in ("iter_3.pth", None):  # it leads nowhere, or is not there
+        (folder / "last_checkpoint").unlink()
+        if pointer:
+            (folder / "last_checkpoint").write_text(pointer)
+        target = tmp_path / f"b{pointer}"
+        assert adopt(folder, target).source == folder / "epoch_10.pth"
+    for name in ("iter_2.pth", "iter_4.pth", "epoch_10.pth"):
+        (folder / name).unlink()
+    with pytest.raises(UserError, match=r"old: no checkpoint in it \(iter_\*\.pth or epoch_"):
+        adopt(folder, tmp_path / "c")
+
+
+def test_a_curve_holds_numbers_alone(tmp_path: Path) -> None:
+    (tmp_path / "20260101_1/vis_data").mkdir(parents=True)
+    line = {"loss": 1.5, "lr": 0.1, "epoch": 3, "iter": 20, "step": 2, "note": "text"}
+    (tmp_path / "20260101_1/vis_data/scalars.json").write_text(json.dumps(line))
+    assert read_curve(tmp_path) == [{"kind": "train", "step": 20, "loss": 1.5, "lr": 0.1}]
 
 
 def test_curves_of_several_starts_are_one(tmp_path: Path) -> None:

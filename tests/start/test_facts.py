@@ -88,6 +88,9 @@ def test_the_width_of_a_class_is_that_of_its_larger_parts(tmp_path: Path) -> Non
     # strips of 12, 20 and 8; OpenCV's distances are 0.955 of a step, ends are borders too
     assert found[1] == pytest.approx(8, rel=0.08)
     assert 12 < found[0] < 20
+    other = Labels(TWO.classes, (0, 7), TWO.ignored)
+    sevens = np.where(mask == 1, 7, mask)
+    assert measured([pair(tmp_path, "s", image, sevens)], [], other).widths == found
     mask[:] = 0
     mask[:, :4] = 255
     assert measured([pair(tmp_path, "b", image, mask)], []).widths[1] == 0
