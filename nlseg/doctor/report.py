@@ -110,7 +110,7 @@ def write_report(examination: Examination, folder: Path) -> tuple[Path, Path]:
     report = examination.as_dict()
     files = folder / "report.json", folder / "report.html"
     for file, text in zip(files, (json.dumps(report, indent=1), doctor_page(report)), strict=True):
-        file.write_text(text + "\n", encoding="utf-8")
+        file.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     return files
 
 
@@ -193,7 +193,11 @@ def _values(split: Report) -> list[Report]:
 
 def thumbnail(path: str, height: int = 150) -> Image:
     """Show an image file in RGB, ``height`` px high; a box with words if it cannot be read."""
-    picture = cv2.imread(path, cv2.IMREAD_COLOR)
+    try:  # cv2.imread ends the process at a name that is not UTF-8
+        data = np.frombuffer(Path(path).read_bytes(), np.uint8)
+    except OSError:
+        return _cannot_be_read(height)
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if picture is None:
         return _cannot_be_read(height)
     return _shrink(np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)), height)

@@ -16,6 +16,7 @@ from nlseg.doctor import survey as surveying
 from nlseg.doctor.examination import examine
 from nlseg.doctor.hook import quick_check
 from nlseg.doctor.probe import probe
+from nlseg.doctor.report import write_report
 from nlseg.doctor.splits import find_splits
 from nlseg.doctor.survey import survey
 from nlseg.errors import ConfigError, DataError
@@ -308,3 +309,13 @@ def test_labels_that_a_transform_of_the_users_remaps_are_judged_behind_it(tmp_pa
     assert wrong.num_errors == 1
     assert wrong.findings[0].code == "stray-labels"
     assert "train/lab/" in wrong.findings[0].files[0]
+
+
+def test_the_report_shows_files_whose_names_are_not_utf8(data):
+    save(np.full((3, 4), 9, np.uint8), data / "train/lab/0.png")  # so that it is shown
+    for file in (data / "train").rglob("0.png"):
+        os.rename(file, os.fsencode(file.parent) + b"/B\xe4ume.png")
+    found = examine(make_config(data, stages=["train"]), num_processes=1, progress=False)
+    report, page = write_report(found, data / "report")
+    assert "B\\udce4ume.png" in page.read_text(encoding="utf-8")
+    assert json.loads(report.read_text())["splits"]
