@@ -28,6 +28,12 @@ class MissingOperators(ModuleType):
         return raise_missing
 
 
+def leave_out_operators() -> None:
+    """Let mmcv's compiled operators be imported where they are not installed."""
+    if OPERATORS not in sys.modules and find_spec(OPERATORS) is None:
+        sys.modules[OPERATORS] = MissingOperators(OPERATORS)
+
+
 def check_peer() -> None:
     """Import mmsegmentation and register its classes.
 
@@ -36,8 +42,7 @@ def check_peer() -> None:
     """
     try:
         import_module("mmseg")  # refuses versions of mmcv
-        if find_spec(OPERATORS) is None:
-            sys.modules[OPERATORS] = MissingOperators(OPERATORS)
+        leave_out_operators()
         peer_attribute("utils", "register_all_modules")(init_default_scope=True)
     except (ImportError, AssertionError) as error:
         raise UserError(f"--peer: mmsegmentation does not import here: {error}") from error
