@@ -103,6 +103,8 @@ def planned(args: argparse.Namespace, words: Sequence[str]) -> "Plan":
 
     first = request = request_of(args)
     plan = earlier_plan(first)
+    if plan is None:
+        check_run_folder(run_folder(args), args.out, args.seed)
     answered: list[str] = []
     while plan is None:
         try:
@@ -126,7 +128,8 @@ def request_of(args: argparse.Namespace) -> "Request":
     from nlseg.start.layout import Where
     from nlseg.start.request import Request
 
-    seconds = 3600 * args.hours if args.hours is not None else 60 * (args.minutes or MINUTES)
+    minutes = MINUTES if args.minutes is None else args.minutes
+    seconds = 60 * minutes if args.hours is None else 3600 * args.hours
     if not 0 < seconds < 1e8:
         raise UserError("--hours and --minutes take a time above 0")
     if not 0 < args.test < 1:
@@ -196,11 +199,14 @@ def agreed(words: Sequence[str]) -> bool:
 
 def train_and_test(args: argparse.Namespace, plan: "Plan") -> None:
     """Train to the end, from where an earlier call stopped, and test once."""
+    import shlex
+
     from nlseg.commands import train
     from nlseg.run import checkpoint
     from nlseg.run.folder import held
 
-    work_dir = Path(args.work_dir or Path("work_dirs") / plan.config.stem)
+    work_dir = run_folder(args)
+    check_run_folder(work_dir, plan.config, args.seed)
     newest = checkpoint.newest(work_dir)[0] if work_dir.is_dir() else None
     record = checkpoint.read_record(newest) if newest else None
     if record is None or record.iter < plan.iterations:
@@ -219,7 +225,45 @@ def train_and_test(args: argparse.Namespace, plan: "Plan") -> None:
     print(f"config: {plan.config}\nweights: {newest}")
     if report is not None:
         print(f"report: {report}")
-    print(f"label new images: nlseg predict {plan.config} {newest} IMAGES --out labelled")
+    files = shlex.join([str(plan.config), str(newest)])
+    print(f"label new images: nlseg predict {files} IMAGES --out labelled")
+
+
+def run_folder(args: argparse.Namespace) -> Path:
+    """Return the folder that is trained in."""
+    return Path(args.work_dir or Path("work_dirs") / args.out.stem)
+
+
+def check_run_folder(work_dir: Path, file: Path, seed: int) -> None:
+    """Refuse to go on with the run of another plan: it may have trained on this one's test images.
+
+    Args:
+        work_dir: The run folder; it may be missing, or hold no run.
+        file: Config of the plan; one that is not there yet goes on with no run.
+        seed: Of the training.
+
+    Raises:
+        UserError: The folder holds the run of another plan, or one with another seed.
+    """
+    from nlseg.config import load_config
+    from nlseg.errors import UserError
+    from nlseg.run import checkpoint
+
+    if not work_dir.is_dir() or checkpoint.newest(work_dir)[0] is None:
+        return
+    kept = work_dir / file.name
+    run, plan = (load_config(f, check=False) if f.is_file() else {} for f in (kept, file))
+    marks = [(config.get("custom") or {}).get("plan") for config in (run, plan)]
+    if not file.is_file() or marks[0] != marks[1]:
+        raise UserError(
+            f"{work_dir}: holds the run of another plan; give another --work-dir, or move it away"
+        )
+    before = (run.get("randomness") or {}).get("seed")
+    if before not in (None, seed):
+        raise UserError(
+            f"{work_dir}: was trained with --seed {before}, now it is {seed}; give the same, or "
+            "another --work-dir"
+        )
 
 
 def tested(plan: "Plan", work_dir: Path, weights: Path) -> Path | None:

@@ -16,7 +16,7 @@ from nlseg.files import write_file
 from nlseg.plan.auto_batch import fit_batch_size
 from nlseg.plan.dry_run import DryRun, dry_run
 from nlseg.run.folder import held
-from nlseg.start.choose import ITERATIONS, Choices, choose
+from nlseg.start.choose import ITERATIONS, ON_CPU, ON_GPU, Choices, choose
 from nlseg.start.exports import read_layout
 from nlseg.start.facts import DataFacts, check_files, measure_data, values_of
 from nlseg.start.labels import Labels, read_labels, show_value
@@ -32,6 +32,7 @@ from nlseg.start.writing import (
     listing,
     place_pairs,
     shown_size,
+    with_mark,
     write_lists,
 )
 
@@ -95,7 +96,7 @@ def earlier_plan(request: Request) -> Plan | None:
         key = changed[-1][0]
         raise UserError(
             f"{request.out}: was planned with {key} {asked[-1].get(key)!r}, now it is "
-            f"{now[key]!r}; move it away for a new plan, or give another --out"
+            f"{now[key]!r}; give another --out, or remove it and its run folder for a new plan"
         )
     config = load_config(request.out)
     iterations = int(config.train_cfg.get("max_iters") or iterations)
@@ -103,7 +104,7 @@ def earlier_plan(request: Request) -> Plan | None:
     if now_there != state.get("pictures"):
         text += (
             f"\n{request.folder} has changed: {state.get('pictures')} pictures then, {now_there} "
-            f"now; move {request.out} away for a new plan"
+            "now; for a plan of them give another --out"
         )
     return Plan(request.out, text, iterations, tta)
 
@@ -171,7 +172,7 @@ def _new_plan(request: Request, first: Request | None, *, progress: bool) -> Pla
     left = request.seconds - (time.perf_counter() - started) - START_S - choices.test_s
     schedule = make_schedule(step, parts, choices, left)
     found.layout.notes += too_short(schedule, step, request.seconds)
-    text = text_of(schedule)
+    text = with_mark(text_of(schedule), lists)
     shown = listing(rows_of(found, data, choices, schedule))
     asked = [one.as_dict() for one in (request, first) if one is not None]
     state = {
@@ -206,11 +207,12 @@ def make_schedule(step: DryRun, parts: int, choices: Choices, seconds: float) ->
     """
     each = step.duration_s / max(1, step.iterations)
     unit = parts * LOOKS  # whole steps between two looks
-    iterations = max(1, int(MARGIN * max(seconds, 0.0) / each) // unit) * unit
-    reason = (
-        f"a step takes {each:.3f} s, measured by a dry run; {iterations} of them fit into "
-        f"{max(seconds, 0.0):.0f} s"
+    fitting = int(MARGIN * max(seconds, 0.0) / each) // unit * unit
+    iterations = max(unit, fitting)
+    told = (
+        f"fit into {seconds:.0f} s" if fitting else "are the fewest, and take longer than is left"
     )
+    reason = f"a step takes {each:.3f} s, measured by a dry run; {iterations} of them {told}"
     if parts > 1:
         reason += f"; {choices.batch} images do not fit into memory, so {parts} parts are added up"
     return Schedule(iterations, choices.batch // parts, parts, reason)
@@ -247,6 +249,7 @@ def read_folder(request: Request, *, progress: bool = True) -> _Read:
         Unclear: It can be understood in several ways.
     """
     layout, names = read_layout(request, progress=progress)
+    check_names(request.folder, layout)
     files = [("image", str(pair.image)) for pair in layout.pairs]
     files += [("label", str(pair.mask)) for pair in layout.pairs]
     many = take_long([Path(path) for _, path in files])
@@ -280,6 +283,21 @@ def read_folder(request: Request, *, progress: bool = True) -> _Read:
     return _Read(layout, labels, parts, facts)
 
 
+def check_names(folder: Path, layout: Layout) -> None:
+    """Refuse names that are no text: lists and configs cannot hold them.
+
+    Raises:
+        DataError: Names the first such file.
+    """
+    for path in (folder.resolve(), *(path for pair in layout.pairs for path in pair[1:3])):
+        written = os.fsencode(path)
+        try:
+            written.decode("utf-8")
+        except UnicodeDecodeError:
+            shown = written.decode("utf-8", "backslashreplace")
+            raise DataError(f"{shown}: its name is not UTF-8; rename it") from None
+
+
 def leave_out_copies(layout: Layout, facts: Mapping[tuple[str, str], Facts]) -> None:
     """Leave out images with the pixels of another one: they could train and be tested.
 
@@ -306,6 +324,15 @@ def leave_out_copies(layout: Layout, facts: Mapping[tuple[str, str], Facts]) -> 
         layout.pairs = [pair for pair in layout.pairs if pair not in copies]
 
 
+def batch_reason(choices: Choices, schedule: Schedule) -> str:
+    """Return what the probe of the memory found."""
+    usual = f"{ON_CPU[0].batch} on a CPU, {ON_GPU[0].batch} on a GPU"
+    told = f"{choices.batch} images a step ({usual})"
+    if schedule.parts == 1:
+        return f"{told}: they fit into memory, by a probe"
+    return f"{told}: {schedule.batch} at once are the most that fit into memory, by a probe"
+
+
 def rows_of(
     found: _Read, data: DataFacts, choices: Choices, schedule: Schedule
 ) -> list[tuple[str, str, str]]:
@@ -329,7 +356,7 @@ def rows_of(
         ("crop", shown_size(choices.crop), why["crop"]),
         ("loss", {"ce": "cross-entropy", "ce+dice": "cross-entropy + Dice"}[choices.loss],
          why["loss"]),
-        ("batch", f"{schedule.batch} x {schedule.parts}", "the largest that fits, by a probe"),
+        ("batch", f"{schedule.batch} x {schedule.parts}", batch_reason(choices, schedule)),
         ("schedule", f"{schedule.iterations} steps, rate {choices.rate:g}", schedule.reason),
         ("test", "with flipped images" if choices.tta else "each image once", why["tta"]),
     ]  # fmt: skip

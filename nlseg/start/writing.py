@@ -1,8 +1,9 @@
 """Choices to a config of one page: every value with its reason, the rest inherited."""
 
+import hashlib
 import os
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pprint import pformat
@@ -140,6 +141,13 @@ def write_lists(parts: Parts, place: Place, files: Path) -> dict[str, Path]:
         found[split] = files / f"{split}.txt"
         write_file(found[split], "".join(f"{place.stems[pair.name]}\n" for pair in pairs))
     return found
+
+
+def with_mark(text: str, lists: Mapping[str, Path]) -> str:
+    """Add a line to a config that tells its plan from others, with what its lists hold."""
+    held = [text, *(file.read_text(encoding="utf-8") for _, file in sorted(lists.items()))]
+    mark = hashlib.sha256("\0".join(held).encode()).hexdigest()[:12]
+    return f"{text}custom = dict(plan={mark!r})  # a run folder belongs to one plan\n"
 
 
 def narrow_model(backbone: Backbone, num_classes: int) -> dict[str, Any]:
