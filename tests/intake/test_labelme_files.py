@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from nlseg.commands.import_ import main
+from nlseg.intake.shapes import circle, polygon_mask
 from tests.intake.test_import import BOX, grid, label, labelme, marked, picture
 
 
@@ -55,6 +56,14 @@ def test_images_inside_of_the_files_get_the_suffix_of_their_format(
         f"a{suffix}",
         f"b{suffix}",
     ]
+
+
+def test_a_circle_is_round() -> None:
+    disc = polygon_mask(circle([(12, 12), (18, 20)]), (24, 24))  # radius 10
+    across = np.arange(24) - 11.5
+    far = np.hypot(across[:, None], across[None])
+    assert disc[far < 9.9].all()
+    assert not disc[far > 10].any()
 
 
 @pytest.mark.parametrize(

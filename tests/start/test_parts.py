@@ -7,6 +7,7 @@ import pytest
 
 from nlseg.errors import UserError
 from nlseg.start.layout import Layout, Pair
+from nlseg.start.lists import take_lists
 from nlseg.start.parts import SIDE, alike_groups, choose_groups, small_picture, split_pairs
 from nlseg.start.planning import read_folder
 from tests.start.folders import request, two_folders, write
@@ -158,6 +159,24 @@ def test_copies_are_left_out_and_told(tmp_path: Path) -> None:
     found = read_folder(request(tmp_path / "data"), progress=False)
     assert [pair.name for pair in found.layout.pairs] == ["0", "1", "2", "3", "4"]
     assert f"such as {copy}" in found.layout.notes[0]
+
+
+def test_lists_count_where_folders_say_nothing_and_one_of_them_is_train(tmp_path: Path) -> None:
+    found = pairs(4, "test")
+    layout = Layout("", found)
+    for name, lines in (("train", "0\n1\n"), ("val", "2\n3\n")):
+        (tmp_path / f"{name}.txt").write_text(lines)
+    take_lists(tmp_path, layout)
+    assert layout.splits() == {"test": found}
+    (tmp_path / "train.txt").rename(tmp_path / "test.txt")
+    layout = Layout("", pairs(4))
+    take_lists(tmp_path, layout)
+    assert layout.splits() == {}
+
+
+def test_two_images_are_enough() -> None:
+    parts = split_pairs(Layout("", pairs(2)), 0.2, {}, {})
+    assert (len(parts.train), len(parts.test)) == (1, 1)
 
 
 def test_one_image_is_too_few() -> None:
