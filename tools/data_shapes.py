@@ -1,7 +1,7 @@
 """Compare planned configs with the VOC base config, at equal time, on shapes of data.
 
     python tools/data_shapes.py work_dirs/data_shapes --seconds 120 --seeds 3
-    python tools/data_shapes.py work_dirs/data_shapes --road-scenes data/camvid
+    python tools/data_shapes.py work_dirs/data_shapes --road-scenes data/camvid --jobs 2
 
 Draws four shapes of data and plans each as ``nlseg start`` does; with --road-scenes CamVid is a
 fifth, of which all training and a few test images are linked. Then for each seed the planned config
@@ -24,6 +24,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("folder", type=Path, help="for data, runs and results")
     parser.add_argument("--seconds", type=float, default=120, help="plan, training and test (120)")
     parser.add_argument("--seeds", type=int, default=3, help="how many (3)")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="rows at a time, each on its share of the cores (1)"
+    )
     parser.add_argument("--road-scenes", type=Path, metavar="DIR", help="CamVid")
     return parser.parse_args()
 

@@ -2,16 +2,21 @@
 
 import argparse
 import json
+import multiprocessing
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import timedelta
+from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from nlseg.config import load_config
@@ -160,9 +165,7 @@ def score(config: Path, folder: Path, *, tta: bool) -> float:
 def compare(name: str, folder: Path, request: Request, seed: int) -> dict[str, Any]:
     """Train and test both configs with a seed."""
     plan = earlier_plan(request) or make_plan(request, progress=False)
-    config = load_config(plan.config)
     base = plan.config.with_name("base.py")
-    base.write_text(base_text(plan.config, config.model.decode_head.num_classes))
     own, theirs = (folder / f"{kind}_{seed}_{time.time():.0f}" for kind in ("planned", "base"))
     words = ["--set", f"randomness.seed={seed}"]
     seconds = run("train", str(plan.config), "--work-dir", str(own), *words)
@@ -192,28 +195,55 @@ def table(rows: list[dict[str, Any]]) -> str:
     return format_table(header, lines)
 
 
+def plan_data(args: argparse.Namespace, number: int, name: str) -> Request:
+    """Draw or link a shape's data and plan a config for it, once; return what was asked for."""
+    folder = args.folder / f"shape_{number}"
+    if name in SHAPES:
+        draw(name, folder / "data")
+    else:
+        link_road_scenes(args.road_scenes, folder / "data")
+    classes = SHAPES[name][4] if name in SHAPES else CAMVID
+    request = Request(
+        folder / "data", folder / "planned.py", args.seconds, said=Said(), classes=classes,
+        fetch=False,
+    )  # fmt: skip
+    plan = earlier_plan(request) or make_plan(request, progress=False)
+    config = load_config(plan.config)
+    base = plan.config.with_name("base.py")
+    base.write_text(base_text(plan.config, config.model.decode_head.num_classes))
+    return request
+
+
+def take_cores(shares: "Queue[set[int]]") -> None:
+    """Keep a process, and those that it starts, to the next share of the cores."""
+    share = shares.get()
+    os.sched_setaffinity(0, share)
+    torch.set_num_threads(len(share))  # it counted the cores when it was imported
+
+
 def compare_all(args: argparse.Namespace) -> None:
-    """Run every shape for every seed, one after the other."""
+    """Run every shape for every seed, ``args.jobs`` at a time."""
     args.folder.mkdir(parents=True, exist_ok=True)
     file = args.folder / RESULTS
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-    names: dict[str, str | None] = {name: shape[4] for name, shape in SHAPES.items()}
-    if args.road_scenes is not None:
-        names["road scenes"] = CAMVID
-    for seed in range(args.seeds):
-        for number, (name, classes) in enumerate(names.items()):
-            if any((row["shape"], row["seed"]) == (name, seed) for row in rows):
-                continue
-            folder = args.folder / f"shape_{number}"
-            if name in SHAPES:
-                draw(name, folder / "data")
-            else:
-                link_road_scenes(args.road_scenes, folder / "data")
-            request = Request(
-                folder / "data", folder / "planned.py", args.seconds, said=Said(),
-                classes=classes, fetch=False,
-            )  # fmt: skip
-            rows.append(compare(name, folder, request, seed))
+    names = [*SHAPES, *(["road scenes"] if args.road_scenes is not None else [])]
+    cores = sorted(os.sched_getaffinity(0))
+    spawn = multiprocessing.get_context("spawn")
+    shares = spawn.Queue()
+    for job in range(args.jobs):
+        shares.put(set(cores[job :: args.jobs]))
+    with ProcessPoolExecutor(args.jobs, spawn, take_cores, (shares,)) as pool:
+        planned = [pool.submit(plan_data, args, i, name) for i, name in enumerate(names)]
+        requests = [future.result() for future in planned]
+        running = [
+            pool.submit(compare, name, request.out.parent, request, seed)
+            for seed in range(args.seeds)
+            for name, request in zip(names, requests, strict=True)
+            if not any((row["shape"], row["seed"]) == (name, seed) for row in rows)
+        ]
+        for future in as_completed(running):
+            rows.append(future.result())
+            rows.sort(key=lambda row: names.index(row["shape"]))
             with file.open("a") as results:
-                results.write(json.dumps(rows[-1]) + "\n")
+                results.write(json.dumps(future.result()) + "\n")
             print(table(rows), flush=True)
