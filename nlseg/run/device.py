@@ -215,6 +215,8 @@ def _revert(sync: nn.SyncBatchNorm) -> BatchNorm:
     return plain
 
 
+_GRAPHS_OF_A_PART = 8
+"""PyTorch's own limit, which holds for all parts of one class together: they share their code."""
 PARTS = ("backbone", "neck", "decode_head", "auxiliary_head")
 _OPTIONS = ("fullgraph", "dynamic", "backend", "mode", "options", "disable")
 _GRAPHS = {"reduce-overhead": "default", "max-autotune": "max-autotune-no-cudagraphs"}
@@ -224,9 +226,10 @@ _GRAPHS = {"reduce-overhead": "default", "max-autotune": "max-autotune-no-cudagr
 class CompiledCall:
     """What calling a compiled module runs.
 
-    Training has crops of one size, which is compiled as a constant until another one comes; in
-    evaluation height and width are free. CUDA graphs are for training: what they return is
-    overwritten when they run again, and an evaluation runs a network several times an image.
+    Training has crops of one size, which is compiled as a constant until another one comes; from
+    then on, and in evaluation, height and width are free. CUDA graphs are for training: what they
+    return is overwritten when they run again, and an evaluation runs a network several times an
+    image.
 
     Args:
         module: The module.
@@ -255,9 +258,11 @@ class CompiledCall:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         if len(self._crops) < 2:
             self._crops.update(x.shape[2:] for x in maps[:1])
-        if len(self._crops) == 1:
-            for x in maps:
+        for x in maps:
+            if len(self._crops) == 1:
                 torch._dynamo.mark_static(x, [2, 3])
+            else:
+                torch._dynamo.maybe_mark_dynamic(x, [2, 3])
         return self.train_call(*inputs, **settings)
 
 
@@ -284,6 +289,8 @@ def compile_network(model: nn.Module, setting: bool | Mapping[str, Any] | None) 
     parts = list(parts_of(model))
     if not parts:
         raise ConfigError(f"compile: {type(model).__name__} has none of {', '.join(PARTS)}")
+    limits = torch._dynamo.config
+    limits.cache_size_limit = max(limits.cache_size_limit, _GRAPHS_OF_A_PART * len(parts))
     for part in parts:
         if not isinstance(part._compiled_call_impl, CompiledCall):
             part._compiled_call_impl = CompiledCall(part, options, leads=part is parts[0])

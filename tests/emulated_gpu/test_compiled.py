@@ -8,11 +8,13 @@ from torch._dynamo.utils import counters
 
 from nlseg.ops.global_context import ContextBlock
 from nlseg.ops.non_local import MODES, NonLocal2d
+from nlseg.registry import MODELS
 from nlseg.run.device import compile_network
 from tests.emulated_gpu.card import CAPABILITY
-from tests.run.tiny_segmentor import labelled, tiny_segmentor
+from tests.run.tiny_segmentor import labelled, tiny_config, tiny_segmentor
 
 pytestmark = pytest.mark.usefixtures("real_tensors")
+TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
 DTYPES = [torch.float32, torch.float16] + [torch.bfloat16] * (CAPABILITY >= (8, 0))
 
 
@@ -63,7 +65,36 @@ def test_a_network_compiles_once_for_training_and_once_for_evaluation(head: str)
         optimizer.zero_grad()
         assert graphs() == 3  # backbone and two heads
     model.eval()
-    for size in ((64, 96), (96, 64), (72, 104), (128, 128)):
+    kinds = ((65, 96), (64, 97), (65, 97)) if TORCH >= (2, 10) else ()
+    for size in ((64, 96), (96, 64), (72, 104), (128, 128), *kinds):
         with torch.no_grad(), torch.autocast("cuda", dtype=torch.float16):
             model(torch.randn(1, 3, *size, device="cuda"), [labelled(size)], mode="predict")
         assert graphs() == 5  # and backbone and head for any size
+
+
+def test_crops_of_many_sizes_are_compiled_twice_whatever_the_number_of_heads() -> None:
+    counters.clear()
+    config = tiny_config()
+    first = config["auxiliary_head"]
+    config["auxiliary_head"] = [first, {**first, "in_index": 1, "in_channels": 16}]
+    model = MODELS.build(config).cuda()
+    compile_network(model, {"backend": "aot_eager"})
+    found = []
+    for size in ((64, 64), (64, 96), (96, 64), (80, 72)):
+        samples = [labelled(size).cuda() for _ in range(2)]
+        model(torch.randn(2, 3, *size, device="cuda"), samples, mode="loss")
+        found.append(graphs())
+    assert found == [4, 8, 8, 8]  # backbone and three heads
+
+
+def test_two_graphs_are_kept_for_each_of_many_heads_of_one_class() -> None:
+    counters.clear()
+    config = tiny_config()
+    head = config["auxiliary_head"]
+    config["auxiliary_head"] = [{**head, "channels": 8 + i} for i in range(5)]
+    model = MODELS.build(config).cuda()
+    compile_network(model, {"backend": "aot_eager"})
+    for size in ((64, 64), (64, 96)):
+        samples = [labelled(size).cuda() for _ in range(2)]
+        model(torch.randn(2, 3, *size, device="cuda"), samples, mode="loss")
+    assert graphs() == 14

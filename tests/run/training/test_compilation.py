@@ -16,7 +16,7 @@ from nlseg.registry import MODELS
 from nlseg.run.device import compile_network, not_compiled, parts_of
 from tests.run.tiny_segmentor import labelled, tiny_config, tiny_segmentor
 
-SIZES = [(208, 224), (232, 200), (256, 256), (211, 219)]
+SIZES = [(208, 224), (232, 200), (256, 256), (211, 219), (217, 256)]
 """On a CPU, PyTorch has a way of its own for maps of fewer than 20480 numbers; these are larger."""
 
 Received = torch.futures.Future[torch.Tensor]
