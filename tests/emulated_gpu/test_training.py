@@ -1,4 +1,8 @@
-"""Training on a card: overflow under AMP beside the guard, SyncBN with DDP, a card that is full."""
+"""Training on a card: AMP's scaler beside the guard, SyncBN with DDP, a card that is full.
+
+Nothing is computed here, so no gradient overflows: that a scale falls and training recovers is held
+on a CPU by ``tests/run/training/test_optim.py``, and on a card by ``tests/gpu``.
+"""
 
 import os
 import subprocess

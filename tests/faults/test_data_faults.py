@@ -10,6 +10,7 @@ from nlseg.run.command import training_config
 from tests import tiny_data
 from tests.faults.forked import train_forked
 from tests.faults.kills import LAST, hard_config, undisturbed
+from tests.run import toy
 from tests.run.runs import assert_same, final
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.slow
 
 def test_killed_worker_costs_nothing(tmp_path: Path) -> None:
     torch.set_num_threads(1)
+    toy.let_one_die()  # others of this process may have had theirs
     reference = undisturbed(tmp_path / "whole")
     config = hard_config(tmp_path / "run", workers=2, **{"train_dataloader.dataset.die_at": 50})
     assert train_forked(config) == 0

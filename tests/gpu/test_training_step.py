@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from mmengine.hooks import Hook
+from torch import nn
 
 from benchmark.measure import Plan, peak_memory
 from benchmark.networks import BEST, PLAIN
@@ -14,6 +15,8 @@ from benchmark.suite import Suite
 from nlseg.registry import HOOKS
 from nlseg.run.device import compile_network
 from nlseg.run.fast import apply, find_hardware, training_choices
+from nlseg.run.half import AmpOptimWrapper
+from nlseg.run.processes import Agreement
 from nlseg.run.runner import Runner
 from tests.run.tiny_segmentor import labelled, tiny_run, tiny_segmentor
 
@@ -47,6 +50,25 @@ def test_an_ordinary_iteration_never_waits_for_the_device(tmp_path: Path, averag
         Runner.from_cfg(config).train()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_training_recovers_from_overflow_beside_the_guard(fused: bool) -> None:
+    """A step that overflows is left out, lowers the scale and is no error to the guard."""
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 2, device="cuda")
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9, fused=fused)
+    wrapper = AmpOptimWrapper(optimizer, dtype="float16", loss_scale={"init_scale": 2.0**24})
+    wrapper.agreement = Agreement(torch.device("cuda", 0))
+    before, scales = layer.weight.detach().clone(), []
+    while torch.equal(layer.weight, before) and len(scales) < 20:
+        with wrapper.optim_context(layer):
+            loss = layer(torch.ones(4, 3, device="cuda")).square().mean()
+        wrapper.update_params(loss)
+        assert not any(verdict.non_finite for verdict in wrapper.agreement.close(len(scales)))
+        scales.append(wrapper.loss_scaler.get_scale())
+    assert 2.0**10 < scales[-1] < 2.0**20
+    assert torch.isfinite(layer.weight).all()
 
 
 def test_waiting_is_found() -> None:

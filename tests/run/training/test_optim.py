@@ -100,6 +100,19 @@ def test_overflow_under_the_scaler_is_no_error() -> None:
     assert wrapper.loss_scaler.get_scale() == 2.0**119
 
 
+def test_training_goes_on_where_the_scale_has_fallen_enough() -> None:
+    model, wrapper = make(AmpOptimWrapper, dtype="float16", loss_scale={"init_scale": 2.0**24})
+    assert isinstance(wrapper, AmpOptimWrapper)
+    before, scales = model.weight.detach().clone(), []
+    while torch.equal(model.weight, before):
+        assert not step(model, wrapper)
+        scales.append(wrapper.loss_scaler.get_scale())
+    assert 2.0**10 < scales[-1] < 2.0**20
+    assert scales == [2.0 ** (23 - i) for i in range(len(scales) - 1)] + scales[-2:-1]
+    assert not step(model, wrapper)
+    assert wrapper.loss_scaler.get_scale() == scales[-1]
+
+
 def test_scale_that_has_sunk_below_one_is_an_error() -> None:
     model, wrapper = make(AmpOptimWrapper, dtype="float16", loss_scale={"init_scale": 0.5})
     assert not step(model, wrapper)
