@@ -24,7 +24,7 @@ from nlseg.config.published import find_config
 from nlseg.errors import UserError
 from nlseg.intake.writing import BASE
 from nlseg.start.labels import Said
-from nlseg.start.planning import earlier_plan, make_plan
+from nlseg.start.planning import Plan, make_plan
 from nlseg.start.request import Request
 from nlseg.table import format_table
 
@@ -162,9 +162,9 @@ def score(config: Path, folder: Path, *, tta: bool) -> float:
     return found
 
 
-def compare(name: str, folder: Path, request: Request, seed: int) -> dict[str, Any]:
+def compare(name: str, plan: Plan, seed: int) -> dict[str, Any]:
     """Train and test both configs with a seed."""
-    plan = earlier_plan(request) or make_plan(request, progress=False)
+    folder = plan.config.parent
     base = plan.config.with_name("base.py")
     own, theirs = (folder / f"{kind}_{seed}_{time.time():.0f}" for kind in ("planned", "base"))
     words = ["--set", f"randomness.seed={seed}"]
@@ -195,8 +195,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     return format_table(header, lines)
 
 
-def plan_data(args: argparse.Namespace, number: int, name: str) -> Request:
-    """Draw or link a shape's data and plan a config for it, once; return what was asked for."""
+def plan_data(args: argparse.Namespace, number: int, name: str) -> Plan:
+    """Draw or link a shape's data and plan a config for it, once, and the base beside it."""
     folder = args.folder / f"shape_{number}"
     if name in SHAPES:
         draw(name, folder / "data")
@@ -207,11 +207,11 @@ def plan_data(args: argparse.Namespace, number: int, name: str) -> Request:
         folder / "data", folder / "planned.py", args.seconds, said=Said(), classes=classes,
         fetch=False,
     )  # fmt: skip
-    plan = earlier_plan(request) or make_plan(request, progress=False)
+    plan = make_plan(request, progress=False)
     config = load_config(plan.config)
     base = plan.config.with_name("base.py")
     base.write_text(base_text(plan.config, config.model.decode_head.num_classes))
-    return request
+    return plan
 
 
 def take_cores(shares: "Queue[set[int]]") -> None:
@@ -234,11 +234,11 @@ def compare_all(args: argparse.Namespace) -> None:
         shares.put(set(cores[job :: args.jobs]))
     with ProcessPoolExecutor(args.jobs, spawn, take_cores, (shares,)) as pool:
         planned = [pool.submit(plan_data, args, i, name) for i, name in enumerate(names)]
-        requests = [future.result() for future in planned]
+        plans = [future.result() for future in planned]
         running = [
-            pool.submit(compare, name, request.out.parent, request, seed)
+            pool.submit(compare, name, plan, seed)
             for seed in range(args.seeds)
-            for name, request in zip(names, requests, strict=True)
+            for name, plan in zip(names, plans, strict=True)
             if not any((row["shape"], row["seed"]) == (name, seed) for row in rows)
         ]
         for future in as_completed(running):

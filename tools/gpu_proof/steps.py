@@ -156,18 +156,18 @@ def run_bounded(command: list[str], seconds: float, say: Callable[[str], None]) 
     assert process.stdout is not None
     os.set_blocking(process.stdout.fileno(), False)
     try:
-        with selectors.DefaultSelector() as selector, process.stdout:
+        with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
             while process.poll() is None and time.monotonic() < end and not asked:
                 if selector.select(min(max(end - time.monotonic(), 0), 0.5)):
                     say((process.stdout.read() or b"").decode(errors="replace"))
-            ended = process.poll() is not None
-            kill_group(process)
-            say((process.stdout.read() or b"").decode(errors="replace"))
+        ended = process.poll() is not None
     finally:
         kill_group(process)  # a full disk leaves nothing on the card either
         for number, handler in before.items():
             signal.signal(number, handler)
+    with process.stdout:
+        say((process.stdout.read() or b"").decode(errors="replace"))
     if asked:
         sys.exit(128 + asked[0])
     return process.returncode if ended else None
