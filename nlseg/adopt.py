@@ -18,7 +18,7 @@ from nlseg.config import load_config
 from nlseg.config.class_weight import with_class_weights
 from nlseg.config.text import RESOLVED, python_text
 from nlseg.errors import CheckpointError, UserError
-from nlseg.files import write_file
+from nlseg.files import in_use, write_file
 from nlseg.registry import MODELS, PARAM_SCHEDULERS, SCOPE
 from nlseg.run.checkpoint import Record, plain, point_to, read_record, save, write_record
 from nlseg.run.logs import SCALARS_FILE, read_scalars
@@ -86,9 +86,8 @@ def adopt(
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        what = "is not empty" if target.is_dir() else "is a file"
-        raise UserError(f"{target}: {what}; give a new folder by --out")
+    if why := in_use(target):
+        raise UserError(f"{target}: {why}; give a new folder by --out")
     config_file = config or _find_config(folder)
     source = checkpoint or _find_checkpoint(folder)
     cfg = load_config(config_file, allow_unknown=True)

@@ -128,6 +128,15 @@ def flush_standard_streams() -> None:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
 
 
+def in_use(folder: Path) -> str:
+    """Return why a folder is no new one: that it is a file, or is not empty; else nothing."""
+    if not folder.exists():
+        return ""
+    if not folder.is_dir():
+        return "is a file"
+    return "is not empty" if any(folder.iterdir()) else ""
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete temporary files of a process that was killed while it wrote."""
     for path in folder.glob(f".*{_TEMPORARY}"):

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from nlseg.config.published import find_config
 from nlseg.datasets.transforms.decode import picture_to_array, shown_size
 from nlseg.errors import ConfigError, DataError, UserError
-from nlseg.files import write_file
+from nlseg.files import in_use, write_file
 from nlseg.intake.coco import read_coco
 from nlseg.intake.cvat import LABELS, MASKS, read_cvat
 from nlseg.intake.labelme import read_labelme
@@ -151,9 +151,8 @@ def import_export(
         raise ConfigError(f"--unlabelled: {unlabelled} is neither 0 nor 255")
     if not 0 < validate < 1:
         raise ConfigError(f"--val: {validate} is no share between 0 and 1")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        what = "is not empty" if target.is_dir() else "is a file"
-        raise UserError(f"{target}: {what}; give a new folder")
+    if why := in_use(target):
+        raise UserError(f"{target}: {why}; give a new folder")
     found, place, damaged = recognise(source, kind)
     export, labelled = _read(found, place, unlabelled, images, classes)
     export.unreadable.extend(damaged)

@@ -24,7 +24,7 @@ from nlseg.config.show import read_any
 from nlseg.config.text import python_text
 from nlseg.datasets.street_scene import draw_scene
 from nlseg.errors import DataError, UserError
-from nlseg.files import write_file
+from nlseg.files import in_use, write_file
 from nlseg.publish.card import card_of, score_of
 from nlseg.registry import SCOPE
 from nlseg.visualization.painter import Painter
@@ -72,8 +72,8 @@ def publish(
         UserError: The folder is not empty, weights do not fit or are not finite, the receipt is not
             of these weights, or a file would tell a path or a name of this machine.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: is not empty; give a new folder")
+    if why := in_use(out):
+        raise UserError(f"{out}: {why}; give a new folder")
     cfg = read_any(checkpoint) if config is None else load_config(config, overrides)
     content = read_checkpoint(checkpoint)
     model = init_model(cfg, checkpoint, "cpu")
