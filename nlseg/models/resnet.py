@@ -20,7 +20,6 @@ from nlseg.models.resnet_args import (
     choose_init,
     conflicts,
 )
-from nlseg.ops.max_pool import MaxPool2d
 from nlseg.registry import MODELS, Cfg
 from nlseg.weights.pretrained import use_own_reader
 
@@ -193,7 +192,7 @@ class ResNet(BaseModule):
     def _make_stem_layer(self, in_channels: int, stem_channels: int) -> None:
         """Build ``conv1``, its norm and ``relu``, or ``stem``, and ``maxpool``."""
         relu = nn.ReLU(inplace=True)
-        self.maxpool = MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         if not self.deep_stem:
             self.conv1 = build_conv_layer(
                 self.conv_cfg,

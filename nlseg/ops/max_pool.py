@@ -6,31 +6,38 @@ from torch.nn import functional as F
 
 
 class MaxPool2d(nn.MaxPool2d):
-    """Pool squares, with windows that start at each ``stride`` px; the same bits as PyTorch's.
+    """PyTorch's layer, to the bit, whose graph for evaluation holds for maps of any size.
 
     PyTorch asks whether the windows leave a remainder of the map, so that a compiled graph holds
     either for sizes with one or for those without. In a graph for evaluation the map is therefore
     padded, or cut, to what the windows cover. (PyTorch 2.4 asks for the sign of that padding, and
     still compiles once for each kind.)
-
-    Args:
-        kernel_size: Side of a window in px.
-        stride: Step of the windows in px.
-        padding: Rows and columns around the map that never are the largest.
     """
-
-    def __init__(self, kernel_size: int, stride: int, padding: int = 0) -> None:
-        super().__init__(kernel_size, stride, padding)
-        self.window = (kernel_size, stride, padding)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the largest value of each window, (N, C, h, w) of (N, C, H, W)."""
         if self.training or not torch.compiler.is_dynamo_compiling():
             pooled: Tensor = super().forward(x)
             return pooled
-        kernel, stride, padding = self.window
         margins = []
-        for side in (x.shape[3], x.shape[2]):
+        for axis in (1, 0):
+            kernel, stride, padding = (
+                value if isinstance(value, int) else value[axis]
+                for value in (self.kernel_size, self.stride, self.padding)
+            )
+            side = x.shape[2 + axis]
             covered = (side + 2 * padding - kernel) // stride * stride + kernel
             margins += [padding, covered - padding - side]
-        return F.max_pool2d(F.pad(x, margins, value=float("-inf")), kernel, stride)
+        return F.max_pool2d(F.pad(x, margins, value=float("-inf")), self.kernel_size, self.stride)
+
+
+def compile_once(module: nn.Module) -> None:
+    """Make each max pooling below a module, a stranger's too, one that is compiled once.
+
+    Left as they are: subclasses, and layers with gaps in their windows, with windows that reach
+    over the map's end, or that return places.
+    """
+    for layer in module.modules():
+        plain = type(layer) is nn.MaxPool2d and layer.dilation in (1, (1, 1))
+        if plain and not layer.ceil_mode and not layer.return_indices:
+            layer.__class__ = MaxPool2d

@@ -11,7 +11,6 @@ from typing_extensions import TypedDict
 from nlseg.bounds import Count, Positive
 from nlseg.extension import check_overrides, extension_point, overridden
 from nlseg.ops.attention import softmax_attention
-from nlseg.ops.max_pool import MaxPool2d
 from nlseg.ops.relu_attention import relu_attention
 from nlseg.ops.tiled_attention import products
 from nlseg.registry import MODELS
@@ -107,7 +106,7 @@ class NonLocal2d(nn.Module):
             self.concat_project = ConvModule(width * 2, 1, 1, bias=False)
         self.init_weights()
         if sub_sample:
-            pool = MaxPool2d(kernel_size=2, stride=2)
+            pool = nn.MaxPool2d(kernel_size=2)
             self.g = nn.Sequential(self.g, pool)
             self.phi = nn.Sequential(self.phi, pool) if mode != "gaussian" else pool
 

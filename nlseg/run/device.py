@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 import nlseg
 from nlseg.errors import ConfigError, UserError
+from nlseg.ops.max_pool import compile_once
 from nlseg.run import processes
 
 _LAST_TORCH_FOR_VOLTA = "torch<2.11, or a wheel for CUDA 12.6"
@@ -292,6 +293,7 @@ def compile_network(model: nn.Module, setting: bool | Mapping[str, Any] | None) 
     limits = torch._dynamo.config
     limits.cache_size_limit = max(limits.cache_size_limit, _GRAPHS_OF_A_PART * len(parts))
     for part in parts:
+        compile_once(part)
         if not isinstance(part._compiled_call_impl, CompiledCall):
             part._compiled_call_impl = CompiledCall(part, options, leads=part is parts[0])
     return len(parts)
