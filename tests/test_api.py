@@ -29,6 +29,7 @@ from nlseg.registry import METRICS
 from nlseg.structures import SegDataSample
 from nlseg.visualization.painter import Painter
 from tests import tiny_data
+from tests.cases import each_case
 
 CONFIG = (
     Path(__file__).parents[1] / "configs/quickstart/nonlocal_r18-d8_1xb4-300_synthetic-96x192.py"
@@ -315,8 +316,8 @@ def test_inferencer_takes_a_checkpoint_that_holds_its_config(
     assert same.model.dataset_meta["classes"][0] == "road"
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
+@each_case(
+    "text, told",
     [
         (None, r"holds no config \(meta\.cfg\); give the config beside it"),
         ("import os", "the text is no resolved config: line 1 is no assignment"),
@@ -357,8 +358,8 @@ def test_registering_all_modules_sets_the_scope() -> None:
     init_default_scope("nlseg")
 
 
-@pytest.mark.parametrize(
-    ("function", "first"),
+@each_case(
+    "function, first",
     [
         (init_model, "config checkpoint device cfg_options"),
         (inference_model, "model img"),

@@ -9,12 +9,13 @@ import pytest
 
 from misc.mkdocs_hooks import on_page_markdown
 from misc.run_docs import PAGES, SHELL, Block, blocks_of, wrong_arguments
+from tests.cases import each_case
 
 ROOT = Path(__file__).parents[1]
 MARKS = ("not run:", "run by:", "ends with:", "slow")
 
 
-@pytest.mark.parametrize("page", PAGES)
+@each_case("page", PAGES)
 def test_marks_and_arguments(page: str) -> None:
     blocks = blocks_of(page)
     assert [

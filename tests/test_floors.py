@@ -21,12 +21,13 @@ from misc.rooms import (
     sources,
     violations,
 )
+from tests.cases import each_case
 
 NAMES_TO_AVOID = {"utils.py", "misc.py", "common.py", "helpers.py"}
 MODULES = modules()
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+@each_case("path", MODULES)
 def test_imports_only_go_down(path: Path) -> None:
     room = room_of(path)
     assert room in TABLE or room in KIT, f"{path}: give the room {room} a row in the table"
@@ -45,8 +46,8 @@ def test_no_two_folders_import_each_other() -> None:
     assert rings(package_graph(sources())) == []
 
 
-@pytest.mark.parametrize(
-    ("room", "source", "found"),
+@each_case(
+    "room, source, found",
     [
         ("ops", "import nlseg.run.runner", ["run"]),  # upward
         ("weights", "from nlseg.config import load_config", ["config"]),
@@ -80,7 +81,7 @@ def test_no_file_is_a_drawer() -> None:
     assert [p for p in MODULES if p.name in NAMES_TO_AVOID] == []
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=str)
+@each_case("path", sorted(PACKAGE.rglob("__init__.py")))
 def test_package_files_hold_exports_only(path: Path) -> None:
     permitted = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.Expr)
     nodes = ast.parse(path.read_text()).body

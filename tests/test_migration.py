@@ -26,6 +26,7 @@ from nlseg.models.residual import Bottleneck
 from nlseg.registry import MODELS
 from nlseg.visualization.painter import Painter
 from nlseg.weights.files import read_checkpoint
+from tests.cases import each_case
 from tests.models import recorded as rec
 
 ROOT = Path(__file__).parents[1]
@@ -259,7 +260,7 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize("row", ROWS)
+@each_case("row", ROWS)
 def test_the_remedy_of_a_row_was_tried(row: str, tmp_path: Path) -> None:
     (remedy,) = [remedy for start, remedy in REMEDIES.items() if row.startswith(start)]
     if callable(remedy):

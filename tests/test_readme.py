@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-import pytest
+from tests.cases import each_case
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -17,9 +17,7 @@ def test_reading_order_names_ten_files() -> None:
     assert [path for path in paths if not (ROOT / path).is_file()] == []
 
 
-@pytest.mark.parametrize(
-    "path", sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")}), ids=lambda p: p.name
-)
+@each_case("path", sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")}))
 def test_links_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", path.read_text())
     assert [link for link in links if not (path.parent / link).exists()] == []

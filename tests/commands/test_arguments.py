@@ -5,9 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from nlseg.commands.arguments import add_config_options, add_run_arguments, command_parser
+from tests.cases import each_case
 
 TOOLS = Path(__file__).parents[2] / "tools"
 READ_A_CONFIG = (
@@ -29,7 +28,7 @@ def test_overrides_add_up_under_both_names() -> None:
     assert (args.launcher, args.amp, args.allow_unknown_keys) == ("none", False, False)
 
 
-@pytest.mark.parametrize("tool", READ_A_CONFIG)
+@each_case("tool", READ_A_CONFIG)
 def test_tools_offer_both_names(tool: str) -> None:
     command = [sys.executable, str(TOOLS / tool), "--help"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import pytest
-
 from nlseg.bounds import (
     ABOVE_0,
     AT_LEAST_1,
@@ -16,10 +14,11 @@ from nlseg.bounds import (
     broken_claim,
     mismatches,
 )
+from tests.cases import each_case
 
 
-@pytest.mark.parametrize(
-    ("claim", "inside", "outside", "words", "broken"),
+@each_case(
+    "claim, inside, outside, words, broken",
     [
         (AT_LEAST_1, [1, 1.0, 9], [0.99, 0, -1], "at least 1", "below 1"),
         (ABOVE_0, [1e-9, 3], [0, 0.0, -1], "above 0", "not above 0"),
@@ -46,8 +45,8 @@ def test_what_is_no_number_is_not_judged() -> None:
     assert not AT_LEAST_1.holds([(3, 0)])
 
 
-@pytest.mark.parametrize(
-    ("value", "hint", "is_right"),
+@each_case(
+    "value, hint, is_right",
     [
         ([1, 0], list, True),
         ([1, 0], Sequence[Positive], False),

@@ -19,6 +19,7 @@ from nlseg.config.runner_keys import KNOWN_KEYS, RUN_KEYS
 from nlseg.config.signatures import signature_of
 from nlseg.errors import ConfigError
 from nlseg.registry import MODELS
+from tests.cases import each_case
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
@@ -111,8 +112,8 @@ def test_line_is_that_of_the_base_file_that_wrote_the_value(tmp_path: Path) -> N
     )
 
 
-@pytest.mark.parametrize(
-    ("override", "told"),
+@each_case(
+    "override, told",
     [
         ("model.decode_head.channels=wide", "NLHead wants a whole number, given 'wide'"),
         ("train_cfg.max_iters=2e4", "wants a whole number, given 20000.0"),
@@ -179,8 +180,8 @@ def test_resolved_config_that_was_written_out_is_accepted(tmp_path: Path) -> Non
     assert again.to_dict() == config.to_dict()
 
 
-@pytest.mark.parametrize(
-    ("base", "override", "told"),
+@each_case(
+    "base, override, told",
     [
         (NONLOCAL, "model.auxiliary_head.num_classes=3", "3, but decode_head has 19"),
         (
@@ -255,8 +256,8 @@ def test_persistent_workers_without_workers(tmp_path: Path) -> None:
     assert "num_workers is 0: there is no worker process to keep" in errors(path)
 
 
-@pytest.mark.parametrize(
-    ("override", "told"),
+@each_case(
+    "override, told",
     [
         ("model.auxiliary_head.align_corners=True", "heads resize differently"),
         ("train_cfg.max_iters=50000", "40000, but the run has 50000 iterations: the rate stays"),
@@ -319,8 +320,8 @@ def test_signature_through_keyword_groups_and_parents() -> None:
     assert signature_of(Swallows).is_open
 
 
-@pytest.mark.parametrize(
-    ("value", "hint", "fit"),
+@each_case(
+    "value, hint, fit",
     [
         (1, int, True),
         (True, int, False),
@@ -424,7 +425,7 @@ def test_text_of_a_config_needs_no_code_formatter(monkeypatch: pytest.MonkeyPatc
     assert parse_assignments(copy.pretty_text) == copy.to_dict()
 
 
-@pytest.mark.parametrize(("step", "message"), [
+@each_case("step, message", [
     ("dict(type='RandomChoiceResize', scales=[256, 512], resize_type='ResizeShortestEdge', "
      "max_size=2048)", ""),
     ("dict(type='RandomResize', scale=(512, 256), ratio_range=(0.5, 2.0), "
@@ -450,8 +451,8 @@ def test_further_arguments_are_those_of_the_class_that_resizes(
         load_config(path, check=True)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
+@each_case(
+    "text, expected",
     [
         ("default_hooks = dict(chekpoint=dict(interval=2))",
          "default_hooks.chekpoint: no default hook has this name; did you mean 'checkpoint'?"),

@@ -10,6 +10,7 @@ import pytest
 
 from nlseg.errors import ConfigError
 from nlseg.migrate import migrate_config, migrate_name
+from tests.cases import each_case
 
 GOLDEN = Path(__file__).parents[1] / "golden/configs_literal.json.gz"
 RECORDED = json.loads(gzip.decompress(GOLDEN.read_bytes()))
@@ -117,7 +118,7 @@ def test_migrated_config_has_the_recorded_values(
     assert new["default_scope"] == "nlseg"
 
 
-@pytest.mark.parametrize("name", sorted(RECORDED))
+@each_case("name", sorted(RECORDED))
 def test_old_names_become_the_published_names(name: str) -> None:
     stem = name.split("/")[1]
     model, recipe, data = stem.rsplit("_", 2)

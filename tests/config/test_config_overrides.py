@@ -8,6 +8,7 @@ import pytest
 from nlseg.config import load_config as load_and_check
 from nlseg.config.literals import parse_value
 from nlseg.errors import ConfigError
+from tests.cases import each_case
 
 load_config = partial(load_and_check, check=False)
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -16,8 +17,8 @@ VOC = CONFIGS / "nonlocal_net/nonlocal_r50-d8_4xb4-20k_voc12aug-512x512.py"
 EPOCHS = CONFIGS / "nonlocal_net/nonlocal_r50-d8_1xb8-220e_cityscapes-512x1024.py"
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
+@each_case(
+    "text, value",
     [
         ("123", 123),
         ("'123'", "123"),

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from nlseg.config.data_file import MAX_DEPTH, MAX_VALUES
 from nlseg.config.load import load_config, trace_of
 from nlseg.errors import ConfigError
+from tests.cases import each_case
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PUBLISHED = CONFIGS / "gcnet/gcnet_r50-d8_4xb4-80k_ade20k-512x512.py"
@@ -96,7 +97,7 @@ HOSTILE_TEXTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("suffix", "text", "told"), HOSTILE_TEXTS)
+@each_case("suffix, text, told", HOSTILE_TEXTS)
 def test_hostile_text_ends_in_a_sentence(tmp_path: Path, suffix: str, text: str, told: str) -> None:
     message = refused(tmp_path / f"x{suffix}", text)
     assert told in message

@@ -13,6 +13,7 @@ from nlseg.config.python_file import ConfigFile
 from nlseg.config.read import read_files
 from nlseg.config.source import parsed
 from nlseg.errors import ConfigError
+from tests.cases import each_case
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NONLOCAL = CONFIGS / "nonlocal_net/nonlocal_r50-d8_4xb2-40k_cityscapes-512x1024.py"
@@ -76,8 +77,8 @@ def test_typo_in_a_function_is_told_at_its_line(tmp_path: Path) -> None:
     assert errors(path).startswith(f"{path}:4: model.decode_head.num_clases: NLHead has no")
 
 
-@pytest.mark.parametrize(
-    ("text", "line"),
+@each_case(
+    "text, line",
     [
         (
             "for part in ('decode_head', 'auxiliary_head'):\n    model[part] = dict(\n        x=1)",
@@ -305,8 +306,8 @@ def test_error_in_a_function_is_told_at_its_line(tmp_path: Path) -> None:
         load_config(path, check=False)
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
+@each_case(
+    "text, told",
     [
         ("model = dict(head=dict(type=dict(a=1)))", r"mine.py:2: model.head.type: a dict cannot"),
         ("text = 'x'", r"mine.py:2: 'text' is a word of Config itself"),
@@ -386,7 +387,7 @@ def types(value: object) -> object:
     return type(value)
 
 
-@pytest.mark.parametrize("text", CHILDREN)
+@each_case("text", CHILDREN)
 def test_values_are_those_of_mmengine(tmp_path: Path, text: str) -> None:
     path = write(tmp_path, text + "\n")
     expected = Config.fromfile(path)
@@ -397,7 +398,7 @@ def test_values_are_those_of_mmengine(tmp_path: Path, text: str) -> None:
     assert read == expected.text
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.py")), ids=lambda path: path.stem)
+@each_case("path", sorted(CONFIGS.rglob("*.py")))
 def test_published_files_have_the_values_of_mmengine_and_lines(path: Path) -> None:
     values, read, trace = read_files(path)
     expected = Config.fromfile(path)
@@ -416,7 +417,7 @@ def test_what_a_config_calls_dict_itself_is_called(tmp_path: Path) -> None:
     assert own == {"x": ["a", "b"]}
 
 
-@pytest.mark.parametrize(
+@each_case(
     "made",
     [
         "made(num_clases=3)",

@@ -31,6 +31,7 @@ from nlseg.registry import (
     VISUALIZERS,
 )
 from nlseg.run.build import build_dataloader
+from tests.cases import each_case
 from tests.config.test_config_checks import NONLOCAL
 
 FCN = {"type": "FCNHead", "in_channels": 8, "channels": 4, "num_classes": 3}
@@ -53,8 +54,8 @@ def told(content: dict[str, Any]) -> str:
     return "\n".join(text for text in found if "is given without" not in text)
 
 
-@pytest.mark.parametrize(
-    ("registry", "built", "argument"),
+@each_case(
+    "registry, built, argument",
     [
         (MODELS, {**FCN, "num_convs": -1}, "num_convs"),
         (MODELS, {**FCN, "dropout_ratio": -0.5}, "dropout_ratio"),
@@ -160,7 +161,7 @@ PROFILER = {"type": "ProfilerHook", "on_trace_ready": {"type": "log_trace"}}
 OWN_RATES = {"optimizer": {"type": "SGD", "lr": 0.1}, "constructor": "TwoRates"}
 
 
-@pytest.mark.parametrize(
+@each_case(
     "content",
     [
         {"model": {"type": "ShapedLoss", "alpha": 2.0, "gamma": 0, "std": 0.0}},
@@ -187,8 +188,8 @@ def test_a_class_of_others_is_judged_by_its_own_signature(content: dict[str, Any
     assert told(content) == ""
 
 
-@pytest.mark.parametrize(
-    ("content", "expected"),
+@each_case(
+    "content, expected",
     [
         ({"model": {"type": "ShapedLoss", "alhpa": 2.0}}, "no 'alhpa'; did you mean 'alpha'?"),
         ({"model": {"type": "ShapedLoss", "alpha": "high"}}, "wants a number, given 'high'"),
@@ -212,8 +213,8 @@ def test_what_is_misspelt_in_a_class_of_others_is_told(
     assert expected in told(content)
 
 
-@pytest.mark.parametrize(
-    ("content", "is_error"),
+@each_case(
+    "content, is_error",
     [
         ({"model": {"type": "MyHead", "num_classes": 3, "backbone": {"type": "ResNetV1e"}}}, True),
         ({"model": {"type": "MyHead", "num_classes": 3, "part": {"type": "ResNetV1e"}}}, False),
@@ -233,8 +234,8 @@ def test_only_what_a_class_of_others_may_mean_otherwise_is_a_warning(
         assert "did you mean 'ResNetV1" in str(found)
 
 
-@pytest.mark.parametrize(
-    ("given", "choices", "hint"),
+@each_case(
+    "given, choices, hint",
     [
         ("PSPHead", ["NLHead", "FCNHead"], ""),
         ("nlhaed", ["NLHead"], "; did you mean 'NLHead'?"),
@@ -251,7 +252,7 @@ def test_only_a_misspelling_is_taken_for_another_word(
     assert nearest(given, choices) == hint
 
 
-@pytest.mark.parametrize(
+@each_case(
     "content",
     [
         {"model": {**FCN, "dropout_ratio": -1}},
@@ -301,8 +302,8 @@ def test_one_logit_needs_the_sigmoid_form(loss: dict[str, Any], expected: str) -
     assert expected in message if expected else message == ""
 
 
-@pytest.mark.parametrize(
-    ("inner", "expected"),
+@each_case(
+    "inner, expected",
     [
         ({"type": "NLHead", "in_channels": 3}, ""),
         ({"type": "BN"}, ""),
@@ -393,8 +394,8 @@ def test_a_subclass_of_the_visualizer_may_be_defined() -> None:
         Mine(name="mine of a test", alpha=2)
 
 
-@pytest.mark.parametrize(
-    ("registry", "built", "text"),
+@each_case(
+    "registry, built, text",
     [
         (TRANSFORMS, {"type": "RandomCrop", "crop_size": (8, 4)}, "RandomCrop(crop_size=(8, 4))"),
         (TRANSFORMS, {"type": "LoadAnnotations"}, "LoadAnnotations()"),

@@ -10,6 +10,7 @@ import yaml
 from nlseg.config import load_config
 from nlseg.errors import ConfigError
 from nlseg.registry import DATASETS, MODELS
+from tests.cases import each_case
 from tests.configs.foreign import CONFIGS
 
 BASE = CONFIGS / "nonlocal_net/nonlocal_r50-d8_4xb4-80k_ade20k-512x512.py"
@@ -95,7 +96,7 @@ def written(kind: str) -> str:
     return dumps[kind]() if kind in dumps else kind
 
 
-@pytest.mark.parametrize("style", STYLES)
+@each_case("style", STYLES)
 def test_verdict(style: str, tmp_path: Path) -> None:
     name, text, told = STYLES[style]
     base = load_config(BASE, check=False).pretty_text
@@ -162,9 +163,9 @@ test_evaluator = val_evaluator
 """
 
 
-@pytest.mark.parametrize("classes", [60, 59])
-@pytest.mark.parametrize("schedule", ["40k", "80k"])
-@pytest.mark.parametrize("depth", [50, 101])
+@each_case("classes", [60, 59])
+@each_case("schedule", ["40k", "80k"])
+@each_case("depth", [50, 101])
 def test_pascal_context_with_fcn(depth: int, schedule: str, classes: int, tmp_path: Path) -> None:
     base = CONFIGS / "_base_"
     (tmp_path / "fcn.py").write_text(FCN.format(base=str(base / "models/nonlocal_r50-d8.py")))

@@ -8,6 +8,7 @@ import pytest
 
 from nlseg.config.load import load_config, trace_of
 from nlseg.errors import ConfigError
+from tests.cases import each_case
 from tests.configs.foreign import CONFIGS, write_foreign_tree
 
 PUBLISHED = sorted(
@@ -167,8 +168,8 @@ def test_yaml_builds_no_objects(tmp_path: Path) -> None:
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
+@each_case(
+    "text, told",
     [
         ("_base_ = ['./schedule_20.py']\n", r"x\.py:1: _base_: there is no .*schedule_20\.py; did"),
         ("a = (1,\nb = 2\n", r"x\.py:\d: "),

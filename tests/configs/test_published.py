@@ -5,16 +5,15 @@ import gzip
 import json
 from pathlib import Path
 
-import pytest
-
 from nlseg.config import load_config
+from tests.cases import each_case
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.py") if "_base_" not in path.parts)
 RECORDED = json.loads(gzip.decompress((ROOT / "tests/golden/configs_literal.json.gz").read_bytes()))
 
 
-@pytest.mark.parametrize("name", sorted(RECORDED))
+@each_case("name", sorted(RECORDED))
 def test_published_config_has_recorded_values(name: str) -> None:
     expected = ast.literal_eval(RECORDED[name])
     assert expected.pop("default_scope") == "mmseg"
@@ -23,7 +22,7 @@ def test_published_config_has_recorded_values(name: str) -> None:
     assert config == expected
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@each_case("path", CONFIGS)
 def test_config_loads(path: Path) -> None:
     config = load_config(path)
     assert config.model.type == "EncoderDecoder"

@@ -23,6 +23,7 @@ from nlseg.datasets.transforms import Compose
 from nlseg.datasets.transforms.pack import final_label
 from nlseg.errors import ConfigError, DataError
 from nlseg.registry import DATASETS
+from tests.cases import each_case
 from tests.datasets.folders import LOAD, config, write_pairs
 
 
@@ -186,7 +187,7 @@ def test_label_maps_chain(root: Path) -> None:
     assert "both given" in text
 
 
-@pytest.mark.parametrize(("kind", "classes", "first", "last"), [
+@each_case("kind, classes, first, last", [
     (CityscapesDataset, 19, ("road", [128, 64, 128]), ("bicycle", [119, 11, 32])),
     (ADE20KDataset, 150, ("wall", [120, 120, 120]), ("flag", [92, 0, 255])),
     (PascalVOCDataset, 21, ("background", [0, 0, 0]), ("tvmonitor", [0, 64, 128])),

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 
 import nlseg.datasets
 from nlseg.datasets import get_classes, get_palette
 from nlseg.datasets.catalogue import ALIASES, voc_colour
 from nlseg.registry import DATASETS
+from tests.cases import each_case
 from tests.datasets.folders import LOAD
 
 PUBLISHED: list[tuple[str, str, str, list[int], list[int], dict[str, Any]]] = [
@@ -124,7 +124,7 @@ def write(root: Path, image: str, label: str, raw: list[int], palette: bool) -> 
         picture.save(path)
 
 
-@pytest.mark.parametrize(("name", "image", "label", "raw", "loaded", "more"), PUBLISHED)
+@each_case("name, image, label, raw, loaded, more", PUBLISHED)
 def test_published_layouts_are_read(
     tmp_path: Path, name: str, image: str, label: str, raw: list[int], loaded: list[int], more: Any
 ) -> None:
@@ -156,7 +156,7 @@ def test_every_published_set_has_a_layout_here() -> None:
     assert kinds <= set(nlseg.datasets.__all__)
 
 
-@pytest.mark.parametrize(("alias", "count", "known"), [
+@each_case("alias, count, known", [
     # the number of classes that each publication states, and a class with its place
     ("cityscapes", 19, (13, "car", [0, 0, 142])),
     ("dark_zurich", 19, (13, "car", [0, 0, 142])),

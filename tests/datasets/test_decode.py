@@ -27,6 +27,7 @@ from nlseg.export.runtime import read_picture
 from nlseg.predict.labeller import Preparer
 from nlseg.registry import DATASETS
 from nlseg.structures import SampleIndex
+from tests.cases import each_case
 from tests.datasets.folders import LOAD, config, write_pairs
 
 RGB = RandomState(0).randint(0, 256, (6, 8, 3)).astype(np.uint8)
@@ -109,8 +110,8 @@ COLOURS: dict[str, tuple[bytes, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("backend", ["cv2", "pillow"])
-@pytest.mark.parametrize("name", COLOURS)
+@each_case("backend", ["cv2", "pillow"])
+@each_case("name", COLOURS)
 def test_one_rule_for_each_kind_of_image(tmp_path: Path, name: str, backend: Any) -> None:
     data, expected = COLOURS[name]
     (tmp_path / name).write_bytes(data)
@@ -124,7 +125,7 @@ def test_one_rule_for_each_kind_of_image(tmp_path: Path, name: str, backend: Any
         assert decode.picture_size(str(tmp_path / name)) == (8, 6)
 
 
-@pytest.mark.parametrize("name", COLOURS)
+@each_case("name", COLOURS)
 def test_training_evaluation_prediction_api_and_exported_files_see_the_same(
     tmp_path: Path, name: str
 ) -> None:
@@ -170,8 +171,8 @@ def test_an_exported_file_leaves_images_as_stored_where_its_config_does(tmp_path
     assert resize_rule([other])[1] == ["LoadImageFromFile(color_type='unchanged')"]
 
 
-@pytest.mark.parametrize("backend", ["cv2", "pillow"])
-@pytest.mark.parametrize("kind", ["fractions", "numbers"])
+@each_case("backend", ["cv2", "pillow"])
+@each_case("kind", ["fractions", "numbers"])
 def test_depths_without_a_scale_are_refused(tmp_path: Path, backend: Any, kind: str) -> None:
     levels = GREY.astype(np.float32 if kind == "fractions" else np.int32)
     path = tmp_path / "deep.tif"
@@ -258,7 +259,7 @@ def claiming(kind: str) -> bytes:
     return data
 
 
-@pytest.mark.parametrize("kind", ["GIF", "BMP", "WEBP", "JPEG", "TIFF"])
+@each_case("kind", ["GIF", "BMP", "WEBP", "JPEG", "TIFF"])
 def test_bombs_of_other_kinds_are_refused_by_their_header(kind: str) -> None:
     data = claiming(kind)
     for backend in ("cv2", "pillow"):

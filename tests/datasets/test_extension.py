@@ -11,6 +11,7 @@ from nlseg.registry import DATASETS, TRANSFORMS
 from nlseg.run.hooks import SegVisualizationHook
 from nlseg.structures import SampleIndex, SegDataSample
 from nlseg.visualization import SegLocalVisualizer
+from tests.cases import each_case
 from tests.datasets.folders import LOAD, config, write_pairs
 
 CROP = [*LOAD, {"type": "RandomCrop", "crop_size": (4, 4)}]
@@ -43,7 +44,7 @@ def ignore(self, *args):
     """Do nothing."""
 
 
-@pytest.mark.parametrize(("base", "name"), PAIRS + OTHERS)
+@each_case("base, name", PAIRS + OTHERS)
 def test_what_is_never_called_is_refused_when_the_class_is_defined(base, name):
     with pytest.raises(ConfigError, match=rf"\.Mine\.{name}: is never called; .* "):
         type("Mine", (base,), {name: ignore})

@@ -18,6 +18,7 @@ from nlseg.datasets.cache import FrameSource, open_cache
 from nlseg.errors import ConfigError, DataError
 from nlseg.registry import DATASETS
 from nlseg.structures import SampleIndex
+from tests.cases import each_case
 from tests.datasets.folders import LOAD, PIPELINE, config, write_pairs
 
 
@@ -125,7 +126,7 @@ def test_a_damaged_index_is_built_again(root: Path) -> None:
         assert path.read_bytes() == whole
 
 
-@pytest.mark.parametrize("change", [
+@each_case("change", [
     {"offset": 1 << 40}, {"offset": 4}, {"shape": [24, -32, 3]}, {"shape": []}, {"shape": [1] * 9},
     {"offset": "0"}, {"checksum": None},
 ])  # fmt: skip

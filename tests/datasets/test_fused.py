@@ -23,6 +23,7 @@ from nlseg.datasets.transforms.fused import (
     window_is_exact,
 )
 from nlseg.datasets.transforms.resize import resize_array
+from tests.cases import each_case
 
 KEYS = ("scale", "scale_factor", "img_shape", "ori_shape", "flip", "flip_direction", "keep_ratio")
 
@@ -65,8 +66,8 @@ def run_both(pipeline: list[dict[str, Any]], seed: int, mode: str) -> tuple[Any,
     return Compose(pipeline)(random_sample(seed)), fused(random_sample(seed))
 
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
-@pytest.mark.parametrize("keep_ratio", [True, False])
+@each_case("interpolation", ["bilinear", "nearest"])
+@each_case("keep_ratio", [True, False])
 def test_exact_mode_gives_the_same_sample(interpolation: str, keep_ratio: bool) -> None:
     retried = small = 0
     for seed in range(150):

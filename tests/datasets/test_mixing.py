@@ -20,6 +20,7 @@ from nlseg.datasets import transforms as T
 from nlseg.errors import ConfigError
 from nlseg.registry import DATASETS
 from nlseg.structures import SampleIndex
+from tests.cases import each_case
 from tests.datasets.folders import LOAD, config, write_pairs
 
 MOSAIC = {"type": "RandomMosaic", "prob": 1.0, "img_scale": (24, 32)}
@@ -77,7 +78,7 @@ def slow_mosaic(arrays: list[Any], scale: Any, center: Any, value: int, rule: in
     return out
 
 
-@pytest.mark.parametrize("seed", range(6))
+@each_case("seed", range(6))
 def test_mosaic_equals_a_slow_one(seed: int) -> None:
     rng = RandomState(seed)
     four = [picture(*rng.randint(9, 40, 2), seed=k) for k in range(4)]

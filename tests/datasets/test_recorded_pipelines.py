@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from nlseg.datasets.transforms import Compose
 from nlseg.registry import TRANSFORMS
+from tests.cases import each_case
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RECORDED = json.loads(gzip.decompress((GOLDEN / "pipelines.json.gz").read_bytes()))
@@ -43,8 +44,8 @@ def plain(metainfo: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(kept))
 
 
-@pytest.mark.parametrize("generator", ["global", "own"])
-@pytest.mark.parametrize("key", KEYS)
+@each_case("generator", ["global", "own"])
+@each_case("key", KEYS)
 def test_every_step_equals_the_recorded_one(key: str, generator: str) -> None:
     name, size, seed = key.split("|")
     expected = RECORDED[key]
@@ -74,7 +75,7 @@ def test_every_step_equals_the_recorded_one(key: str, generator: str) -> None:
     assert drawn == expected["next_np_rand"]
 
 
-@pytest.mark.parametrize("key", KEYS)
+@each_case("key", KEYS)
 def test_fused_pipelines_equal_the_recorded_ones(key: str) -> None:
     if not SAME_COLOURS:
         pytest.skip("colours are recorded with OpenCV 5")

@@ -23,6 +23,7 @@ from nlseg.datasets import (
 from nlseg.errors import ConfigError, DataError
 from nlseg.registry import DATA_SAMPLERS, DATASETS
 from nlseg.structures import SampleIndex
+from tests.cases import each_case
 from tests.datasets.folders import config, write_pairs
 
 NUM_IMAGES = 7
@@ -165,7 +166,7 @@ def test_loading_a_sample_leaves_the_global_generators_alone(tmp_path: Path) -> 
     assert numbers == [next_numbers()] * 2
 
 
-@pytest.mark.parametrize("world", [1, 2, 3, 4])
+@each_case("world", [1, 2, 3, 4])
 def test_evaluation_takes_every_image_once(world: int) -> None:
     images = list(range(NUM_IMAGES))
     parts = [

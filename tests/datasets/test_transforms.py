@@ -14,6 +14,7 @@ from nlseg.datasets.transforms.labels import check_range
 from nlseg.datasets.transforms.resize import fit_size
 from nlseg.errors import ConfigError, DataError
 from nlseg.registry import TRANSFORMS
+from tests.cases import each_case
 
 
 def sample_of(label: Any, image: Any = None) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def test_sizes_by_hand() -> None:
     assert out["scale_factor"] == (49 / 97, 0.5)
 
 
-@pytest.mark.parametrize("arguments", [
+@each_case("arguments", [
     {"scale": (50, 20), "keep_ratio": True},
     {"scale": (50, 20)},
     {"scale": 31, "keep_ratio": True},
@@ -166,7 +167,7 @@ def test_pad_by_hand() -> None:
     assert (out["pad_shape"], out["img_shape"]) == ((3, 4, 3), (3, 4))
 
 
-@pytest.mark.parametrize("arguments", [
+@each_case("arguments", [
     {"size": (60, 50)},
     {"size": (30, 50), "pad_val": {"img": 7, "seg": 9}},
     {"size_divisor": 16, "pad_val": 3},
@@ -397,7 +398,7 @@ def test_cut_out_holes() -> None:
     )
 
 
-@pytest.mark.parametrize(("build", "part"), [
+@each_case("build, part", [
     (lambda: T.Resize(), "neither scale nor scale_factor"),
     (lambda: T.Resize(scale="big"), "Resize.scale: 'big'"),
     (lambda: T.Resize(scale=8, interpolation="cubic"), "bicubic"),

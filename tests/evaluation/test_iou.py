@@ -13,6 +13,7 @@ from nlseg.errors import ConfigError, DataError
 from nlseg.evaluation import IoUMetric, iou
 from nlseg.registry import METRICS
 from nlseg.structures import SegDataSample
+from tests.cases import each_case
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 CASES = json.loads((GOLDEN / "iou.json").read_text())
@@ -45,7 +46,7 @@ def logged(monkeypatch):
     return lines
 
 
-@pytest.mark.parametrize("name", CASES)
+@each_case("name", CASES)
 def test_equals_mmsegmentation(name):
     preds, labels, num_classes = golden_images(name)
     ours = metric(num_classes, **CASES[name]["kwargs"])

@@ -14,10 +14,11 @@ from nlseg.errors import CheckpointError, ConfigError
 from nlseg.models import EncoderDecoder
 from nlseg.weights.files import read_checkpoint
 from nlseg.weights.pretrained import use_own_reader
+from tests.cases import each_case
 from tests.faults import hostile
 
 
-@pytest.mark.parametrize("name", hostile.REFUSED)
+@each_case("name", hostile.REFUSED)
 def test_hostile_checkpoint_is_refused_with_its_reason(tmp_path: Path, name: str) -> None:
     path, mark = tmp_path / "a.pth", tmp_path / "mark"
     hostile.REFUSED[name](path, mark)
@@ -57,7 +58,7 @@ def test_a_bomb_ends_in_a_sentence_in_seconds_and_megabytes(tmp_path: Path, name
     assert "\n" not in answer
 
 
-@pytest.mark.parametrize("name", hostile.SAFETENSORS)
+@each_case("name", hostile.SAFETENSORS)
 def test_hostile_safetensors_is_refused(tmp_path: Path, name: str) -> None:
     path, mark = tmp_path / "a.safetensors", tmp_path / "mark"
     hostile.SAFETENSORS[name](path, mark)
@@ -105,7 +106,7 @@ class UsersBlock(BaseModule):
         self.conv = nn.Conv2d(3, 4, 1)
 
 
-@pytest.mark.parametrize(
+@each_case(
     "kind", ["Pretrained", "mmengine.Pretrained", "mmengine.model.PretrainedInit", PretrainedInit]
 )
 def test_a_users_init_cfg_goes_through_the_guarded_reader(tmp_path: Path, kind: Any) -> None:
@@ -133,7 +134,7 @@ def test_the_segmentor_guards_the_modules_of_others(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("name", hostile.YAML)
+@each_case("name", hostile.YAML)
 def test_yaml_config_is_data_only(tmp_path: Path, name: str) -> None:
     path, mark = tmp_path / "a.yaml", tmp_path / "mark"
     path.write_text(hostile.YAML[name].format(mark=mark))

@@ -19,6 +19,7 @@ from nlseg.models import (
     build_pixel_sampler,
 )
 from nlseg.registry import MODELS, TASK_UTILS
+from tests.cases import each_case
 from tests.models import recorded as rec
 
 torch.set_num_threads(1)
@@ -138,8 +139,8 @@ def with_temperature(base):
     return Tempered
 
 
-@pytest.mark.parametrize("sub_sample", [False, True])
-@pytest.mark.parametrize("mode", MODES)
+@each_case("sub_sample", [False, True])
+@each_case("mode", MODES)
 def test_a_child_with_its_own_pairwise_weights_is_asked_for_them(mode, sub_sample):
     settings = {"mode": mode, "sub_sample": sub_sample, "reduction": 2}
     ours, peer = (
@@ -190,8 +191,8 @@ def test_a_sampler_of_a_user_chooses_pixels():
     assert losses["loss_ce"].item() == pytest.approx(each[..., ::2].sum().item() / 64, rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("base", "name", "advice"),
+@each_case(
+    "base, name, advice",
     [
         (NonLocal2d, "embedded_gaussian", r"takes \(self\), but is called as"),
         (ContextBlock, "pool", r"write spatial_pool\(self, x\)"),

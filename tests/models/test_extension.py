@@ -22,6 +22,7 @@ from nlseg.models.losses import CrossEntropyLoss, DiceLoss, works_on_small_logit
 from nlseg.models.losses.samplers import OHEMPixelSampler
 from nlseg.registry import MODELS, TASK_UTILS
 from nlseg.structures import SegDataSample
+from tests.cases import each_case
 from tests.models import recorded as rec
 
 torch.set_num_threads(1)
@@ -106,8 +107,8 @@ OF_ANYTHING = [
 ]
 
 
-@pytest.mark.parametrize("way", PREDICTIONS)
-@pytest.mark.parametrize(("base", "name"), OF_LOGITS)
+@each_case("way", PREDICTIONS)
+@each_case("base, name", OF_LOGITS)
 def test_what_a_user_makes_of_logits_reaches_the_prediction(base, name, way):
     test_cfg, predict = PREDICTIONS[way]
     model = model_with(base, name, test_cfg=test_cfg).eval()
@@ -116,8 +117,8 @@ def test_what_a_user_makes_of_logits_reaches_the_prediction(base, name, way):
     assert sample.pred_sem_seg.data.eq(FAVOURITE).all()
 
 
-@pytest.mark.parametrize("way", PREDICTIONS)
-@pytest.mark.parametrize(("base", "name"), OF_ANYTHING)
+@each_case("way", PREDICTIONS)
+@each_case("base, name", OF_ANYTHING)
 def test_a_method_of_a_user_is_called_and_may_leave_things_as_they_are(base, name, way):
     test_cfg, predict = PREDICTIONS[way]
     image = rec.golden()["eval_image"][0]
@@ -162,7 +163,7 @@ TRAINING = [
 ]
 
 
-@pytest.mark.parametrize(("base", "name"), TRAINING)
+@each_case("base, name", TRAINING)
 def test_a_method_of_a_user_is_called_in_training(base, name):
     model = model_with(base, name).train()
     losses = model(**rec.training_batch(model), mode="loss")
@@ -264,7 +265,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("base", "name", "takes", "advice"), REFUSED)
+@each_case("base, name, takes, advice", REFUSED)
 def test_what_is_never_called_is_refused_when_the_class_is_defined(base, name, takes, advice):
     method = eval(f"lambda {', '.join(takes)}: None")
     with pytest.raises(ConfigError, match=rf"test_extension\.Mine\.{name}: .*{advice}"):
@@ -359,7 +360,7 @@ def grown(base):
     return type("Grown", (base,), {"forward": forward})
 
 
-@pytest.mark.parametrize("cfg", LOSSES, ids=[cfg["type"] for cfg in LOSSES])
+@each_case("cfg", LOSSES)
 def test_the_loss_of_a_users_child_is_the_one_that_trains(cfg):
     batch = small_batch()
     want = 100 * next(iter(head_with(loss_decode=cfg).loss_by_feat(*batch).values()))

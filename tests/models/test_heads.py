@@ -5,6 +5,7 @@ from torch import nn
 from nlseg.errors import ConfigError
 from nlseg.models import FCNHead, GCHead, NLHead
 from nlseg.registry import MODELS
+from tests.cases import each_case
 from tests.models import recorded as rec
 
 torch.set_num_threads(1)
@@ -139,9 +140,9 @@ LOSSES = {
 SAMPLERS = [None, {"thresh": 0.4, "min_kept": 20}, {"min_kept": 30}]
 
 
-@pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("name", LOSSES)
+@each_case("align_corners", [False, True])
+@each_case("sampler", SAMPLERS)
+@each_case("name", LOSSES)
 def test_streamed_losses_are_those_of_the_plain_path(name, sampler, align_corners):
     torch.manual_seed(0)
     logits = torch.randn(2, 3, 5, 6)

@@ -15,6 +15,7 @@ from nlseg.models import FCNHead
 from nlseg.models.losses import works_on_small_logits
 from nlseg.ops import focal_loss, region_loss, upsampled
 from nlseg.registry import MODELS
+from tests.cases import each_case
 from tests.models import recorded as rec
 
 torch.set_num_threads(1)
@@ -31,7 +32,7 @@ PEER_RULES = {  # where our own rule is another one on purpose
 }
 
 
-@pytest.mark.parametrize("name", sorted(golden()["results"]))
+@each_case("name", sorted(golden()["results"]))
 def test_value_and_gradient_are_the_recorded_ones(name):
     recorded = golden()["results"][name]
     logits, label = golden()["logits"].clone(), golden()["label"].clone()
@@ -157,7 +158,7 @@ FORMULAS = {
 }
 
 
-@pytest.mark.parametrize("name", FORMULAS)
+@each_case("name", FORMULAS)
 def test_value_and_gradient_are_those_of_the_formula(name):
     formula, settings = FORMULAS[name]
     logits = golden()["logits"].clone().requires_grad_()
@@ -216,9 +217,9 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize("name", SMALL)
+@each_case("weighted", [False, True])
+@each_case("align_corners", [False, True])
+@each_case("name", SMALL)
 def test_small_logits_give_what_the_upsampled_ones_give(name, align_corners, weighted, monkeypatch):
     monkeypatch.setitem(upsampled.BLOCK_BYTES, "cpu", 1000)  # blocks of a few rows
     generator = torch.Generator().manual_seed(1)
@@ -320,8 +321,8 @@ def test_a_list_that_needs_no_upsampled_logits_makes_none(monkeypatch):
         head.loss_by_feat(golden()["logits"], rec.label_samples(label))
 
 
-@pytest.mark.parametrize(
-    ("cfg", "message"),
+@each_case(
+    "cfg, message",
     [
         ({"type": "FocalLoss", "use_sigmoid": False}, "FocalLoss.use_sigmoid: only True"),
         ({"type": "FocalLoss", "gamma": -1.0}, "FocalLoss.gamma"),

@@ -10,6 +10,7 @@ import yaml
 from nlseg.errors import ConfigError
 from nlseg.models import CrossEntropyLoss, accuracy
 from nlseg.registry import MODELS, TASK_UTILS
+from tests.cases import each_case
 from tests.models import recorded as rec
 
 VARIANTS = {
@@ -22,7 +23,7 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@each_case("name", VARIANTS)
 def test_value_and_gradient_are_the_recorded_ones(name):
     recorded = rec.golden()["loss_variants"]
     label = recorded["label"].long()
@@ -45,8 +46,8 @@ LABEL = torch.tensor([[[0, 1, 255]]])
 CE_0, CE_1 = math.log(4), math.log(4 / 3)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "value"),
+@each_case(
+    "arguments, value",
     [
         ({}, (CE_0 + CE_1) / 3),
         ({"avg_non_ignore": True}, (CE_0 + CE_1) / 2),
@@ -65,8 +66,8 @@ def test_averages_by_hand(arguments, value):
     )
 
 
-@pytest.mark.parametrize("avg_non_ignore", [False, True])
-@pytest.mark.parametrize("ignore_index", [255, 0, 3])
+@each_case("avg_non_ignore", [False, True])
+@each_case("ignore_index", [255, 0, 3])
 def test_class_weights_are_averaged_over_the_pixels_that_are_not_ignored(
     ignore_index, avg_non_ignore
 ):

@@ -9,6 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from nlseg.models.norm_recompute import instead_of
 from nlseg.models.resnet import ResNetV1c
+from tests.cases import each_case
 
 PLUGIN = {"cfg": {"type": "ContextBlock", "ratio": 0.25}, "position": "after_conv2"}
 
@@ -37,10 +38,9 @@ def outcome(net, dtype=None):
     return [out.detach(), *grads, *net.buffers()]
 
 
-@pytest.mark.parametrize(
+@each_case(
     "settings",
     [{}, {"depth": 18}, {"norm_eval": True}, {"frozen_stages": 1}, {"plugins": [PLUGIN]}],
-    ids=str,
 )
 def test_every_bit_is_the_same(settings):
     lean, plain = (outcome(make_net(recompute, **settings)) for recompute in (True, False))

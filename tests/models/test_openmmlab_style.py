@@ -7,6 +7,7 @@ from mmengine.optim import OptimWrapper
 
 from nlseg.registry import MODELS
 from nlseg.structures import SegDataSample
+from tests.cases import each_case
 from tests.models import openmmlab_style as style
 from tests.models import recorded as rec
 
@@ -59,7 +60,7 @@ def slow_logits(model, kind, image):
     return KINDS[kind][1](owner, model.extract_feat(image))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each_case("kind", KINDS)
 def test_a_head_is_evaluated_as_its_formula_says(kind):
     model = build(kind).eval()
     image = rec.eval_input(model)
@@ -73,7 +74,7 @@ def test_a_head_is_evaluated_as_its_formula_says(kind):
     assert len(want.argmax(1).unique()) > 1
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each_case("kind", KINDS)
 def test_windows_and_views_give_what_the_formula_gives(kind):
     model = build(
         kind, test_cfg={"mode": "slide", "crop_size": (64, 64), "stride": (32, 48)}
@@ -102,7 +103,7 @@ def test_windows_and_views_give_what_the_formula_gives(kind):
     assert (sample.pred_sem_seg.data != want).float().mean() < 1e-3
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each_case("kind", KINDS)
 def test_a_training_step_has_the_losses_of_the_formula_and_moves_the_head(kind):
     model = build(kind).eval()  # norms by their statistics, as the formula has them
     logits = {}

@@ -13,6 +13,7 @@ import nlseg
 from nlseg.ops.non_local import NonLocal2d
 from nlseg.registry import MODELS
 from nlseg.structures import SegDataSample
+from tests.cases import each_case
 from tests.models import recorded as rec
 
 torch.set_num_threads(1)
@@ -49,8 +50,8 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("training", [False, True])
+@each_case("call", CALLS)
+@each_case("training", [False, True])
 def test_predictions_are_the_same_in_every_grad_mode(call, training):
     labels, logits = [], []
     for mode in GRAD_MODES.values():

@@ -5,6 +5,7 @@ from mmengine.structures import PixelData
 from nlseg.errors import ConfigError
 from nlseg.models import SegDataPreProcessor
 from nlseg.structures import SegDataSample
+from tests.cases import each_case
 
 MEAN, STD = [10.0, 20.0, 30.0], [1.0, 2.0, 4.0]
 
@@ -108,7 +109,7 @@ def test_there_are_no_parameters_to_save():
     assert not SegDataPreProcessor(MEAN, STD).state_dict()
 
 
-@pytest.mark.parametrize(
+@each_case(
     "arguments",
     [
         {"mean": MEAN},

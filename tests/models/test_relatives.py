@@ -17,6 +17,7 @@ from nlseg.models import BaseCascadeDecodeHead, DisentangledNonLocal2d, DNLHead,
 from nlseg.ops.resize import resize
 from nlseg.registry import MODELS
 from nlseg.structures import SegDataSample
+from tests.cases import each_case
 from tests.models import recorded as rec
 from tests.ops.test_non_local import peak_mib
 
@@ -33,9 +34,9 @@ def golden():
     return torch.load(rec.GOLDEN / "relatives.pt")
 
 
-@pytest.mark.parametrize("memory_efficient", [True, False])
-@pytest.mark.parametrize("mode", ["eval", "train"])
-@pytest.mark.parametrize("name", sorted(set(golden()) - {"cascade"}))
+@each_case("memory_efficient", [True, False])
+@each_case("mode", ["eval", "train"])
+@each_case("name", sorted(set(golden()) - {"cascade"}))
 def test_heads_give_the_recorded_outputs_and_gradients(name, mode, memory_efficient):
     kind, settings = name.split("|")
     head = MODELS.build({"type": KINDS[kind], **BASE, **ast.literal_eval(settings)})
@@ -67,7 +68,7 @@ def test_a_dnl_head_is_an_nl_head_that_starts_as_the_identity():
     assert torch.equal(head.eval().dnl_block(x), x)
 
 
-@pytest.mark.parametrize("mode", ["embedded_gaussian", "gaussian", "dot_product", "concatenation"])
+@each_case("mode", ["embedded_gaussian", "gaussian", "dot_product", "concatenation"])
 def test_the_disentangled_block_is_the_formula(mode):
     block = DisentangledNonLocal2d(4, mode=mode, temperature=0.5, zeros_init=False, std=0.3)
     block, x = block.double(), torch.randn(2, 4, 3, 5, dtype=torch.float64)

@@ -7,6 +7,7 @@ from torch import nn
 from nlseg.errors import ConfigError
 from nlseg.models import ResNet, ResNetV1c, ResNetV1d
 from nlseg.registry import MODELS
+from tests.cases import each_case
 
 torch.set_num_threads(1)
 SMALL = {"base_channels": 4, "stem_channels": 4}
@@ -46,7 +47,7 @@ def test_style_says_which_convolution_of_a_bottleneck_is_strided():
     assert (first["caffe"].conv1.stride, first["caffe"].conv2.stride) == ((2, 2), (1, 1))
 
 
-@pytest.mark.parametrize(("depth", "blocks"), [(18, 8), (34, 16), (50, 16), (101, 33), (152, 50)])
+@each_case("depth, blocks", [(18, 8), (34, 16), (50, 16), (101, 33), (152, 50)])
 def test_every_depth_has_its_number_of_blocks(depth, blocks):
     with torch.device("meta"):
         net = ResNet(depth)
@@ -210,8 +211,8 @@ def test_plugins_have_the_published_names():
     net(torch.randn(2, 3, 64, 64))[-1].sum().backward()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
+@each_case(
+    "arguments, message",
     [
         ({"depth": 51}, "did you mean 50"),
         ({"num_stages": 5}, "outside 1..4"),

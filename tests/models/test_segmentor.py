@@ -9,12 +9,13 @@ from nlseg.errors import ConfigError
 from nlseg.models import fuse_conv_bn
 from nlseg.registry import MODELS
 from nlseg.structures import SegDataSample
+from tests.cases import each_case
 from tests.models import recorded as rec
 
 torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize(("kind", "align_corners"), rec.CASES)
+@each_case("kind, align_corners", rec.CASES)
 def test_losses_gradients_and_statistics_are_the_recorded_ones(kind, align_corners):
     want = rec.record(kind, align_corners)
     model = rec.build(kind, align_corners).train()
@@ -38,7 +39,7 @@ def test_losses_gradients_and_statistics_are_the_recorded_ones(kind, align_corne
         rec.assert_close(model.state_dict()[name], buffer)
 
 
-@pytest.mark.parametrize(("kind", "align_corners"), rec.CASES)
+@each_case("kind, align_corners", rec.CASES)
 def test_logits_and_predictions_are_the_recorded_ones(kind, align_corners):
     want = rec.record(kind, align_corners)
     model = rec.build(kind, align_corners).eval()
@@ -55,10 +56,8 @@ def test_logits_and_predictions_are_the_recorded_ones(kind, align_corners):
     assert "seg_logits" not in sample
 
 
-@pytest.mark.parametrize(("kind", "align_corners"), rec.CASES)
-@pytest.mark.parametrize(
-    ("crop", "stride", "name"), [(48, 32, "slide_48_32"), (128, 85, "slide_128_96")]
-)
+@each_case("kind, align_corners", rec.CASES)
+@each_case("crop, stride, name", [(48, 32, "slide_48_32"), (128, 85, "slide_128_96")])
 def test_sliding_window_logits_are_the_recorded_ones(kind, align_corners, crop, stride, name):
     model = rec.build(kind, align_corners).eval()
     model.test_cfg.mode = "slide"
@@ -68,7 +67,7 @@ def test_sliding_window_logits_are_the_recorded_ones(kind, align_corners, crop, 
     rec.assert_close(logits[..., ::3, ::3], rec.record(kind, align_corners)[name])
 
 
-@pytest.mark.parametrize(("kind", "align_corners"), rec.CASES)
+@each_case("kind, align_corners", rec.CASES)
 def test_a_flipped_image_is_turned_back_and_resized_to_its_original_size(kind, align_corners):
     want = rec.record(kind, align_corners)
     model = rec.build(kind, align_corners).eval()
@@ -108,7 +107,7 @@ def literal_configs():
     return json.loads(gzip.decompress(path.read_bytes()))
 
 
-@pytest.mark.parametrize("name", sorted(literal_configs()))
+@each_case("name", sorted(literal_configs()))
 def test_published_configs_have_the_recorded_parameters_in_order(name):
     states = json.loads(gzip.decompress((rec.GOLDEN / "state_dicts.json.gz").read_bytes()))
     cfg = eval(literal_configs()[name], {"__builtins__": {}})["model"]
@@ -233,8 +232,8 @@ def test_folded_norms_change_logits_by_rounding_only(kind):
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
+@each_case(
+    "change, message",
     [
         ({"test_cfg": {"mod": "whole"}}, "did you mean 'mode'"),
         ({"test_cfg": {"mode": "hole"}}, "'hole' is not one of 'whole', 'slide'"),
@@ -247,7 +246,7 @@ def test_mistakes_in_a_model_config_are_named(change, message):
         MODELS.build({**rec.model_cfg("GC"), **change})
 
 
-@pytest.mark.parametrize("part", ["backbone", "decode_head", "auxiliary_head", "data_preprocessor"])
+@each_case("part", ["backbone", "decode_head", "auxiliary_head", "data_preprocessor"])
 def test_an_unknown_key_in_any_part_is_refused(part):
     cfg = rec.model_cfg("NL")
     cfg[part]["num_clases"] = 3

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from nlseg.ops import confusion
 from nlseg.ops.confusion import confusion_matrix, count_pairs
+from tests.cases import each_case
 
 
 def slow_count(pred, label, num_classes, ignore_index):
@@ -43,7 +44,7 @@ def test_strays_have_a_row_and_a_column():
     assert confusion_matrix(pred, label, 2).tolist() == [[1, 0], [0, 0]]
 
 
-@pytest.mark.parametrize("value", [256, -256, 65536, 2**40])
+@each_case("value", [256, -256, 65536, 2**40])
 def test_values_beyond_a_byte_do_not_wrap_around(value):
     odd, even = torch.tensor([value, 0]), torch.tensor([0, 0])
     assert count_pairs(odd, even, 1).tolist() == [[1, 1], [0, 0]]
@@ -99,7 +100,7 @@ def test_counts_stay_exact_where_float32_does_not():
     assert confusion_matrix(pred, pred, 2)[0, 0] == 2**24 + 3
 
 
-@pytest.mark.parametrize("num_classes", [200, 255, 256, 257, 300])
+@each_case("num_classes", [200, 255, 256, 257, 300])
 def test_many_classes(num_classes):
     rng = np.random.RandomState(0)
     pred, label = torch.from_numpy(rng.randint(0, num_classes, (2, 4000)))

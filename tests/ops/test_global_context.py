@@ -6,6 +6,7 @@ import torch
 from nlseg.errors import ConfigError
 from nlseg.ops.global_context import ContextBlock
 from nlseg.registry import MODELS
+from tests.cases import each_case
 from tests.ops import recorded
 
 
@@ -14,7 +15,7 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("name", recorded.names("gc|"))
+@each_case("name", recorded.names("gc|"))
 def test_outputs_and_gradients_are_the_recorded_ones(name):
     case = recorded.cases()[name]
     recorded.assert_as_recorded(ContextBlock(**case["kwargs"]), case)
@@ -60,8 +61,8 @@ def test_block_is_found_by_its_name():
     assert ContextBlock._abbr_ == "context_block"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
+@each_case(
+    "arguments, message",
     [
         ({"pooling_type": "max"}, "'max' is not one of 'att', 'avg'"),
         ({"fusion_types": ()}, "is not a list of one or both of channel_add, channel_mul"),

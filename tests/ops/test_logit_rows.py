@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from nlseg.ops import logit_rows
 from nlseg.ops.logit_rows import Averaged, Held, Resized, Restored, label_map, whole_map
 from nlseg.ops.resize import AxisTaps
+from tests.cases import each_case
 
 torch.set_num_threads(1)
 SIZES = [
@@ -26,8 +27,8 @@ def upsample(logits, size, align_corners):
     return F.interpolate(logits[None], size, mode="bilinear", align_corners=align_corners)[0]
 
 
-@pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize(("small", "large"), SIZES)
+@each_case("align_corners", [False, True])
+@each_case("small, large", SIZES)
 def test_rows_are_those_of_the_whole_map(small, large, align_corners):
     logits = torch.randn(7, *small)
     source = Resized(Held(logits), large, align_corners=align_corners)
@@ -43,7 +44,7 @@ def test_labels_are_exact_where_the_arithmetic_is(factor):
     assert torch.equal(label_map(source), upsample(logits, size, False).argmax(0, keepdim=True))
 
 
-@pytest.mark.parametrize("flip", [(False, True), (True, False), (True, True), (False, False)])
+@each_case("flip", [(False, True), (True, False), (True, True), (False, False)])
 def test_padding_flip_and_second_resize_are_undone_in_this_order(flip):
     logits = torch.randn(5, 6, 8)
     source = Resized(Held(logits), (48, 64), align_corners=False)

@@ -1,11 +1,11 @@
-import pytest
 import torch
 from torch import nn
 
 from nlseg.ops.max_pool import MaxPool2d, compile_once
+from tests.cases import each_case
 
 
-@pytest.mark.parametrize("window", [(3, 2, 1), (2, 2, 0), (5, 3, 2), ((3, 5), (2, 1), (0, 2))])
+@each_case("window", [(3, 2, 1), (2, 2, 0), (5, 3, 2), ((3, 5), (2, 1), (0, 2))])
 def test_a_graph_for_evaluation_pools_as_pytorch_does(window: tuple[int, int, int]) -> None:
     torch._dynamo.reset()
     pool = MaxPool2d(*window).eval()

@@ -5,9 +5,10 @@ from torch.utils.checkpoint import checkpoint
 from nlseg.errors import ConfigError
 from nlseg.ops.non_local import MODES, NonLocal2d
 from nlseg.registry import MODELS
+from tests.cases import each_case
 from tests.ops import recorded
 
-every_mode = pytest.mark.parametrize("mode", MODES)
+every_mode = each_case("mode", MODES)
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +33,8 @@ def outcome(block, x, grad_out=None):
 # the recorded blocks
 
 
-@pytest.mark.parametrize("memory_efficient", [True, False])
-@pytest.mark.parametrize("name", recorded.names("nl|"))
+@each_case("memory_efficient", [True, False])
+@each_case("name", recorded.names("nl|"))
 def test_outputs_and_gradients_are_the_recorded_ones(name, memory_efficient):
     case = recorded.cases()[name]
     block = NonLocal2d(**case["kwargs"], memory_efficient=memory_efficient)
@@ -55,7 +56,7 @@ def test_initial_weights_are_the_recorded_ones(key, norm_cfg):
 # the formulas
 
 
-@pytest.mark.parametrize("sub_sample", [False, True])
+@each_case("sub_sample", [False, True])
 @every_mode
 def test_output_is_the_formula_of_its_mode(mode, sub_sample):
     block = make_block(4, mode=mode, sub_sample=sub_sample)
@@ -83,8 +84,8 @@ def test_output_is_the_formula_of_its_mode(mode, sub_sample):
     torch.testing.assert_close(block(x), expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("size", [(6, 8), (7, 9), (1, 5)])
-@pytest.mark.parametrize("sub_sample", [False, True])
+@each_case("size", [(6, 8), (7, 9), (1, 5)])
+@each_case("sub_sample", [False, True])
 @every_mode
 def test_float64_values_and_gradients_equal_the_plain_formula(mode, sub_sample, size, monkeypatch):
     monkeypatch.setattr("nlseg.ops.tiled_attention.LONG_SIDE", 16)
@@ -110,9 +111,9 @@ def assert_within(tolerance, ours, true):
         assert (one.double() - other).abs().max() <= tolerance * size
 
 
-@pytest.mark.parametrize("memory_efficient", [True, False])
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2), (torch.float16, 2e-3)]
+@each_case("memory_efficient", [True, False])
+@each_case(
+    "dtype, tolerance", [(torch.float32, 1e-6), (torch.bfloat16, 2e-2), (torch.float16, 2e-3)]
 )
 @every_mode
 def test_narrow_types_agree_with_float64(mode, dtype, tolerance, memory_efficient):
@@ -205,8 +206,8 @@ def test_memory_layout_of_the_input_does_not_matter(mode):
 # initialisation, names, errors
 
 
-@pytest.mark.parametrize("norm_cfg", [None, {"type": "BN"}, {"type": "GN", "num_groups": 2}])
-@pytest.mark.parametrize("sub_sample", [False, True])
+@each_case("norm_cfg", [None, {"type": "BN"}, {"type": "GN", "num_groups": 2}])
+@each_case("sub_sample", [False, True])
 @every_mode
 def test_block_starts_as_identity_and_again_after_init_weights(mode, sub_sample, norm_cfg):
     block = NonLocal2d(8, mode=mode, sub_sample=sub_sample, norm_cfg=norm_cfg)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from nlseg.ops import pixel_loss
 from nlseg.ops.pixel_loss import upsampled_cross_entropy
 from nlseg.ops.upsampled import upsampled_blocks
+from tests.cases import each_case
 
 torch.set_num_threads(1)
 SIZES = [
@@ -41,9 +42,9 @@ def plain(logits, label, weight, align_corners):
     return (each if weight is None else each * weight).sum(), each, right
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize(("small", "large"), SIZES)
+@each_case("weighted", [False, True])
+@each_case("align_corners", [False, True])
+@each_case("small, large", SIZES)
 def test_values_and_gradient_are_those_of_the_plain_path(small, large, align_corners, weighted):
     logits, label, weight = draw(small, large)
     weight = weight if weighted else None

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nlseg.ops.relu_attention import relu_attention
+from tests.cases import each_case
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,7 @@ def test_positions_that_see_nothing_get_zero():
     assert relu_attention(a, b, torch.ones(1, 3, 2)).count_nonzero() == 0
 
 
-@pytest.mark.parametrize(("length", "keys"), [(1, 1), (1, 9), (9, 1), (12, 7), (20, 20)])
+@each_case("length, keys", [(1, 1), (1, 9), (9, 1), (12, 7), (20, 20)])
 def test_values_and_gradients_are_the_plain_formula(length, keys):
     shapes = (2, length), (2, keys), (2, 3, keys)
     inputs = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]

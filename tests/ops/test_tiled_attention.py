@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nlseg.ops import tiled_attention as module
 from nlseg.ops.attention import as_head, fused_attention, softmax_attention
 from nlseg.ops.tiled_attention import product, tiled_attention
+from tests.cases import each_case
 
 
 @pytest.fixture(autouse=True)
@@ -34,8 +35,8 @@ def test_result_by_hand():
     assert log2_total.item() == pytest.approx(2.0)  # 1 + 3
 
 
-@pytest.mark.parametrize("length", [1, 8, 10, 24])
-@pytest.mark.parametrize("keys", [1, 3, 7, 12])
+@each_case("length", [1, 8, 10, 24])
+@each_case("keys", [1, 3, 7, 12])
 def test_values_and_gradients_are_the_plain_formula(length, keys):
     inputs = [x.requires_grad_() for x in draw(length=length, keys=keys)]
     grad = torch.randn(2, length, 5, dtype=torch.float64)
@@ -132,8 +133,8 @@ def test_products_are_counted():
     assert counter.get_total_flops() == 2 * (2 * 10 * 7) * (3 * 4 + 2 * 5)
 
 
-@pytest.mark.parametrize("num_rows", [1, 31, 32, 96])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@each_case("num_rows", [1, 31, 32, 96])
+@each_case("dtype", [torch.float32, torch.float64])
 def test_product_is_a_linear_layer(num_rows, dtype):
     rows, weights, bias = (torch.randn(s, dtype=dtype) for s in ((num_rows, 5), (3, 5), (3,)))
     expected = F.linear(rows.double(), weights.double(), bias.double()).to(dtype)

@@ -13,13 +13,14 @@ from nlseg.ops.global_context import ContextBlock
 from nlseg.ops.non_local import MODES, NonLocal2d
 from nlseg.predict.attention import Looked, attention_row, global_weights
 from nlseg.visualization.painter import Painter
+from tests.cases import each_case
 from tests.predict.test_predict import NAME, picture, weights
 
 __all__ = ["weights"]
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("sub_sample", [False, True])
+@each_case("mode", MODES)
+@each_case("sub_sample", [False, True])
 def test_row_is_that_of_the_plain_map(mode: str, sub_sample: bool) -> None:
     torch.manual_seed(0)
     block = NonLocal2d(8, mode=mode, sub_sample=sub_sample, std=0.5)
@@ -51,7 +52,7 @@ def looked_at(label: np.ndarray) -> Looked:
     return Looked(np.zeros((*label.shape, 3), np.uint8), label, block, torch.zeros(1, 4, 2, 4))
 
 
-@pytest.mark.parametrize("place", [(0, 0), (3, 34), (11, 6), (4, 7), (7, 27), (11, 34), (8, 20)])
+@each_case("place", [(0, 0), (3, 34), (11, 6), (4, 7), (7, 27), (11, 34), (8, 20)])
 def test_clicked_place_asks_for_the_position_that_covers_it(place: tuple[int, int]) -> None:
     """Cells of 4 x 7 px: the weights are a softmax over the products with that cell's query."""
     torch.manual_seed(1)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 from nlseg.predict.outputs import Writer, polygons, run_lengths, write_summary
 from nlseg.visualization.painter import Painter
+from tests.cases import each_case
 
 CLASSES = ("background", "road", "car")
 PALETTE = [[0, 0, 0], [200, 0, 0], [0, 200, 0]]
@@ -26,7 +26,7 @@ def inside(ring: list[list[float]], x: float, y: float) -> bool:
     return crossings % 2 == 1
 
 
-@pytest.mark.parametrize("seed", range(12))
+@each_case("seed", range(12))
 def test_polygons_hold_exactly_the_pixels_of_the_mask(seed: int) -> None:
     rng = np.random.RandomState(seed)
     mask = rng.rand(rng.randint(1, 12), rng.randint(1, 12)) < rng.choice([0.3, 0.5, 0.8])

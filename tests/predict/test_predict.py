@@ -26,6 +26,7 @@ from nlseg.predict.raster import RasterLabeller
 from nlseg.predict.sources import Source
 from nlseg.registry import MODELS
 from nlseg.visualization.painter import Painter
+from tests.cases import each_case
 from tests.run.tiny_segmentor import tiny_config
 
 ROOT = Path(__file__).parents[2]
@@ -295,8 +296,8 @@ def test_probabilities_of_one_and_of_several_channels_by_their_formulas(weights:
         np.testing.assert_allclose(network.confidence, probabilities.max(0))
 
 
-@pytest.mark.parametrize(
-    ("channels", "side"),
+@each_case(
+    "channels, side",
     [(1, 4096), (18, 1024), (30, 1024), (31, 1024), (32, 512), (149, 512), (1000, 512)],
 )
 def test_blocks_of_a_raster_hold_128_mib_of_sums_at_most(channels: int, side: int) -> None:

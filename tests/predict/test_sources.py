@@ -6,6 +6,7 @@ import pytest
 
 from nlseg.errors import UserError
 from nlseg.predict.sources import find_sources, share_of_process
+from tests.cases import each_case
 
 
 def touch(root: Path, *names: str) -> None:
@@ -56,8 +57,8 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         find_sources([str(tmp_path / "empty")])
 
 
-@pytest.mark.parametrize(
-    ("environment", "share"),
+@each_case(
+    "environment, share",
     [
         ({}, (0, 1)),
         ({"RANK": "2", "WORLD_SIZE": "4"}, (2, 4)),

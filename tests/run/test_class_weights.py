@@ -19,6 +19,7 @@ from nlseg.errors import ConfigError, DataError
 from nlseg.registry import DATASETS, MODELS, TRANSFORMS
 from nlseg.run.places import fallback_folders
 from nlseg.run.runner import Runner
+from tests.cases import each_case
 from tests.run.real_processes import run_ranks
 from tests.run.runs import train
 from tests.run.tiny_segmentor import tiny_config, tiny_run
@@ -135,7 +136,7 @@ def test_a_run_counts_prints_keeps_and_resumes(
     assert Runner.from_cfg(elsewhere).model.decode_head.loss_decode[0].class_weight[0] == 0.75
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@each_case("loss", LOSSES)
 def test_every_loss_with_class_weights_takes_auto(loss: str) -> None:
     config: dict[str, Any] = {"type": loss, "class_weight": "auto"}
     if loss == "LovaszLoss":

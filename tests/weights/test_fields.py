@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from nlseg.errors import CheckpointError
 from nlseg.weights.fields import check_optimizer, count, mapping, meta_in, number
 from nlseg.weights.inert_parts import Inert
+from tests.cases import each_case
 
 META: dict[str, Any] = {"iter": 7, "lr": 0.5, "best": {"mIoU": {"score": 1}}, "gone": Inert("a.B")}
 
@@ -22,8 +23,8 @@ def test_fields_are_returned_as_they_are() -> None:
     assert mapping(META, "meta.gone", "f") == mapping(META, "meta.none", "f") == {}
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"),
+@each_case(
+    "value, shown",
     [
         (-1, "-1"), (True, "True"), (1.5, "1.5"), ("7", "'7'"), (None, "missing"), ([7], "a list"),
         (10**300, "10000"), (Inert("a.B"), "<not loaded: a.B>"), (torch.ones(1), "a Tensor"),
@@ -34,7 +35,7 @@ def test_a_wrong_count_is_named(value: Any, shown: str) -> None:
         count({"iter": value}, "meta.iter", "f.pth")
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), "1", None, True, 10**400])
+@each_case("value", [float("nan"), float("inf"), "1", None, True, 10**400])
 def test_a_wrong_number_is_named(value: Any) -> None:
     with pytest.raises(CheckpointError, match=r"^f: meta\.lr: is .*, not a finite number"):
         number({"lr": value}, "meta.lr", "f")
@@ -78,7 +79,7 @@ OPTIMIZERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "settings"), OPTIMIZERS)
+@each_case("kind, settings", OPTIMIZERS)
 def test_every_optimizers_own_state_is_accepted(
     tmp_path: Path, kind: type, settings: dict[str, Any]
 ) -> None:
@@ -93,8 +94,8 @@ def _set(state: Any, place: str, value: Any) -> None:
     state[last] = value
 
 
-@pytest.mark.parametrize(
-    ("place", "value", "message"),
+@each_case(
+    "place, value, message",
     [
         (
             "state.0.momentum_buffer",

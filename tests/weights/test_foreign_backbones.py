@@ -15,6 +15,7 @@ from nlseg.weights.fitting import load_what_fits
 from nlseg.weights.pretrained import PretrainedInit
 from nlseg.weights.renames import as_own_names
 from nlseg.weights.safetensors_file import write_safetensors
+from tests.cases import each_case
 from tests.weights.drawn import drawn
 
 RECORDED = json.loads(
@@ -28,7 +29,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@each_case("name", NETWORKS)
 def test_features_are_those_of_the_other_library(tmp_path: Path, name: str) -> None:
     others = "torchvision" in sys.modules  # a test of another module needed it
     weights = drawn(RECORDED[name]["shapes"])
@@ -48,7 +49,7 @@ def test_features_are_those_of_the_other_library(tmp_path: Path, name: str) -> N
     assert others or "torchvision" not in sys.modules
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@each_case("name", NETWORKS)
 def test_only_the_classifier_is_left_over(name: str) -> None:
     kind, depth = NETWORKS[name]
     backbone = kind(depth)

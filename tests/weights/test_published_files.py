@@ -27,6 +27,7 @@ from nlseg.weights.files import read_checkpoint
 from nlseg.weights.fitting import weights_in
 from nlseg.weights.published import ADDRESSES, NAMES
 from tests import tiny_data
+from tests.cases import each_case
 from tests.models import recorded as rec
 from tests.run.real_processes import environment
 
@@ -120,8 +121,8 @@ def test_a_published_name_is_fetched_with_its_hash_and_a_file_goes_before_it(
     assert read_checkpoint(name)["meta"]["iter"] == 40000
 
 
-@pytest.mark.parametrize("layout", WRITERS)
-@pytest.mark.parametrize("kind", rec.KINDS)
+@each_case("layout", WRITERS)
+@each_case("kind", rec.KINDS)
 def test_both_layouts_give_the_recorded_network(tmp_path: Path, layout: str, kind: str) -> None:
     path = tmp_path / "model.pth"
     WRITERS[layout](rec.weights(kind), path)

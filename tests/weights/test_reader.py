@@ -16,6 +16,7 @@ from nlseg.run import checkpoint
 from nlseg.weights.files import read_checkpoint
 from nlseg.weights.fitting import load_strictly, load_what_fits, weights_in
 from nlseg.weights.safetensors_file import write_safetensors
+from tests.cases import each_case
 
 
 def content() -> dict[str, Any]:
@@ -73,8 +74,8 @@ def named_by_its_hash(path: Path) -> Path:
     return path.rename(path.with_name(f"{path.stem}-{checkpoint.sha256_of(path)[:8]}{path.suffix}"))
 
 
-@pytest.mark.parametrize("kind", ["pth", "legacy", "safetensors"])
-@pytest.mark.parametrize("guard", ["json", "name"])
+@each_case("kind", ["pth", "legacy", "safetensors"])
+@each_case("guard", ["json", "name"])
 def test_one_flipped_bit_is_refused_wherever_it_is(tmp_path: Path, kind: str, guard: str) -> None:
     path = tmp_path / ("a.safetensors" if kind == "safetensors" else "a.pth")
     written(path, kind)
@@ -187,7 +188,7 @@ NO_WEIGHTS: list[tuple[Callable[[Path], Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("make", "message"), NO_WEIGHTS)
+@each_case("make, message", NO_WEIGHTS)
 def test_what_is_no_weight_file_is_named_with_the_remedy(
     tmp_path: Path, make: Callable[[Path], Any], message: str
 ) -> None:
@@ -210,8 +211,8 @@ def test_more_than_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     read_checkpoint(tmp_path / "a.pth")
 
 
-@pytest.mark.parametrize(
-    ("value", "message"),
+@each_case(
+    "value, message",
     [
         (None, r"state_dict\.0\.bias: is None where a tensor belongs"),
         ("text", r"state_dict\.0\.bias: is a str where"),
@@ -232,8 +233,8 @@ def test_what_is_no_tensor_is_refused_with_its_name(
         weights_in(read, "f")
 
 
-@pytest.mark.parametrize(
-    ("checkpoint", "message"),
+@each_case(
+    "checkpoint, message",
     [
         ({"optimizer": {}, "meta": {}}, "the state of an optimizer.*that has a 'state_dict'"),
         ({"param_groups": [], "state": {}}, "the state of an optimizer"),

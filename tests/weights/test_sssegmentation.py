@@ -17,6 +17,7 @@ from nlseg.config.published import published_configs
 from nlseg.errors import CheckpointError, UserError
 from nlseg.registry import MODELS
 from nlseg.weights.sssegmentation import check_name, rename
+from tests.cases import each_case
 from tests.weights.drawn import drawn
 
 CONFIGS = sorted(name for name in published_configs() if "e_" in name and "_1xb" in name)
@@ -159,7 +160,7 @@ def test_logits_are_those_of_a_slow_forward(
     assert (ours - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@each_case("name", CONFIGS)
 def test_every_name_and_shape_of_full_size_has_its_place(name: str) -> None:
     depth, _, classes = settings(name)
     shapes = shapes_of_theirs(depth, classes, width=64, channels=512)
@@ -180,8 +181,8 @@ def theirs() -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize(
-    ("file", "config", "message"),
+@each_case(
+    "file, config, message",
     [
         ("nonlocalnet_resnet50os16_ade20k.pth", NAME, "output stride 16, the config 8; equal"),
         ("nonlocalnet_resnet101os8_ade20k.pth", NAME, "says depth 101, the config 50"),

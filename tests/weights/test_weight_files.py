@@ -17,6 +17,7 @@ from nlseg.weights.files import read_checkpoint
 from nlseg.weights.fitting import compare, load_strictly, load_what_fits, weights_in
 from nlseg.weights.inert_parts import Inert
 from nlseg.weights.safetensors_file import read_safetensors
+from tests.cases import each_case
 
 
 def openmmlab_checkpoint() -> dict[str, Any]:
@@ -88,7 +89,7 @@ def test_safetensors_by_hand(tmp_path: Path) -> None:
     assert torch.equal(read_checkpoint(path)["state_dict"]["w"], tensors["w"])
 
 
-@pytest.mark.parametrize(
+@each_case(
     "entry",
     [
         {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]},

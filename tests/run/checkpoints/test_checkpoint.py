@@ -12,6 +12,7 @@ import torch
 
 from nlseg.files import link_or_copy, remove_leftovers, replace_file
 from nlseg.run import checkpoint
+from tests.cases import each_case
 
 
 def make(folder: Path, iteration: int, *, resumable: bool = True) -> Path:
@@ -112,7 +113,7 @@ def test_absolute_pointer_of_mmengine_is_read_by_its_name(tmp_path: Path) -> Non
     assert checkpoint.newest(tmp_path)[0] == path
 
 
-@pytest.mark.parametrize("harm", ["empty", "short", "flip", "gone"])
+@each_case("harm", ["empty", "short", "flip", "gone"])
 def test_damaged_newest_is_passed_over_and_named(tmp_path: Path, harm: str) -> None:
     older, newer = make(tmp_path, 1), make(tmp_path, 2)
     checkpoint.point_to(newer)
@@ -127,7 +128,7 @@ def test_damaged_newest_is_passed_over_and_named(tmp_path: Path, harm: str) -> N
     assert [path for path, _ in skipped] == [newer]
 
 
-@pytest.mark.parametrize("harm", ["gone", "empty", "cut off", "one digit", "of another type"])
+@each_case("harm", ["gone", "empty", "cut off", "one digit", "of another type"])
 def test_damaged_record_loses_nothing(tmp_path: Path, harm: str) -> None:
     make(tmp_path, 1)
     newer = make(tmp_path, 2)

@@ -15,6 +15,7 @@ from nlseg.run.symptoms import (
     rate_that_explodes,
     read_notes,
 )
+from tests.cases import each_case
 from tests.report.test_hook import with_validation
 from tests.run.runs import go_on, train
 from tests.run.toy import toy_config
@@ -57,7 +58,7 @@ def test_flat_loss_is_named_and_a_falling_one_is_not() -> None:
     assert loss_that_does_not_fall(rising) is not None
 
 
-@pytest.mark.parametrize("seed", range(20))
+@each_case("seed", range(20))
 def test_normal_curves_are_silent_at_every_validation(seed: int) -> None:
     rng = random.Random(seed)
     length, start = rng.randint(12, 200), rng.uniform(0.5, 5)

@@ -7,6 +7,7 @@ from torch.distributed import HashStore
 from nlseg.errors import UserError
 from nlseg.run import processes
 from nlseg.run.processes import Process, first_host, read_environment, slurm_port
+from tests.cases import each_case
 
 
 def test_torchrun_environment_is_read() -> None:
@@ -45,8 +46,8 @@ def test_open_mpi_and_mpich_environments_are_read() -> None:
     assert read_environment("mpi", env).world_size == 2
 
 
-@pytest.mark.parametrize(
-    ("nodes", "host"),
+@each_case(
+    "nodes, host",
     [
         ("gpu[03-05,9],login1", "gpu03"), ("n1,n2", "n1"), ("host", "host"), ("a[7]", "a7"),
         ("node[1-2]-ib", "node1-ib"),

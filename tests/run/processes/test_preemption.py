@@ -11,19 +11,20 @@ from nlseg.errors import ConfigError
 from nlseg.registry import HOOKS
 from nlseg.run.control import Preempted, StopRequests, parse_duration
 from nlseg.run.processes import Agreement
+from tests.cases import each_case
 from tests.run.runs import train
 from tests.run.toy import toy_config
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"),
+@each_case(
+    "text, seconds",
     [("3:50:00", 13800), ("50:00", 3000), ("90m", 5400), ("1d2h", 93600), ("45", 45), (2.5, 2.5)],
 )
 def test_durations(text: str | float, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["soon", "3h half", "", "-5", "1:2:3:4"])
+@each_case("text", ["soon", "3h half", "", "-5", "1:2:3:4"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="is no duration"):
         parse_duration(text)

@@ -19,6 +19,7 @@ from nlseg.run.fast import (
 )
 from nlseg.run.fast import testing_choices as choices_for_testing
 from nlseg.run.half import check_half, half_precision
+from tests.cases import each_case
 
 ROOT = Path(__file__).parents[3]
 CITYSCAPES = ROOT / "configs/nonlocal_net/nonlocal_r50-d8_4xb2-40k_cityscapes-512x1024.py"
@@ -34,8 +35,8 @@ def chosen(choices: list) -> dict:
     return {choice.key: choice.value for choice in choices}
 
 
-@pytest.mark.parametrize(
-    ("hardware", "dtype"),
+@each_case(
+    "hardware, dtype",
     [
         (V100, "float16"), (A100, "bfloat16"), (H200, "bfloat16"), (EPYC, "bfloat16"),
         (PASCAL, None), (OLD_CPU, None),

@@ -3,12 +3,13 @@ import torch
 
 from nlseg.errors import UserError
 from nlseg.run import device
+from tests.cases import each_case
 
 WHEEL_2_13 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
 
 
-@pytest.mark.parametrize(
-    ("capability", "builds", "known"),
+@each_case(
+    "capability, builds, known",
     [
         ((7, 0), WHEEL_2_13, False),  # V100
         ((7, 5), WHEEL_2_13, True),

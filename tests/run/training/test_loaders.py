@@ -24,6 +24,7 @@ from nlseg.run.loaders import (
     why_they_died,
 )
 from nlseg.structures import SampleIndex
+from tests.cases import each_case
 
 
 class Numbers:
@@ -148,8 +149,8 @@ def test_order_that_is_drawn_anew_is_not_walked_again(tmp_path: Path) -> None:
         walked(dataset, num_workers=1, sampler=None, shuffle=True)
 
 
-@pytest.mark.parametrize(
-    ("text", "signals", "advice"),
+@each_case(
+    "text, signals, advice",
     [
         ("[Errno 24] Too many open files", [], "ulimit -n 65536"),
         ("received 0 items of ancdata", [], "ulimit -n 65536"),

@@ -8,6 +8,7 @@ from nlseg.errors import ConfigError
 from nlseg.run.half import AmpOptimWrapper
 from nlseg.run.processes import Agreement
 from nlseg.run.step import OptimWrapper
+from tests.cases import each_case
 
 
 def make(kind: type[OptimWrapper] = OptimWrapper, **options: Any) -> tuple[nn.Linear, OptimWrapper]:
@@ -37,8 +38,8 @@ def test_plain_step_equals_the_optimizers() -> None:
     torch.testing.assert_close(model.weight, before - 0.1 * gradient)
 
 
-@pytest.mark.parametrize("fused", [None, True])
-@pytest.mark.parametrize("scale", [float("nan"), float("inf")])
+@each_case("fused", [None, True])
+@each_case("scale", [float("nan"), float("inf")])
 def test_bad_number_leaves_the_step_out(scale: float, fused: bool | None) -> None:
     good, good_wrapper = make(fused=fused)
     bad, bad_wrapper = make(fused=fused)
