@@ -75,6 +75,8 @@ def import_(args: argparse.Namespace) -> int:
     print(f"images: {counts}; what nobody labelled is {rest}")
     if written.unlisted:
         print(f"{len(written.unlisted)} images are in no list, such as {written.unlisted[0]}")
+    for note in written.notes:
+        print(f"note: {note}")
     for row in written.unreadable[:_SHOWN]:
         print(f"left out: {row}")
     if len(written.unreadable) > _SHOWN:

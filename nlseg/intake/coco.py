@@ -1,19 +1,31 @@
-"""COCO's JSON: polygons and run lengths.
+"""COCO's JSON: polygons and run lengths, in one file, or in one for each split.
 
 The classes are the categories in the order of their ids, numbers before texts; a category
-``background`` is what no object covers. Several polygons of one annotation are
+``background`` is what no object covers, and one without objects in which others are grouped is
+none. Several files agree by the categories' names. Several polygons of one annotation are
 parts of one object, and are joined. Of overlapping objects the smaller one lies on top; crowds
 (``iscrowd``) lie below all others. Holes are kept where the format has them: in run lengths.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nlseg.errors import DataError
-from nlseg.intake.rows import Export, Labelled, Row, checked_size, lost, read_json, rows_of
+from nlseg.intake.rows import (
+    SPLITS,
+    Export,
+    Labelled,
+    Row,
+    checked_size,
+    lost,
+    read_json,
+    rows_of,
+)
 from nlseg.intake.shapes import (
     Mask,
     Region,
@@ -29,14 +41,69 @@ from nlseg.ops.resize import Size
 BACKGROUND = "background"
 
 
-def read_coco(
-    file: Path, images: Path | None, *, unlabelled: int
-) -> tuple[Export, Iterator[Labelled]]:
-    """Read a COCO file.
+def find_splits(files: Sequence[Path]) -> dict[str, Path]:
+    """Return the file of each split, by the words in names and folders.
 
     Args:
-        file: The JSON file.
-        images: Folder in which its ``file_name`` are looked for; None for those around the file.
+        files: Such as ``annotations/instances_val2017.json`` and ``valid/_annotations.coco.json``.
+
+    Returns:
+        The files; one alone is that of the split ``""``; none where two are of one split.
+    """
+    if len(files) == 1:
+        return {"": files[0]}
+    found: dict[str, Path] = {}
+    for file in files:
+        split = _split_of(file.stem) or _split_of(file.parent.name)
+        if not split or split in found:
+            return {}
+        found[split] = file
+    return {split: found[split] for split in SPLITS.values() if split in found}
+
+
+def _split_of(name: str) -> str:
+    """Return the split that a name says, nothing where it says none or two."""
+    words = re.findall("[a-z]+", name.lower())
+    splits = {SPLITS[word] for word in words if word in SPLITS}
+    return splits.pop() if len(splits) == 1 else ""
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file, read.
+
+    Args:
+        path: Where it is.
+        split: What its images are for; empty if it holds all there are.
+        names: Name of each category by its id.
+        groups: Names of categories that others have as their ``supercategory``.
+        images: Rows of images that have an id of their own.
+        annotations: Rows of each image, by its id.
+    """
+
+    path: Path
+    split: str
+    names: dict[Any, str]
+    groups: set[str]
+    images: list[Row]
+    annotations: dict[Any, list[Row]]
+
+    def used(self) -> set[str | None]:
+        """Return the names of the categories of its annotations."""
+        rows = (row for rows in self.annotations.values() for row in rows)
+        keys = (row.value.get("category_id") for row in rows)
+        return {self.names.get(key) for key in keys if _is_id(key)}
+
+
+def read_coco(
+    files: Mapping[str, Path], images: Path | None, *, unlabelled: int
+) -> tuple[Export, Iterator[Labelled]]:
+    """Read a COCO file, or one for each split.
+
+    Args:
+        files: The JSON file of each split, see ``find_splits``; names of images begin with the
+            split where there are several.
+        images: Folder in which each ``file_name`` is looked for; None for those around the file.
         unlabelled: 0: what no object covers is class 0, ``background``; 255: it is ignored.
 
     Returns:
@@ -44,22 +111,32 @@ def read_coco(
         is walked through.
 
     Raises:
-        DataError: The file is no such JSON, names no category, or two of one name or id.
+        DataError: A file is no such JSON, names no category, or two of one name or id.
     """
+    export = Export(())
+    read = [_read(path, split, export) for split, path in files.items()]
+    groups = set().union(*(one.groups for one in read))
+    names = _classes(read, groups.difference(*(one.used() for one in read)), export)
+    if unlabelled == 0:
+        names = (BACKGROUND, *(name for name in names if name != BACKGROUND))
+    export.classes = names
+    return export, _all_images(read, export, images, unlabelled)
+
+
+def _read(file: Path, split: str, export: Export) -> _File:
     values, text = read_json(file)
     for key in ("images", "annotations", "categories"):
         if not isinstance(values, dict) or not isinstance(values.get(key), list):
             raise DataError(f"{file}: {key!r} is no list; it is no COCO export of labelled objects")
-    export = Export(())
-    named = _categories(rows_of(values, text, "categories"), file, export)
+    categories = rows_of(values, text, "categories")
+    named = _categories(categories, file, export)
     if not named:
         raise DataError(f"{file}: names no categories; it is no COCO export of labelled objects")
-    keys = sorted(named, key=lambda key: (isinstance(key, str), key))
-    names = tuple(named[key] for key in keys)
-    if unlabelled == 0:
-        names = (BACKGROUND, *(name for name in names if name != BACKGROUND))
-    export.classes = names
-    label_of = {key: names.index(named[key]) for key in keys}
+    rows = [row.value for row in categories if isinstance(row.value, dict)]
+    above = [
+        row.get("supercategory") for row in rows if row.get("supercategory") != row.get("name")
+    ]
+    groups = {name for name in named.values() if name in above}
     annotations: dict[Any, list[Row]] = {}
     image_rows = _images_once(rows_of(values, text, "images"), file, export)
     known = {row.value["id"] for row in image_rows}
@@ -69,8 +146,49 @@ def read_coco(
             export.leave_out(file, row.line, f"annotation of image {image!r}, which is not there")
         else:
             annotations.setdefault(image, []).append(row)
-    places = _Places([images], []) if images else _around(file)
-    return export, _images(file, export, image_rows, annotations, label_of, places, unlabelled)
+    return _File(file, split, named, groups, image_rows, annotations)
+
+
+def _classes(files: Sequence[_File], empty: set[str], export: Export) -> tuple[str, ...]:
+    """Return the names of the classes: the first file's by their ids, then what others add.
+
+    Args:
+        files: All files.
+        empty: Categories that only group others.
+        export: Is told what is no class, and what not all files name.
+    """
+    names: list[str] = []
+    if all(name in empty for file in files for name in file.names.values()):
+        empty = set()  # each is said to be a kind of another
+    for file in files:
+        keys = sorted(file.names, key=lambda key: (isinstance(key, str), key))
+        listed = [file.names[key] for key in keys if file.names[key] not in empty]
+        added = [name for name in listed if name not in names]
+        if names and added:
+            told = ", ".join(map(repr, added))
+            export.notes.append(f"{file.path}: also names {told}, which {files[0].path} does not")
+        names += added
+    if empty:
+        told = ", ".join(map(repr, sorted(empty)))
+        export.notes.append(f"{told}: no object is one, other categories are kinds of it; no class")
+    return tuple(names)
+
+
+def _all_images(
+    files: Sequence[_File], export: Export, images: Path | None, unlabelled: int
+) -> Iterator[Labelled]:
+    for file in files:
+        label_of = {
+            key: export.classes.index(name)
+            for key, name in file.names.items()
+            if name in export.classes
+        }
+        places = _inside(images, file.split) if images else _around(file.path)
+        for one in _images(file, export, label_of, places, unlabelled):
+            if file.split:
+                one = one._replace(name=f"{file.split}/{one.name}")
+                export.splits.setdefault(file.split, []).append(one.name)
+            yield one
 
 
 class _Places(NamedTuple):
@@ -80,15 +198,28 @@ class _Places(NamedTuple):
     further: list[Path]
 
 
+def _folders(*tops: Path) -> list[Path]:
+    return sorted(path for top in tops if top.is_dir() for path in top.iterdir() if path.is_dir())
+
+
 def _around(file: Path) -> _Places:
     """Return where images lie: beside the file or its folder, or in any folder beside it.
 
-    Beside ``annotations/instances_train2017.json`` these are ``train2017`` and its neighbours.
+    Beside ``annotations/instances_train2017.json`` these are ``train2017`` and its neighbours, in
+    ``images`` too; of folders that name a split those of the file's come first.
     """
     above = file.parent
     tops = [above, *([above.parent] if above.name == "annotations" else [])]
-    further = sorted(path for top in tops for path in top.iterdir() if path.is_dir())
-    return _Places([above, above / "images", above.parent / "images", above.parent], further)
+    further = _folders(*tops, *(top / "images" for top in tops))
+    split = _split_of(file.stem)
+    own = [folder for folder in further if split and _split_of(folder.name) == split]
+    return _Places([above, *own, above / "images", above.parent / "images", above.parent], further)
+
+
+def _inside(images: Path, split: str) -> _Places:
+    """Return where images lie in a given folder: in it, or in its folder of a split."""
+    own = [folder for folder in _folders(images) if split and _split_of(folder.name) == split]
+    return _Places([*own, images], [])
 
 
 def _find(given: str, places: _Places) -> tuple[str, Path]:
@@ -155,27 +286,26 @@ def _images_once(rows: Sequence[Row], file: Path, export: Export) -> list[Row]:
 
 
 def _images(
-    file: Path, export: Export, image_rows: Sequence[Row], annotations: Mapping[Any, list[Row]],
-    label_of: Mapping[Any, int], places: _Places, unlabelled: int,
-) -> Iterator[Labelled]:  # fmt: skip
-    for row in image_rows:
+    file: _File, export: Export, label_of: Mapping[Any, int], places: _Places, unlabelled: int
+) -> Iterator[Labelled]:
+    for row in file.images:
         try:
             size = checked_size(row.value.get("height"), row.value.get("width"))
             name, found = _find(str(row.value["file_name"]), places)
         except KeyError:
-            export.leave_out(file, row.line, "an image needs a file_name")
+            export.leave_out(file.path, row.line, "an image needs a file_name")
             continue
         except (ValueError, OSError) as error:  # such as a name that no file can have
-            export.leave_out(file, row.line, error)
+            export.leave_out(file.path, row.line, error)
             continue
         regions: list[Region] = []
         crowds: list[Region] = []
-        for one in annotations.get(row.value["id"], ()):
+        for one in file.annotations.get(row.value["id"], ()):
             try:
                 region = _region(one.value, size, label_of)
             except ValueError as error:
                 name_of = f"annotation {one.value.get('id', '?')} of {name}"
-                export.leave_out(file, one.line, f"{name_of}: {error}")
+                export.leave_out(file.path, one.line, f"{name_of}: {error}")
                 continue
             (crowds if one.value.get("iscrowd") else regions).append(region)
         label = draw([*small_on_top(crowds), *small_on_top(regions)], size, unlabelled)

@@ -29,6 +29,8 @@ from nlseg.intake.shapes import (
 from nlseg.ops.resize import Size
 
 IGNORED, BACKGROUND = "__ignore__", "_background_"
+_WITH_AREA = ("polygon", "oriented_rectangle", "mask", "rectangle", "circle")
+"""Kinds of shapes that cover pixels; a label that only others have is no class."""
 
 
 def read_labelme(
@@ -67,7 +69,11 @@ def read_labelme(
         else:
             files.append(file)
             shapes = (shape for shape in values["shapes"] if isinstance(shape, dict))
-            labels = (shape.get("label") for shape in shapes)
+            labels = (
+                shape.get("label")
+                for shape in shapes
+                if (shape.get("shape_type") or "polygon") in _WITH_AREA
+            )
             found |= {label for label in labels if isinstance(label, str)}
     no_classes = (IGNORED, BACKGROUND)
     names = tuple(name for name in classes or sorted(found) if name not in no_classes)
@@ -131,25 +137,25 @@ def _decoded(data: object, name: str) -> bytes:
 def _region(shape: object, size: Size, label_of: Mapping[str, int]) -> Region:
     if not isinstance(shape, dict):
         raise ValueError("is no shape")
-    name = shape.get("label")
+    kind, name = shape.get("shape_type") or "polygon", shape.get("label")
+    if kind not in _WITH_AREA:
+        raise ValueError(f"a {kind} has no area")
     if not isinstance(name, str) or name not in label_of:
         raise ValueError("is none of the classes")
-    return checked_region(label_of[name], _mask(shape, size))
+    return checked_region(label_of[name], _mask(kind, shape, size))
 
 
-def _mask(shape: Mapping[str, Any], size: Size) -> Mask:
-    kind, points = shape.get("shape_type") or "polygon", shape.get("points")
+def _mask(kind: str, shape: Mapping[str, Any], size: Size) -> Mask:
+    points = shape.get("points")
     if not isinstance(points, list):
         raise ValueError("has no points")
     if kind in ("polygon", "oriented_rectangle"):
         return polygon_mask(points, size)
     if kind == "mask":
         return _painted(shape, points, size)
-    if kind in ("rectangle", "circle"):
-        if len(points) != 2:
-            raise ValueError(f"a {kind} has two points, given {len(points)}")
-        return polygon_mask(rectangle(points) if kind == "rectangle" else circle(points), size)
-    raise ValueError(f"a {kind} has no area")
+    if len(points) != 2:
+        raise ValueError(f"a {kind} has two points, given {len(points)}")
+    return polygon_mask(rectangle(points) if kind == "rectangle" else circle(points), size)
 
 
 def _painted(shape: Mapping[str, Any], points: list[Any], size: Size) -> Mask:

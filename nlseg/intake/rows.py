@@ -61,12 +61,14 @@ class Export:
         palette: RGB colour of each, where the format has colours.
         unreadable: ``file:line: why`` for each row that is left out.
         splits: Names of the images of each split, where the format has splits.
+        notes: What else a reader of the plan should know.
     """
 
     classes: tuple[str, ...]
     palette: list[tuple[int, int, int]] | None = None
     unreadable: list[str] = field(default_factory=list)
     splits: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def leave_out(self, file: Path, line: int, why: object) -> None:
         """Note a row that cannot be read."""

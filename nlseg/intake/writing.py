@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from pprint import pformat
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -16,7 +15,7 @@ from nlseg.config.published import find_config
 from nlseg.datasets.transforms.decode import picture_to_array, shown_size
 from nlseg.errors import ConfigError, DataError, UserError
 from nlseg.files import in_use, write_file
-from nlseg.intake.coco import read_coco
+from nlseg.intake.coco import find_splits, read_coco
 from nlseg.intake.cvat import LABELS, MASKS, read_cvat
 from nlseg.intake.labelme import read_labelme
 from nlseg.intake.rows import Export, Labelled, printable, read_json
@@ -43,6 +42,7 @@ class Written:
         sizes: Sizes that occur, (height, width) in px.
         sources: Files of the images that the export names and that are there.
         unreadable: Rows that were left out, each with file and line.
+        notes: What else the export says, a sentence each.
     """
 
     classes: tuple[str, ...]
@@ -52,20 +52,24 @@ class Written:
     sizes: set[Size] = field(default_factory=set)
     sources: set[Path] = field(default_factory=set)
     unreadable: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-class Recognised(NamedTuple):
+@dataclass(frozen=True)
+class Recognised:
     """What a path is an export of.
 
     Args:
         kind: One of ``FORMATS``.
         place: Its file or folder.
         damaged: JSON files beside it that could not be read, each with the reason.
+        files: COCO's file of each split, see ``nlseg.intake.coco.find_splits``.
     """
 
     kind: str
     place: Path
     damaged: Sequence[str] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 def recognise(source: Path, kind: str | None = None) -> Recognised:
@@ -79,7 +83,7 @@ def recognise(source: Path, kind: str | None = None) -> Recognised:
         UserError: It is none of the formats, or several.
     """
     if kind in (None, "coco") and source.suffix == ".json" and source.is_file():
-        return Recognised("coco", source)
+        return Recognised("coco", source, files={"": source})
     if not source.is_dir():
         raise UserError(
             f"{source}: is neither a folder nor a COCO .json file (unpack archives first)"
@@ -89,14 +93,18 @@ def recognise(source: Path, kind: str | None = None) -> Recognised:
     if kind in ("cvat", "labelme"):
         return Recognised(kind, source)
     coco, labelme, damaged = _json_files(source)
-    if len(coco) == 1 and (kind or not labelme):
-        return Recognised("coco", coco[0], damaged)
+    files = find_splits(coco)
+    if files and (kind or not labelme):
+        return Recognised("coco", files.get("", source), damaged, files)
     if labelme and not coco:
         return Recognised("labelme", source)  # tells of the others itself
     if coco:
         listed = ", ".join(map(str, coco[:4]))
         more = f" beside {labelme} files of LabelMe" if labelme else ""
-        raise UserError(f"{source}: holds {len(coco)} COCO files{more}; name one ({listed})")
+        raise UserError(
+            f"{source}: holds {len(coco)} COCO files{more}; name one ({listed}), or leave one for "
+            "each split, with train, val or test in its name or its folder's"
+        )
     unread = "".join(f"\n  not read: {why}" for why in damaged[:4])
     raise UserError(
         f"{source}: no export of COCO (.json), LabelMe (.json beside images) or CVAT's masks "
@@ -153,20 +161,23 @@ def import_export(
         raise ConfigError(f"--val: {validate} is no share between 0 and 1")
     if why := in_use(target):
         raise UserError(f"{target}: {why}; give a new folder")
-    found, place, damaged = recognise(source, kind)
-    export, labelled = _read(found, place, unlabelled, images, classes)
-    export.unreadable.extend(damaged)
+    found = recognise(source, kind)
+    export, labelled = _read(found, unlabelled, images, classes)
+    export.unreadable.extend(found.damaged)
     if len(export.classes) > _MAX_CLASSES:
-        raise DataError(f"{place}: names {len(export.classes)} classes; at most {_MAX_CLASSES} fit")
+        raise DataError(
+            f"{found.place}: names {len(export.classes)} classes; at most {_MAX_CLASSES} fit"
+        )
     written = Written(export.classes)
     drawn = make_palette(len(export.classes))
     palette: Sequence[Sequence[int]] = export.palette or drawn.tolist()
     bar = tqdm(labelled, unit="image", disable=None if progress else True)
     files = dict(_write(bar, target, np.array(palette), export, written))
     written.unreadable = list(map(printable, export.unreadable))
+    written.notes = list(map(printable, export.notes))
     if not files:
         told = "\n  ".join(written.unreadable[:8])
-        raise DataError(f"{place}: no image in it can be used\n  {told}")
+        raise DataError(f"{found.place}: no image in it can be used\n  {told}")
     suffix = _one_suffix(files)
     written.given = _given(sorted(files), export)
     written.names = _split(sorted(files), written.given, validate)
@@ -181,14 +192,15 @@ def import_export(
 
 
 def _read(
-    kind: str, place: Path, unlabelled: int, images: Path | None, classes: Sequence[str] | None
+    found: Recognised, unlabelled: int, images: Path | None, classes: Sequence[str] | None
 ) -> tuple[Export, Iterator[Labelled]]:
+    kind, place = found.kind, found.place
     if images is not None and not images.is_dir():
         raise UserError(f"--images: there is no folder {images}")
     if classes and kind != "labelme":
         raise UserError(f"--classes: {place} names its classes itself; leave the option out")
     if kind == "coco":
-        return read_coco(place, images, unlabelled=unlabelled)
+        return read_coco(found.files, images, unlabelled=unlabelled)
     if kind == "labelme":
         return read_labelme(place, images, unlabelled=unlabelled, classes=classes)
     return read_cvat(place, images, unlabelled=unlabelled)

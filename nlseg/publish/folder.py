@@ -174,9 +174,13 @@ def painted(model: nn.Module, image: str | None) -> bytes:
     if image is None:
         picture = draw_scene(RandomState(0), 256, 512)[0]
     else:
-        read = cv2.imread(image)
+        try:  # cv2.imread ends the process at a name that is not UTF-8
+            data = np.frombuffer(Path(image).read_bytes(), np.uint8)
+        except OSError as error:
+            raise DataError(f"{image}: cannot be read: {error.strerror}") from error
+        read = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
         if read is None:
-            raise DataError(f"{image}: is not there, or no image that OpenCV can read")
+            raise DataError(f"{image}: is no image that OpenCV can read")
         picture = np.asarray(read, np.uint8)
     inner: Any = model
     classes = inner.dataset_meta.get("classes") or list(map(str, range(inner.num_classes)))

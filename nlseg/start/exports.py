@@ -3,12 +3,11 @@
 import shutil
 from pathlib import Path
 
-from nlseg.datasets.pairs import walk
 from nlseg.doctor.listing import IMAGE_SUFFIXES
 from nlseg.errors import DataError, UserError
 from nlseg.intake.rows import SPLITS, read_json
 from nlseg.intake.writing import Written, import_export, recognise
-from nlseg.start.layout import Layout, Pair, find_layout
+from nlseg.start.layout import Layout, Pair, find_layout, names_below
 from nlseg.start.lists import take_lists
 from nlseg.start.names import Names, find_names
 from nlseg.start.progress import take_long, tell
@@ -42,7 +41,7 @@ def read_layout(request: Request, *, progress: bool = False) -> tuple[Layout, Na
         _check_options(request, str(kind))
         return _imported(request, str(kind), progress=progress)
     try:
-        layout = find_layout(folder, request.where)
+        layout = find_layout(folder, request.where, request.files)
         take_lists(folder, layout)
         return layout, find_names(folder, request.classes)
     except Unclear:
@@ -154,17 +153,16 @@ def _note(layout: Layout, request: Request, written: Written, target: Path, kind
     layout.notes.append(
         f"what nobody labelled is {rest}; the other way: --unlabelled {255 - request.unlabelled}"
     )
+    layout.notes += written.notes
     if written.unreadable:
         layout.notes.append(
             f"{len(written.unreadable)} rows are left out, see {target / 'unreadable.txt'}"
         )
     if kind == "cvat" or request.folder.is_file():  # its masks are pictures, too
         return
-    pictures = (name for name in walk(str(request.folder)) if name.lower().endswith(IMAGE_SUFFIXES))
-    files = {request.folder / name: (request.folder / name).resolve() for name in pictures}
-    made = target.resolve()  # it may lie in the folder that is read
-    lacking = [shown for shown, file in files.items()
-               if file not in written.sources and not file.is_relative_to(made)]  # fmt: skip
+    names = names_below(request.folder, request.files)
+    files = [request.folder / name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
+    lacking = [file for file in files if file.resolve() not in written.sources]
     if lacking:
         layout.notes.append(
             f"{len(lacking)} images without labels are left out, such as {min(lacking)}"

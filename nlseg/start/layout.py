@@ -4,7 +4,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cache
@@ -25,6 +25,7 @@ VOC = ("JPEGImages", "SegmentationClass")
 CITYSCAPES = ("leftImg8bit", "gtFine")
 MOST_VALUES = 64
 """A file of more values or colours is taken for a picture."""
+RUNS = "work_dirs"
 _IMAGE_WORDS = r"ima?ge?s?\b|photos?|jpe?g|rgb|pictures?|input|leftimg|raw"
 _MASK_WORDS = r"masks?|labels?|lbl|annot|gt|truth|seg|manual|target"
 _LOOKED_AT = 3
@@ -73,12 +74,10 @@ class Layout:
     cityscapes: str = ""
 
     def splits(self) -> dict[str, list[Pair]]:
-        """Return the pairs of each split that is given."""
-        found: dict[str, list[Pair]] = {}
-        for pair in self.pairs:
-            if pair.split:
-                found.setdefault(pair.split, []).append(pair)
-        return found
+        """Return the pairs of each split that is given: of train, val and test, in this order."""
+        given = {pair.split for pair in self.pairs}
+        return {split: [pair for pair in self.pairs if pair.split == split]
+                for split in ("train", "val", "test") if split in given}  # fmt: skip
 
 
 class Where(NamedTuple):
@@ -115,12 +114,13 @@ Group = dict[str, Path]
 """Place and stem to file."""
 
 
-def find_layout(root: Path, where: Where) -> Layout:
+def find_layout(root: Path, where: Where, made: Path | None = None) -> Layout:
     """Find the pairs of images and masks below a folder.
 
     Args:
         root: The folder.
         where: What the user says about it.
+        made: Folder of what is made of them, which may lie in the first.
 
     Returns:
         At least one pair.
@@ -129,7 +129,7 @@ def find_layout(root: Path, where: Where) -> Layout:
         UserError: It is no folder, or holds no pairs; names files and what to do.
         Unclear: It can be understood in several ways.
     """
-    files = pictures_below(root)
+    files = pictures_below(root, made)
     if not any(where):
         if all((root / name).is_dir() for name in CITYSCAPES):
             return _cityscapes(root)
@@ -161,8 +161,20 @@ def check_there(root: Path) -> None:
         raise UserError(f"{root}: there is no such folder; check the path")
 
 
-def pictures_below(root: Path) -> list[_File]:
-    """List the picture files below a folder.
+def names_below(root: Path, made: Path | None) -> Iterator[str]:
+    """Yield the files below a folder as relative paths, without those of runs.
+
+    Args:
+        root: The folder.
+        made: Folder whose files are left out, too.
+    """
+    folders = [RUNS] if made is None else [RUNS, os.path.relpath(made, root)]
+    left_out = tuple(f"{folder}{os.sep}" for folder in folders)
+    return (name for name in walk(str(root)) if not name.startswith(left_out))
+
+
+def pictures_below(root: Path, made: Path | None = None) -> list[_File]:
+    """List the picture files below a folder, see ``names_below``.
 
     Raises:
         UserError: There is none; or a file is no regular one, or a folder cannot be opened.
@@ -171,7 +183,7 @@ def pictures_below(root: Path) -> list[_File]:
     if not root.is_dir():
         raise UserError(f"{root}: is a file; give the folder that holds images and masks")
     try:
-        names = sorted(walk(str(root)))
+        names = sorted(names_below(root, made))
     except DataError as error:
         raise UserError(f"{error}; remove the link") from error
     except OSError as error:

@@ -1,6 +1,7 @@
 """From a folder to a written plan; and whether there is one already."""
 
 import json
+import math
 import os
 import time
 import warnings
@@ -112,7 +113,7 @@ def earlier_plan(request: Request) -> Plan | None:
 def _pictures(request: Request) -> int:
     """Count the pictures of a folder; 0 where it cannot be read, or is a file."""
     try:
-        return len(pictures_below(request.folder))
+        return len(pictures_below(request.folder, request.files))
     except UserError:
         return 0
 
@@ -231,9 +232,10 @@ def too_short(schedule: Schedule, step: DryRun, seconds: float) -> list[str]:
         return []
     each = step.duration_s / max(1, step.iterations)
     needed = seconds + (wanted - schedule.iterations) * each / MARGIN
+    minutes = math.floor(needed / 60) + 1  # more than what is given
     return [
         f"{schedule.iterations} steps are few, and the model will be weak; {ITERATIONS} take about "
-        f"{needed / 60:.0f} minutes in all: --minutes {needed / 60:.0f}"
+        f"{minutes} minutes in all: --minutes {minutes}"
     ]
 
 
@@ -346,10 +348,12 @@ def rows_of(
     )
     mean = ", ".join(f"{level:g}" for level in choices.mean)
     std = ", ".join(f"{level:g}" for level in choices.std)
+    parts = found.parts
+    look = f"{len(parts.val)} val, " * (parts.val != parts.test)
     rows = [
         ("data", f"{len(found.layout.pairs)} pairs of {shown_size(data.size)}", found.layout.kind),
         ("classes", f"{len(labels.classes)}: {listed}{ignored}", "; ".join(labels.reasons)),
-        ("split", f"{data.num_train} train, {data.num_test} test", found.parts.reason),
+        ("split", f"{data.num_train} train, {look}{data.num_test} test", parts.reason),
         ("scale", f"{choices.scale:g}: {shown_size(choices.image_size)}", why["scale"]),
         ("normalisation", f"mean {mean}; std {std}", why["normalisation"]),
         ("network", network, f"{why['backbone']}; {why['weights']}"),

@@ -334,7 +334,7 @@ def _loaders(
         "    **data, ann_file=f'{lists}/train.txt', pipeline=train_pipeline))",
         "test_dataloader = dict(num_workers=1, dataset=dict(",
         "    **data, ann_file=f'{lists}/test.txt', pipeline=test_pipeline))",
-        f"val_dataloader = dict(num_workers=1, dataset=dict(  # a look at {LOOKED_AT} images",
+        f"val_dataloader = dict(num_workers=1, dataset=dict(  # a look at up to {LOOKED_AT}",
         f"    **data, ann_file=f'{{lists}}/val.txt', pipeline=test_pipeline, indices={LOOKED_AT}))",
     ]
 

@@ -184,7 +184,7 @@ def test_labelme_draws_later_shapes_over_earlier_ones(
     labelme(root, "a0", [marked("road", BOX), marked("car", [[2, 2], [4, 4]], "rectangle"),
                          marked("_background_", [[5, 2], [6, 2], [6, 4], [5, 4]]),
                          marked("__ignore__", [[0, 0], [1, 0], [1, 6], [0, 6]])])  # fmt: skip
-    labelme(root, "a1", [marked("car", BOX), marked("car", [[1, 1]], "point"),
+    labelme(root, "a1", [marked("car", BOX), marked("corner", [[1, 1]], "point"),
                          marked("road", [[1, 1], [2, 2]])])  # fmt: skip
     buffer = BytesIO()
     Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(buffer, "PNG")
@@ -203,7 +203,7 @@ def test_labelme_draws_later_shapes_over_earlier_ones(
     ]  # fmt: skip
     listed = (out / "unreadable.txt").read_text()
     assert "a1.json:" in listed
-    assert "shape 'car': a point has no area" in listed
+    assert "shape 'corner': a point has no area" in listed
     assert "shape 'road': a polygon needs three corners" in listed
     assert "c.json:1: its image" in listed
     assert "torn.json:1: Expecting value" in listed

@@ -142,17 +142,72 @@ def test_coco_paths_of_other_machines(above: str, tmp_path: Path) -> None:
 def test_cocos_own_tree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = coco(tmp_path, [shape(1, 1, 3, CORNER)])
     (tmp_path / "annotations").mkdir()
-    file = file.rename(tmp_path / "annotations/instances_train2017.json")
+    train = file.rename(tmp_path / "annotations/instances_train2017.json")
     photos = (tmp_path / "photos").rename(tmp_path / "train2017")
     assert main([str(tmp_path), str(tmp_path / "out")]) == 0
     assert (label(tmp_path / "out", "1") == grid(DRAWN)).all()
-    for i in range(2):
-        picture(tmp_path / f"val2017/{i}.png", i + 5)  # two images may be meant
-    told = refused(capsys, file, tmp_path / "two")
-    assert f"image 0.png is both {photos / '0.png'} and {tmp_path / 'val2017/0.png'}" in told
+    val = coco(tmp_path, [shape(1, 0, 3, CORNER)]).rename(
+        tmp_path / "annotations/instances_val2017.json"
+    )
+    other = (tmp_path / "photos").rename(tmp_path / "val2017")  # images of the same names
+    for path in other.iterdir():
+        path.write_bytes(path.read_bytes() + b"\0")
+    assert main([str(tmp_path), str(tmp_path / "both")]) == 0
+    both = tmp_path / "both"
+    assert (label(both, "train/1") == grid(DRAWN)).all()
+    assert (label(both, "val/0") == grid(DRAWN)).all()
+    for split, folder in (("train", photos), ("val", other)):
+        assert (both / f"{split}.txt").read_text() == f"{split}/0\n{split}/1\n"
+        image = both / f"images/{split}/0.png"
+        assert image.read_bytes() == (folder / "0.png").read_bytes()
+    unsaid = train.rename(train.with_name("mine.json"))
+    val.unlink()
+    told = refused(capsys, unsaid, tmp_path / "two")  # two images may be meant
+    assert f"image 0.png is both {photos / '0.png'} and {other / '0.png'}" in told
     assert "say which: --images DIR" in told
-    assert main([str(file), str(tmp_path / "two"), "--images", str(photos)]) == 0
+    assert main([str(unsaid), str(tmp_path / "two"), "--images", str(photos)]) == 0
     assert (tmp_path / "two/images/0.png").read_bytes() == (photos / "0.png").read_bytes()
+
+
+def test_a_file_of_coco_in_the_folder_of_each_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    group = {"id": 0, "name": "traffic", "supercategory": "none"}
+    car, tree = ({"name": name, "supercategory": "traffic"} for name in ("car", "tree"))
+    categories = {
+        "train": [group, {"id": 1, **car}],
+        "valid": [{"id": 5, **car}, {"id": 2, **tree}, {**group, "id": 9}],  # its own numbers
+        "test": [group, {"id": 1, **car}],
+    }
+    for split, named in categories.items():
+        rows = [shape(1, 1, named[-1 if split != "valid" else 0]["id"], CORNER)]
+        if split == "valid":
+            rows.append(shape(2, 0, 2, CORNER))
+        file = coco(tmp_path / "in" / split, rows, categories=named)
+        file.rename(file.with_name("_annotations.coco.json"))
+        for photo in (file.parent / "photos").iterdir():
+            photo.rename(file.parent / photo.name)
+    out = tmp_path / "out"
+    assert main([str(tmp_path / "in"), str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "3 classes: background, car, tree\nimages: 2 for train, 2 for val, 2 for test" in told
+    assert "note: 'traffic': no object is one" in told
+    assert f"{tmp_path / 'in/valid/_annotations.coco.json'}: also names 'tree', which" in told
+    for split in ("train", "val", "test"):
+        assert (label(out, f"{split}/1") == grid(DRAWN)).all()
+        assert (out / f"{split}.txt").read_text() == f"{split}/0\n{split}/1\n"
+    assert (label(out, "val/0") == 2 * grid(DRAWN)).all()
+    images = tmp_path / "elsewhere"  # all in one place, in folders of their splits
+    for split in categories:
+        for photo in (tmp_path / "in" / split).glob("*.png"):
+            (images / split).mkdir(parents=True, exist_ok=True)
+            photo.rename(images / split / photo.name)
+    assert main([str(tmp_path / "in"), str(tmp_path / "o2"), "--images", str(images)]) == 0
+    assert (tmp_path / "o2/val.txt").read_text() == "val/0\nval/1\n"
+    (tmp_path / "in/train/_annotations.coco.json").rename(tmp_path / "in/valid/more.json")
+    told = refused(capsys, tmp_path / "in", tmp_path / "o3")
+    assert "holds 3 COCO files; name one (" in told
+    assert "or leave one for each split, with train, val or test in its name" in told
 
 
 @pytest.mark.parametrize("kind", ["coco", "cvat"])

@@ -16,12 +16,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from nlseg.api import inference_model, init_model
 from nlseg.commands.main import main
 from nlseg.config import load_config
+from nlseg.errors import DataError
 from nlseg.evaluation.image_counts import CountedImages
 from nlseg.evaluation.scores import summarize
+from nlseg.publish.folder import publish
 from nlseg.weights.files import read_checkpoint
 from nlseg.zoo.receipt import (
     digest_of_files,
@@ -225,6 +228,19 @@ def receipt_of(
     }  # fmt: skip
     write_receipt(folder / "receipt.json", facts, images, ("",))
     return folder / "receipt.json"
+
+
+def test_an_example_may_have_any_name_and_has_to_be_an_image(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    photo = tmp_path / os.fsdecode(b"B\xe4ume.png")  # as archives of Windows have them
+    Image.fromarray(picture()).save(photo)
+    files = publish(checkpoint, tmp_path / "out", example=str(photo))
+    assert any(file.suffix == ".jpg" for file in files)
+    photo.write_bytes(b"no image")
+    for path, why in ((photo, "is no image"), (tmp_path / "gone.png", "No such file")):
+        with pytest.raises(DataError, match=why):
+            publish(checkpoint, tmp_path / "out2", example=str(path))
 
 
 def test_a_mean_over_fewer_classes_names_the_others(checkpoint: Path, tmp_path: Path) -> None:

@@ -151,6 +151,8 @@ def test_a_time_for_few_steps_is_told_with_one_that_is_enough() -> None:
     (note,) = too_short(Schedule(100, 4, 1, ""), step, 300.0)
     assert "100 steps are few" in note
     assert note.endswith("--minutes 20")
+    (note,) = too_short(Schedule(499, 4, 1, ""), step, 300.0)
+    assert note.endswith("--minutes 6")  # 302 s; what is given are 5 minutes
     assert too_short(Schedule(500, 4, 1, ""), step, 300.0) == []
     assert len(too_short(Schedule(996, 2, 2, ""), step, 300.0)) == 1  # 498 steps of two parts
 

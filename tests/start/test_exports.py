@@ -76,6 +76,14 @@ def test_a_folder_of_labelme(tmp_path: Path) -> None:
     assert {value for label in files.values() for value in np.unique(label)} == {0, 1, 2, 255}
 
 
+def test_cocos_files_of_three_splits(tmp_path: Path) -> None:
+    for split in ("test", "train", "valid"):
+        file = coco(tmp_path / "data" / split, [shape(1, 1, 3, [[0, 0, 4, 0, 4, 4]])])
+        file.rename(file.with_name("_annotations.coco.json"))
+    found = splits(tmp_path / "data")
+    assert found == {split: [f"{split}/0", f"{split}/1"] for split in ("train", "val", "test")}
+
+
 def test_what_is_made_inside_of_the_folder_is_none_of_its_images(tmp_path: Path) -> None:
     root = labelled(tmp_path)
     inside = Request(root, root / "my_data.py", 60.0)

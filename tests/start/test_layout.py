@@ -9,7 +9,7 @@ from PIL import Image
 
 from nlseg.errors import UserError
 from nlseg.start.exports import read_layout
-from nlseg.start.layout import Layout, Where, find_layout
+from nlseg.start.layout import Layout, Where, find_layout, pictures_below
 from nlseg.start.lists import take_lists
 from nlseg.start.planning import read_folder
 from nlseg.start.readings import Unclear
@@ -164,7 +164,10 @@ def test_a_suffix_alone_is_not_passed_over(tmp_path: Path) -> None:
 def test_what_has_no_partner_is_left_out_and_told(tmp_path: Path) -> None:
     two_folders(tmp_path)
     write(tmp_path / "images/9.png", np.zeros((4, 4, 3), np.uint8))
-    layout = find_layout(tmp_path, HERE)
+    for made in ("work_dirs/my_data/val/0.png", "my_data_files/import/images/0.png"):
+        write(tmp_path / made, np.zeros((4, 4, 3), np.uint8))
+    layout = find_layout(tmp_path, HERE, tmp_path / "my_data_files")
     assert len(layout.pairs) == 4
     assert "1 images without a mask are left out" in layout.notes[0]
+    assert len(pictures_below(tmp_path, tmp_path / "my_data_files")) == 9
     assert "images/9.png" in layout.notes[0]
