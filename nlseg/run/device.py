@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 import nlseg
 from nlseg.errors import ConfigError, UserError
-from nlseg.ops.max_pool import compile_once
+from nlseg.ops.pooling import compile_once
 from nlseg.run import processes
 
 _LAST_TORCH_FOR_VOLTA = "torch<2.11, or a wheel for CUDA 12.6"

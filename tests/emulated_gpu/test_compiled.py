@@ -11,10 +11,9 @@ from nlseg.ops.non_local import MODES, NonLocal2d
 from nlseg.registry import MODELS
 from nlseg.run.device import compile_network
 from tests.emulated_gpu.card import CAPABILITY
-from tests.run.tiny_segmentor import labelled, tiny_config, tiny_segmentor
+from tests.run.tiny_segmentor import labelled, tiny_config
 
 pytestmark = pytest.mark.usefixtures("real_tensors")
-TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
 DTYPES = [torch.float32, torch.float16] + [torch.bfloat16] * (CAPABILITY >= (8, 0))
 
 
@@ -45,10 +44,17 @@ def test_a_block_is_one_graph(mode: Any, train: bool, dtype: torch.dtype) -> Non
         assert graphs() == 1
 
 
-@pytest.mark.parametrize("head", ["NLHead", "GCHead"])
-def test_a_network_compiles_once_for_training_and_once_for_evaluation(head: str) -> None:
+@pytest.mark.parametrize(
+    ("head", "backbone"),
+    [("NLHead", "ResNetV1c"), ("GCHead", "ResNetV1c"), ("NLHead", "ResNetV1d")],
+)
+def test_a_network_compiles_once_for_training_and_once_for_evaluation(
+    head: str, backbone: str
+) -> None:
     counters.clear()
-    model = tiny_segmentor(head).cuda()
+    config = tiny_config(head)
+    config["backbone"].update(type=backbone, strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1))
+    model = MODELS.build(config).cuda()
     compile_network(model, {"backend": "aot_eager"})
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -65,8 +71,8 @@ def test_a_network_compiles_once_for_training_and_once_for_evaluation(head: str)
         optimizer.zero_grad()
         assert graphs() == 3  # backbone and two heads
     model.eval()
-    kinds = ((65, 96), (64, 97), (65, 97)) if TORCH >= (2, 10) else ()
-    for size in ((64, 96), (96, 64), (72, 104), (128, 128), *kinds):
+    sizes = [(64 + i, 96 + i // 2) for i in range(9)]  # of every kind for windows of 2 px
+    for size in ((64, 96), (96, 64), (72, 104), (128, 128), *sizes):
         with torch.no_grad(), torch.autocast("cuda", dtype=torch.float16):
             model(torch.randn(1, 3, *size, device="cuda"), [labelled(size)], mode="predict")
         assert graphs() == 5  # and backbone and head for any size
