@@ -11,7 +11,7 @@ SHORTCUT = {"ceil_mode": True, "count_include_pad": False}
 
 
 @each_case(
-    ("kind", "window", "options"),
+    "kind, window, options",
     [
         (nn.MaxPool2d, (3, 2, 1), {}),
         (nn.MaxPool2d, (2, 2, 0), {}),
