@@ -148,6 +148,8 @@ def _make_split(name: str, key: str, settings: dict[str, Any], config: Config) -
     path = tuple(int(part) if part.isdigit() else part for part in key.split("."))
     where = trace_of(config).root.find(path).where
     bare = {**settings, "pipeline": [], "lazy_init": True, "test_mode": False}
+    if settings.get("cache") == "memmap":  # without steps that load there is nothing to keep
+        bare["cache"] = None
     try:
         dataset = DATASETS.build(bare)
     except DataError as error:

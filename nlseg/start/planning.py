@@ -6,8 +6,10 @@ import os
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from mmengine.config import Config
 
 from nlseg.config import load_config
 from nlseg.doctor.probe import Facts
@@ -15,18 +17,20 @@ from nlseg.doctor.survey import survey
 from nlseg.errors import DataError, UserError
 from nlseg.files import write_file
 from nlseg.plan.auto_batch import fit_batch_size
-from nlseg.plan.dry_run import DryRun, dry_run
+from nlseg.plan.dry_run import DryRun, built, dry_run, time_loading
 from nlseg.run.folder import held
 from nlseg.start.choose import ITERATIONS, ON_CPU, ON_GPU, Choices, choose
 from nlseg.start.exports import read_layout
 from nlseg.start.facts import DataFacts, check_files, measure_data, values_of
 from nlseg.start.labels import Labels, read_labels, show_value
 from nlseg.start.layout import Layout, Pair, check_there, pictures_below
+from nlseg.start.loading import Loading, Room, choose_loading, measure_room
 from nlseg.start.machine import candidates, measure_machine
 from nlseg.start.parts import Parts, small_picture, split_pairs
 from nlseg.start.progress import has_screen, take_long, tell
 from nlseg.start.request import Request
 from nlseg.start.writing import (
+    CACHE,
     LOOKS,
     Schedule,
     config_text,
@@ -154,27 +158,29 @@ def _new_plan(request: Request, first: Request | None, *, progress: bool) -> Pla
         found.layout.notes.append(note)
     lists = write_lists(found.parts, place, files)
 
-    def text_of(schedule: Schedule) -> str:
+    def text_of(schedule: Schedule, loading: Loading) -> str:
         heading = [
             f"{len(found.layout.pairs)} pairs ({found.layout.kind}), planned by nlseg start for",
             f"{request.seconds / 60:g} minutes on {measured.device}.",
         ]
         return config_text(
-            request.folder, place, lists, found.labels, data, choices, schedule, heading,
+            request.folder, place, lists, found.labels, data, choices, schedule, loading, heading,
             found.parts.reason,
         )  # fmt: skip
 
     draft = files / "draft.py"
-    write_file(draft, text_of(Schedule(DRAFT_STEPS, choices.batch, 1, "a draft to be measured")))
+    first_try = Schedule(DRAFT_STEPS, choices.batch, 1, "a draft to be measured")
+    write_file(draft, text_of(first_try, Loading()))
+    room = measure_room(data, files, choices.train_s, on_gpu=backbones is ON_GPU)
     try:
-        step, parts = _measure(draft, progress=progress)
+        step, parts, loading = _measure(draft, data.num_train, room, progress=progress)
     finally:
         draft.unlink()
     left = request.seconds - (time.perf_counter() - started) - START_S - choices.test_s
     schedule = make_schedule(step, parts, choices, left)
     found.layout.notes += too_short(schedule, step, request.seconds)
-    text = with_mark(text_of(schedule), lists)
-    shown = listing(rows_of(found, data, choices, schedule))
+    text = with_mark(text_of(schedule, loading), lists)
+    shown = listing(rows_of(found, data, choices, schedule, loading))
     asked = [one.as_dict() for one in (request, first) if one is not None]
     state = {
         "asked": asked,
@@ -187,14 +193,33 @@ def _new_plan(request: Request, first: Request | None, *, progress: bool) -> Pla
     return Plan(request.out, shown, schedule.iterations, choices.tta, is_new=True)
 
 
-def _measure(draft: Path, *, progress: bool) -> tuple[DryRun, int]:
-    """Find the parts of a step that fit into memory, and the time of a step."""
+def _measure(
+    draft: Path, num_train: int, room: Room, *, progress: bool
+) -> tuple[DryRun, int, Loading]:
+    """Find the parts of a step that fit into memory, the time of a step, and how to load for it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they come again, at their place, when it trains
         config = load_config(draft)
         tell("trying the batch", wanted=progress)
         parts = fit_batch_size(config)
-        return dry_run(config, progress=progress), parts
+        step, loading = dry_run(config, progress=progress), Loading()
+        while (other := choose_loading(loading, step, num_train, room))[:2] != loading[:2]:
+            tell(f"trying to load {other.shown()}", wanted=progress)
+            try:
+                step = replace(step, data_s=_loading_time(config, other, draft.with_name(CACHE)))
+            except DataError as error:  # such as a disk that is full by now
+                return step, parts, loading._replace(reason=f"{other.reason}; but {error}")
+            loading = other
+        return step, parts, other
+
+
+def _loading_time(config: Config, loading: Loading, folder: Path) -> float:
+    """Return the seconds that a batch takes, and change the config to load so."""
+    config.train_dataloader.num_workers = loading.num_workers
+    if loading.is_cached:
+        config.train_dataloader.dataset.update(cache="memmap", cache_dir=str(folder))
+    with built(config) as runner:
+        return time_loading(runner.train_loop.dataloader)[1]
 
 
 def make_schedule(step: DryRun, parts: int, choices: Choices, seconds: float) -> Schedule:
@@ -336,7 +361,7 @@ def batch_reason(choices: Choices, schedule: Schedule) -> str:
 
 
 def rows_of(
-    found: _Read, data: DataFacts, choices: Choices, schedule: Schedule
+    found: _Read, data: DataFacts, choices: Choices, schedule: Schedule, loading: Loading
 ) -> list[tuple[str, str, str]]:
     """Return the rows of a plan: what, which value, and why."""
     labels, why = found.labels, choices.reasons
@@ -361,6 +386,7 @@ def rows_of(
         ("loss", {"ce": "cross-entropy", "ce+dice": "cross-entropy + Dice"}[choices.loss],
          why["loss"]),
         ("batch", f"{schedule.batch} x {schedule.parts}", batch_reason(choices, schedule)),
+        ("loading", loading.shown(), loading.reason),
         ("schedule", f"{schedule.iterations} steps, rate {choices.rate:g}", schedule.reason),
         ("test", "with flipped images" if choices.tta else "each image once", why["tta"]),
     ]  # fmt: skip

@@ -16,6 +16,7 @@ from nlseg.start.choose import Backbone, Choices
 from nlseg.start.facts import DataFacts, colour_table
 from nlseg.start.labels import Labels
 from nlseg.start.layout import Pair, shared_start
+from nlseg.start.loading import Loading
 from nlseg.start.parts import Parts
 
 WIDTH = 100
@@ -25,6 +26,8 @@ LOOKS = 4
 """Validations and checkpoints of a training."""
 LOOKED_AT = 8
 """Images of a validation while it trains."""
+CACHE = "cache"
+"""Folder of decoded images, beside the lists."""
 KEEP_DEPTH = ", color_type='unchanged'"
 _MANY = 24
 _LINK = ".img"
@@ -165,7 +168,7 @@ def narrow_model(backbone: Backbone, num_classes: int) -> dict[str, Any]:
 
 def config_text(
     source: Path, place: Place, lists: dict[str, Path], labels: Labels, data: DataFacts,
-    choices: Choices, schedule: Schedule, heading: Sequence[str], split: str,
+    choices: Choices, schedule: Schedule, loading: Loading, heading: Sequence[str], split: str,
 ) -> str:  # fmt: skip
     """Write a config.
 
@@ -177,6 +180,7 @@ def config_text(
         data: What was measured.
         choices: What was chosen.
         schedule: How long it trains.
+        loading: How training images are loaded.
         heading: What the plan is for.
         split: Where the split is from.
 
@@ -203,7 +207,8 @@ def config_text(
         f"load = dict(type='LoadImageFromFile'{KEEP_DEPTH * data.deep})",
         *_pipelines(choices, data),
         *_comment(f"split: {split}"),
-        *_loaders(place, lists, labels, data, schedule, choices),
+        *_comment(f"loading: {loading.reason}" if loading.reason else ""),
+        *_loaders(place, lists, labels, schedule, loading),
         *_comment(f"schedule: {schedule.reason}. Rate: {why['rate']}"),
         *_schedule(choices, schedule),
     ]
@@ -316,13 +321,13 @@ def _tta(height: int, width: int, data: DataFacts, choices: Choices) -> list[str
 
 
 def _loaders(
-    place: Place, lists: dict[str, Path], labels: Labels, data: DataFacts, schedule: Schedule,
-    choices: Choices,
-) -> list[str]:  # fmt: skip
+    place: Place, lists: dict[str, Path], labels: Labels, schedule: Schedule, loading: Loading
+) -> list[str]:
     table = f"    label_map={_wrapped(labels.table(), 14)}," if labels.table() else ""
     if labels.is_painted:
         table = f"    palette_to_index={_wrapped(colour_table(labels), 21)},"
     files = lists["train"].parent.resolve()
+    cache = f",\n    cache='memmap', cache_dir=f'{{lists}}/{CACHE}'" * loading.is_cached
     return [
         "data = dict(",
         "    _delete_=True, type='BaseSegDataset', data_root=data_root, metainfo=metainfo,",
@@ -330,8 +335,9 @@ def _loaders(
         *([table] if table else []),
         f"    img_suffix={place.image_suffix!r}, seg_map_suffix={place.mask_suffix!r})",
         f"lists = {str(files)!r}",
-        f"train_dataloader = dict(batch_size={schedule.batch}, num_workers=1, dataset=dict(",
-        "    **data, ann_file=f'{lists}/train.txt', pipeline=train_pipeline))",
+        f"train_dataloader = dict(batch_size={schedule.batch}, num_workers={loading.num_workers}, "
+        "dataset=dict(",
+        f"    **data, ann_file=f'{{lists}}/train.txt', pipeline=train_pipeline{cache}))",
         "test_dataloader = dict(num_workers=1, dataset=dict(",
         "    **data, ann_file=f'{lists}/test.txt', pipeline=test_pipeline))",
         f"val_dataloader = dict(num_workers=1, dataset=dict(  # a look at up to {LOOKED_AT}",

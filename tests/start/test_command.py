@@ -25,6 +25,7 @@ from nlseg.plan.training_step import StepCost
 from nlseg.registry import DATASETS
 from nlseg.start.choose import ON_CPU, Choices
 from nlseg.start.facts import measure_data
+from nlseg.start.loading import Loading
 from nlseg.start.planning import read_folder, too_short
 from nlseg.start.writing import MOST_LINES, Schedule, config_text, place_pairs, write_lists
 from tests.start.folders import SIZE, draw, request, two_folders, write
@@ -47,7 +48,8 @@ def drafted(root: Path, **more: Any) -> Path:
     place, _ = place_pairs(root, found.layout.pairs, asked.files)
     lists = write_lists(found.parts, place, asked.files)
     text = config_text(
-        root, place, lists, found.labels, data, choices, Schedule(8, 2, 2, "r"), ["h"], "made",
+        root, place, lists, found.labels, data, choices, Schedule(8, 2, 2, "r"),
+        Loading(3, not data.deep, "t"), ["h"], "made",
     )  # fmt: skip
     asked.out.write_text(text)
     return asked.out
