@@ -1,7 +1,5 @@
 import inspect
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,8 @@ from nlseg.structures import SegDataSample
 from nlseg.visualization.painter import Painter
 from tests import tiny_data
 from tests.cases import each_case
+from tests.run import prepared
+from tests.run.real_processes import environment
 
 CONFIG = (
     Path(__file__).parents[1] / "configs/quickstart/nonlocal_r18-d8_1xb4-300_synthetic-96x192.py"
@@ -389,11 +389,8 @@ def test_the_lines_of_the_readme_label_an_image(sure: Path, tmp_path: Path) -> N
     script = block.replace('"CONFIG"', repr(CONFIG.stem)).replace('"CHECKPOINT"', repr(str(sure)))
     script = script.replace('"IMAGE"', '"street.png"')
     assert "street.png" in script
-    root = str(CONFIG.parents[2])
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True,
-        env={"PYTHONPATH": root, "MPLBACKEND": "Agg", "PATH": "", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    env = environment(MPLBACKEND="Agg")
+    done = prepared.run("-c", script, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     assert cv2.imread(str(tmp_path / "labelled.png")).shape == (64, 128, 3)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.faults.forked import Child, Outcome, resumed, train_forked
 from tests.faults.kills import LAST, assert_ended_alike, hard_config
-from tests.run.real_processes import run_ranks
+from tests.run.prepared import run_ranks
 from tests.run.runs import assert_same, final
 
 DIFFERENCES = {

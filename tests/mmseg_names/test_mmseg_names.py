@@ -1,7 +1,5 @@
 """Code that imports from ``mmseg`` runs under the names of nlseg, where that is asked for."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ from nlseg.config import load_config
 from nlseg.errors import ConfigError
 from nlseg.models import NLHead
 from nlseg.registry import MODELS, TRANSFORMS
+from tests.run import prepared
 
 ROOT = Path(__file__).parents[2]
 HEAD = """
@@ -36,14 +35,6 @@ class HalfHead(FCNHead):
 """
 
 
-def run(code: str, folder: Path, *, also_on_path: str = "") -> subprocess.CompletedProcess[str]:
-    path = ":".join(filter(None, [str(ROOT), str(folder), also_on_path]))
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True,
-        env={"PYTHONPATH": path, "PATH": "", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-
-
 def test_head_written_for_mmseg_is_built_from_a_config(tmp_path: Path) -> None:
     (tmp_path / "half_head.py").write_text(HEAD)
     name = "nonlocal_r18-d8_1xb4-300_synthetic-96x192"
@@ -63,7 +54,7 @@ def test_head_written_for_mmseg_is_built_from_a_config(tmp_path: Path) -> None:
         "print(type(model.decode_head) is NLHead)\n"
         "import mmseg; print(mmseg.__version__)\n"
     )
-    done = run(code, tmp_path)
+    done = prepared.run("-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.split("\n")[-4:-1]
     assert lines == ["torch.Size([4, 4]) torch.Size([8, 8])", "True", "1.2.2"]
@@ -82,7 +73,7 @@ def test_name_that_is_not_here_is_refused(tmp_path: Path) -> None:
     )
     for statement in refused:
         code += f"try:\n    {statement}\nexcept ImportError as error:\n    print(error)\n"
-    done = run(code, tmp_path)
+    done = prepared.run("-c", code, cwd=tmp_path)
     lines = done.stdout.strip().split("\n")
     for line, told in zip(lines, ["not asked for", *refused.values()], strict=True):
         assert told in line
@@ -109,7 +100,7 @@ def test_helpers_of_losses_and_builders_do_what_mmsegmentations_do(tmp_path: Pat
         "head = build_head(dict(type='FCNHead', in_channels=4, channels=4, num_classes=2))\n"
         "print(type(head).__name__, HEADS is LOSSES)\n"
     )
-    done = run(code, tmp_path)
+    done = prepared.run("-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[:4] == ["1.5 6.5", "[1.0, 2.0]", "3.0", "FCNHead True"]
 
@@ -117,9 +108,10 @@ def test_helpers_of_losses_and_builders_do_what_mmsegmentations_do(tmp_path: Pat
 def test_an_installed_mmsegmentation_keeps_its_name(tmp_path: Path) -> None:
     (tmp_path / "beside/mmseg").mkdir(parents=True)
     (tmp_path / "beside/mmseg/__init__.py").write_text("real = True\n")
-    code = "try:\n    import nlseg.mmseg_names\nexcept ValueError as error:\n    print(error)\n"
+    code = f"import sys\nsys.path.append({str(tmp_path / 'beside')!r})\n"
+    code += "try:\n    import nlseg.mmseg_names\nexcept ValueError as error:\n    print(error)\n"
     code += "import mmseg; print(mmseg.real)"
-    done = run(code, tmp_path, also_on_path=str(tmp_path / "beside"))
+    done = prepared.run("-c", code, cwd=tmp_path)
     told, real = done.stdout.strip().split("\n")
     assert told.startswith("mmseg_names: mmsegmentation itself is installed (")
     assert real == "True"

@@ -4,8 +4,6 @@ import csv
 import math
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,8 @@ from nlseg.predict.sources import Source
 from nlseg.registry import MODELS
 from nlseg.visualization.painter import Painter
 from tests.cases import each_case
+from tests.run import prepared
+from tests.run.real_processes import environment
 from tests.run.tiny_segmentor import tiny_config
 
 ROOT = Path(__file__).parents[2]
@@ -123,16 +123,11 @@ def test_nothing_that_can_be_read_is_an_error_of_the_user(
 def test_two_processes_share_a_list(weights: Path, tmp_path: Path) -> None:
     images = folder_of_images(tmp_path / "in", 5)
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "nlseg", "predict", NAME, str(weights), str(images)]
+    command = ["-m", "nlseg", "predict", NAME, str(weights), str(images), "--out", str(out)]
     started = []
     for rank in range(2):
-        share = {"SLURM_ARRAY_TASK_ID": str(rank), "SLURM_ARRAY_TASK_COUNT": "2"}
-        environment = {**os.environ, **share, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        started.append(
-            subprocess.Popen(
-                [*command, "--out", str(out)], env=environment, stdout=subprocess.PIPE, text=True
-            )
-        )
+        share = environment(SLURM_ARRAY_TASK_ID=str(rank), SLURM_ARRAY_TASK_COUNT="2")
+        started.append(prepared.Prepared(*command, env=share))
     said = [process.communicate(timeout=120)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0]
     assert "3 labelled" in said[0]

@@ -5,8 +5,6 @@ import json
 import os
 import re
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +34,8 @@ from nlseg.zoo.receipt import (
 )
 from tests.models import recorded as rec
 from tests.publish.hub_that_takes import HubThatTakes
+from tests.run import prepared
+from tests.run.real_processes import environment
 
 ROOT = Path(__file__).parents[2]
 NAME = "nonlocal_r18-d8_1xb4-300_synthetic-96x192"
@@ -136,13 +136,8 @@ def test_the_folder_loads_in_three_lines_with_the_network_off(
     lines = (published / "README.md").read_text().split("```python\n")[1].split("```")[0]
     lines = lines.replace("path/to/street", str(published)).replace("photo.jpg", "photo.png")
     code = f"{lines}\nimport numpy; numpy.save('label.npy', label); print(model.classes[0])"
-    env = {
-        **os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path),
-        "OMP_NUM_THREADS": "1", "HF_ENDPOINT": "http://127.0.0.1:9",
-    }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True
-    )
+    env = environment(HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path), HF_ENDPOINT="http://127.0.0.1:9")
+    done = prepared.run("-c", code, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "road"
     expected = inference_model(init_model(NAME, checkpoint, "cpu"), picture()).pred_sem_seg.data[0]

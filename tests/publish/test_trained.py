@@ -1,7 +1,5 @@
 """From a training with averaged weights to a published folder, and on from there."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ from nlseg.api import inference_model, init_model
 from nlseg.errors import CheckpointError
 from nlseg.run.resume import read
 from tests import tiny_data
-from tests.run.real_processes import environment
+from tests.run import prepared
 
 ROOT = Path(__file__).parents[2]
 CONFIG = f"""
@@ -32,10 +30,7 @@ custom_hooks = [dict(type='EMAHook', momentum=0.1)]
 
 
 def nlseg(folder: Path, *words: str, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "nlseg", *words],
-        cwd=folder, capture_output=True, text=True, env=environment(), timeout=300,
-    )  # fmt: skip
+    done = prepared.run("-m", "nlseg", *words, cwd=folder)
     assert done.returncode == code, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout + done.stderr
 

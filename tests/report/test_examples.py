@@ -11,7 +11,7 @@ from nlseg.errors import DataError
 from nlseg.report.examples import Example, Examples, shrunk
 from nlseg.report.facts import ImageFacts, gather, write_facts
 from nlseg.report.page import shades_of
-from tests.run.real_processes import run_ranks
+from tests.run.prepared import run_ranks
 
 
 def image_of(name: str, right: int, wrong: int) -> tuple[ImageFacts, np.ndarray, np.ndarray]:

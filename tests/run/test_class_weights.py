@@ -20,7 +20,7 @@ from nlseg.registry import DATASETS, MODELS, TRANSFORMS
 from nlseg.run.places import fallback_folders
 from nlseg.run.runner import Runner
 from tests.cases import each_case
-from tests.run.real_processes import run_ranks
+from tests.run.prepared import run_ranks
 from tests.run.runs import train
 from tests.run.tiny_segmentor import tiny_config, tiny_run
 

@@ -1,13 +1,12 @@
 """A config of mmsegmentation trains and tests through the commands as it is."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.configs.foreign import write_foreign_tree
 from tests.configs.shrink import write_data
+from tests.run import prepared
 
 ROOT = Path(__file__).parents[2]
 CHANGES = [
@@ -20,10 +19,7 @@ CHANGES = [
 
 
 def run(tool: str, *args: object) -> str:
-    command = [sys.executable, str(ROOT / "tools" / tool), *map(str, args)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={"OMP_NUM_THREADS": "1"}
-    )
+    done = prepared.run(str(ROOT / "tools" / tool), *map(str, args))
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout + done.stderr
 

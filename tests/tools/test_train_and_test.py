@@ -11,6 +11,7 @@ from PIL import Image
 
 from nlseg.run.logs import read_scalars
 from tests import tiny_data
+from tests.run import prepared
 from tests.run.real_processes import environment
 
 ROOT = Path(__file__).parents[2]
@@ -18,9 +19,16 @@ CONFIG = str(ROOT / "configs/quickstart/nonlocal_r18-d8_1xb4-300_synthetic-96x19
 pytestmark = pytest.mark.slow
 
 
-def run(tool: str, *arguments: str, code: int = 0) -> str:
-    command = [sys.executable, str(ROOT / "tools" / tool), *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
+def run(tool: str, *arguments: str, code: int = 0, fresh: bool = False) -> str:
+    """Run a tool to its end, in a fresh interpreter or a prepared one, and return what it said."""
+    command = [str(ROOT / "tools" / tool), *arguments]
+    if fresh:
+        command.insert(0, sys.executable)
+        result = subprocess.run(
+            command, capture_output=True, text=True, env=environment(), timeout=300
+        )
+    else:
+        result = prepared.run(*command)
     assert result.returncode == code, result.stdout[-3000:] + result.stderr[-3000:]
     return result.stdout + result.stderr
 
@@ -30,8 +38,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     tiny_data.cityscapes(folder / "data")
     said = run(
-        "train.py", CONFIG, "--work-dir", str(folder / "work"), "--cfg-options", *options(folder)
-    )
+        "train.py", CONFIG, "--work-dir", str(folder / "work"), "--cfg-options", *options(folder),
+        fresh=True,
+    )  # fmt: skip
     (folder / "said.txt").write_text(said)
     return folder
 

@@ -2,7 +2,6 @@ import copy
 import json
 import os
 import pickle
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +20,8 @@ from nlseg.errors import CheckpointError, ConfigError
 from nlseg.registry import MODELS
 from nlseg.weights.files import read_checkpoint
 from tests.faults.hostile import Call
+from tests.run import prepared
+from tests.run.real_processes import environment
 from tests.weights.hub_stand_in import COMMIT, HubStandIn
 
 pytest.importorskip("huggingface_hub")
@@ -115,10 +116,8 @@ def test_three_lines_work_without_a_network_once_it_was_there(
     cv2.imwrite(str(tmp_path / "image.png"), np.zeros((32, 40, 3), np.uint8))
     init_model("hf://owner/name", device="cpu")
     hub.stop()
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run(
-        [sys.executable, "-c", lines], env=env, cwd=tmp_path, capture_output=True, text=True
-    )
+    env = environment(HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(tmp_path / "cache"))
+    done = prepared.run("-c", lines, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "(32, 40)"
 

@@ -3,8 +3,6 @@
 import gzip
 import json
 import re
-import subprocess
-import sys
 from collections import OrderedDict
 from pathlib import Path
 
@@ -29,7 +27,7 @@ from nlseg.weights.published import ADDRESSES, NAMES
 from tests import tiny_data
 from tests.cases import each_case
 from tests.models import recorded as rec
-from tests.run.real_processes import environment
+from tests.run import prepared
 
 CLASSES = ("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light")
 PALETTE = [[128, 64, 128], [244, 35, 232], [70, 70, 70], [102, 102, 156], [1, 2, 3], [4, 5, 6],
@@ -240,10 +238,7 @@ def test_each_mistake_ends_a_test_with_its_cause_and_exit_code_2(tmp_path: Path)
         "    except SystemExit as end:\n"
         "        print(f'\\n=== {source} {end.code}', file=sys.stderr, flush=True)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, *expected], cwd=tmp_path, env=environment(),
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    done = prepared.run("-c", script, *expected, cwd=tmp_path)
     assert "Traceback" not in done.stderr, done.stderr
     *parts, _ = re.split(r"\n=== (.*)\n", done.stderr)
     answers = dict(zip(parts[1::2], parts[::2], strict=True))

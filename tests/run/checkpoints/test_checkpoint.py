@@ -2,7 +2,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 from nlseg.files import link_or_copy, remove_leftovers, replace_file
 from nlseg.run import checkpoint
 from tests.cases import each_case
+from tests.run import prepared
 
 
 def make(folder: Path, iteration: int, *, resumable: bool = True) -> Path:
@@ -26,8 +26,7 @@ def make(folder: Path, iteration: int, *, resumable: bool = True) -> Path:
 
 
 def run_python(code: str, *args: str) -> subprocess.CompletedProcess[str]:
-    code = textwrap.dedent(code)
-    return subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True)
+    return prepared.run("-c", textwrap.dedent(code), *args)
 
 
 def test_record_holds_size_hash_and_iteration(tmp_path: Path) -> None:

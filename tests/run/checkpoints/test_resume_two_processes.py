@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.run.prepared import run_ranks
 from tests.run.rank_script import INTERRUPTED
-from tests.run.real_processes import run_ranks
 from tests.run.runs import assert_same, curves, final, interrupt
 from tests.run.toy import toy_config
 

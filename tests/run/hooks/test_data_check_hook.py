@@ -1,6 +1,4 @@
 import shutil
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +15,7 @@ from tests.doctor.damaged import (
     save,
     write_config,
 )
+from tests.run import prepared
 
 
 def runner(data, warned, num_classes=3):
@@ -58,12 +57,9 @@ def test_training_stops_before_the_first_iteration(tmp_path):
     label = make_label(0)
     label[0, 0] = 77
     save(label, tmp_path / "train/lab/2.png")
-    command = [sys.executable, str(ROOT / "tools/train.py"), str(write_config(tmp_path))]
+    command = [str(ROOT / "tools/train.py"), str(write_config(tmp_path))]
     options = ["--cfg-options", "model.pretrained=None", "train_dataloader.num_workers=0"]
-    done = subprocess.run(
-        [*command, "--work-dir", str(tmp_path / "run"), *options],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = prepared.run(*command, "--work-dir", str(tmp_path / "run"), *options)
     assert done.returncode == 2, done.stderr
     assert "77 (1 px in 1 file)" in done.stderr
     assert "train_dataloader.dataset.label_map = {77: 255}" in done.stderr

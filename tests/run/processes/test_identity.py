@@ -9,8 +9,8 @@ import torch
 from nlseg.errors import UserError
 from nlseg.run import identity
 from nlseg.run.folder import FolderLock
+from tests.run.prepared import run_ranks
 from tests.run.rank_script import EMA
-from tests.run.real_processes import run_ranks
 from tests.run.runs import assert_same, final, go_on, interrupt, train
 from tests.run.toy import toy_config
 

@@ -16,7 +16,7 @@ from nlseg.run import command, processes
 from nlseg.run.checkpoint import SaveError
 from nlseg.run.control import Preempted
 from nlseg.run.logs import read_scalars
-from tests.run.real_processes import run_ranks
+from tests.run.prepared import run_ranks
 
 SCRIPT = "tests.run.rank_script"
 WAYS_OUT: dict[str, BaseException | None] = {

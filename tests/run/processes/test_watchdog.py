@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -8,7 +6,7 @@ import pytest
 
 from nlseg.errors import ConfigError
 from nlseg.run.control import Watchdog
-from tests.run.real_processes import environment
+from tests.run import prepared
 
 
 def test_hang_ends_with_stacks_and_code_1(tmp_path: Path) -> None:
@@ -22,8 +20,7 @@ def test_hang_ends_with_stacks_and_code_1(tmp_path: Path) -> None:
             dog.enter("validation")
             hangs_here()
     """
-    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120)
+    result = prepared.run("-c", textwrap.dedent(code), str(tmp_path), timeout=120)
     assert result.returncode == 1
     assert "rank 3: validation took longer than 1 s" in result.stderr
     assert "hangs_here" in (tmp_path / "stacks_rank_3.txt").read_text()
