@@ -3,6 +3,7 @@
 import os
 import platform
 import random
+import re
 import resource
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -219,6 +220,7 @@ def _revert(sync: nn.SyncBatchNorm) -> BatchNorm:
 _GRAPHS_OF_A_PART = 8
 """PyTorch's own limit, which holds for all parts of one class together: they share their code."""
 PARTS = ("backbone", "neck", "decode_head", "auxiliary_head")
+_SHOWN_LETTERS = 300
 _OPTIONS = ("fullgraph", "dynamic", "backend", "mode", "options", "disable")
 _GRAPHS = {"reduce-overhead": "default", "max-autotune": "max-autotune-no-cudagraphs"}
 """Modes of ``torch.compile`` that replay CUDA graphs, and those that do the same without."""
@@ -240,6 +242,7 @@ class CompiledCall:
 
     def __init__(self, module: nn.Module, options: Mapping[str, Any], *, leads: bool) -> None:
         self.module = module
+        self._name, self._whole = type(module).__name__, bool(options.get("fullgraph"))
         self.leads = leads and options.get("mode") in _GRAPHS
         self.train_call: Callable[..., Any] = torch.compile(module._call_impl, **options)
         self.eval_call = self.train_call
@@ -249,7 +252,17 @@ class CompiledCall:
         self._crops: set[torch.Size] = set()
 
     def __call__(self, *inputs: Any, **settings: Any) -> Any:
-        """Run the module on maps (N, C, H, W), in any nesting."""
+        """Run the module on maps (N, C, H, W), in any nesting.
+
+        Raises:
+            ConfigError: It cannot be compiled.
+        """
+        try:
+            return self._run(*inputs, **settings)
+        except _not_compilable() as error:
+            raise ConfigError(self._refusal(error)) from error
+
+    def _run(self, *inputs: Any, **settings: Any) -> Any:
         maps = [x for x in tree_leaves(inputs) if isinstance(x, Tensor) and x.dim() == 4]
         if not self.module.training:
             for x in maps:
@@ -265,6 +278,50 @@ class CompiledCall:
             else:
                 torch._dynamo.maybe_mark_dynamic(x, [2, 3])
         return self.train_call(*inputs, **settings)
+
+    def _refusal(self, error: Exception) -> str:
+        """Say what cannot be compiled, where, why, and what to set instead."""
+        place = getattr(error, "innermost_user_frame_summary", None)
+        where = f" at {place.filename}:{place.lineno} ({place.line})" if place else ""
+        said = str(error).strip().partition("\n\n")[0].partition("Hint:")[0]
+        said = " ".join(said.split())
+        cause = re.search(r"(?<= got )\w+Error\(.*", said)  # behind a list of all arguments
+        reason = (cause[0] if cause else said)[:_SHOWN_LETTERS].rstrip(".")
+        plain = "compile=False runs everything as it is written"
+        if isinstance(error, torch._dynamo.exc.BackendCompilerFailed):
+            return f"compile: PyTorch's compiler fails on {self._name}: {reason}; {plain}"
+        ways = f"compile=dict(fullgraph=False) runs such lines as they are written, {plain}"
+        remedy = ways if self._whole else plain
+        return f"compile: {self._name} cannot be one graph{where}: {reason}; {remedy}"
+
+
+def _not_compilable() -> tuple[type[Exception], ...]:
+    """Return what PyTorch raises where it cannot compile."""
+    kinds = torch._dynamo.exc
+    return kinds.TorchDynamoException, getattr(
+        kinds, "FailOnRecompileLimitHit", kinds.TorchDynamoException
+    )
+
+
+def check_graphs(setting: bool | Mapping[str, Any] | None, accumulated: int) -> None:
+    """Refuse CUDA graphs where gradients are added up.
+
+    What a graph returns, gradients too, lies where the next iteration writes its own.
+
+    Args:
+        setting: The config's ``compile``.
+        accumulated: Iterations whose gradients are added up before a step.
+
+    Raises:
+        ConfigError: They would be wrong, or PyTorch would stop.
+    """
+    mode = setting.get("mode") if isinstance(setting, Mapping) else None
+    if mode in _GRAPHS and accumulated > 1 and processes.device().type == "cuda":
+        raise ConfigError(
+            f"compile.mode: {mode!r} replays CUDA graphs, which write over the gradients of the "
+            f"iteration before, so that those of optim_wrapper.accumulative_counts={accumulated} "
+            f"cannot be added up; use mode={_GRAPHS[mode]!r} (no --graphs), or accumulate nothing"
+        )
 
 
 def compile_network(model: nn.Module, setting: bool | Mapping[str, Any] | None) -> int:

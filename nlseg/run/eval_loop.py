@@ -20,6 +20,7 @@ from nlseg.models import SegDataPreProcessor, fuse_conv_bn
 from nlseg.pictures import open_picture
 from nlseg.registry import LOOPS
 from nlseg.run import processes
+from nlseg.run.device import compile_network
 from nlseg.run.folder import is_seen_by_all
 from nlseg.run.half import HalfName, check_half, half_precision
 from nlseg.run.loaders import batch_size_of, every_batch
@@ -239,6 +240,7 @@ class TestLoop(EvalLoop):
         dtype: 'float16' or 'bfloat16' for it; PyTorch's choice for the device when not given.
         fold_norms: Fold batch norms into the convolutions in front of them before the test. The
             model cannot train afterwards.
+        compile: Compile the network: True, or arguments of ``torch.compile``.
     """
 
     mode = "test"
@@ -251,14 +253,17 @@ class TestLoop(EvalLoop):
         fp16: bool = False,
         dtype: HalfName | None = None,
         fold_norms: bool = False,
+        compile: bool | dict | None = None,
     ) -> None:
         super().__init__(runner, dataloader, evaluator, fp16, dtype)
         self.fold_norms = fold_norms
+        self.compile = compile
 
     def prepare(self) -> None:
-        """Fold norms where that was asked for."""
+        """Fold norms and compile where that was asked for."""
         if self.fold_norms:
             fuse_conv_bn(self.runner.model)
+        compile_network(self.runner.model, self.compile)
 
 
 def choose_files(metrics: Sequence[Any], dataset: Any, folder: Path) -> None:

@@ -55,13 +55,13 @@ class FastChoice:
         key: Place in the config, parts joined by dots.
         value: Its value.
         reason: Why, in a few words.
-        replaces: A value that the config may have there and that is no decision.
+        replaces: Values that the config may have there and that are no decision.
     """
 
     key: str
     value: Any
     reason: str
-    replaces: Any = _MISSING
+    replaces: tuple[Any, ...] = ()
 
 
 def find_hardware(cpuinfo: Path = Path("/proc/cpuinfo")) -> Hardware:
@@ -97,7 +97,7 @@ def training_choices(
         gpu.append(FastChoice("env_cfg.cudnn_benchmark", True, reason))
     if graphs:
         reason = "one launch replays a part's kernels"
-        gpu.append(FastChoice("compile", {"mode": "reduce-overhead"}, reason, replaces=False))
+        gpu.append(FastChoice("compile", {"mode": "reduce-overhead"}, reason, (False, True)))
     return choices + gpu + _formats(hardware)
 
 
@@ -118,9 +118,7 @@ def _precision_of_training(hardware: Hardware) -> list[FastChoice]:
     scaling = "gradients are scaled" if half == "float16" else "needs no gradient scaling"
     reason = f"{_because(hardware)}; {scaling}"
     return [
-        FastChoice(
-            "optim_wrapper.type", "AmpOptimWrapper", "half precision", replaces="OptimWrapper"
-        ),
+        FastChoice("optim_wrapper.type", "AmpOptimWrapper", "half precision", ("OptimWrapper",)),
         FastChoice("optim_wrapper.dtype", half, reason),
     ]
 
@@ -164,7 +162,7 @@ def apply(cfg: Config, choices: Iterable[FastChoice]) -> list[str]:
         if holder is None:
             continue
         old = holder.get(name, _MISSING)
-        if old is _MISSING or old is None or old == choice.replaces:
+        if old is _MISSING or old is None or old in choice.replaces:
             holder[name] = choice.value
             lines.append(f"{choice.key}={choice.value!r}: {choice.reason}")
         elif old != choice.value:

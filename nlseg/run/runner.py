@@ -34,6 +34,7 @@ from nlseg.run.control import Control, Preempted
 from nlseg.run.device import (
     apply_process_settings,
     be_deterministic,
+    check_graphs,
     compile_network,
     describe_environment,
     join_processes,
@@ -257,6 +258,8 @@ class Runner(RunnerProtocol):
                     self.optim_wrapper.initialize_count_status(
                         self.model, self.iter, self.max_iters
                     )
+                    accumulated = getattr(self.optim_wrapper, "accumulative_counts", 1)
+                    check_graphs(self.cfg.get("compile"), accumulated)
                     compile_network(self.model, self.cfg.get("compile"))
                     tell_pipelines(self.logger, train=self.train_loop, val=self.val_loop)
                     words.run(lambda: self.logger.info(console.describe_choices(self)))

@@ -1,17 +1,20 @@
 """Compiling on a card: one graph a part, in every mode, for every size, and never again."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from nlseg.errors import ConfigError
 from nlseg.ops.global_context import ContextBlock
 from nlseg.ops.non_local import MODES, NonLocal2d
 from nlseg.registry import MODELS
-from nlseg.run.device import compile_network
+from nlseg.run.device import check_graphs, compile_network
+from nlseg.run.runner import Runner
 from tests.emulated_gpu.card import CAPABILITY
-from tests.run.tiny_segmentor import labelled, tiny_config
+from tests.run.tiny_segmentor import labelled, tiny_config, tiny_run
 
 pytestmark = pytest.mark.usefixtures("real_tensors")
 DTYPES = [torch.float32, torch.float16] + [torch.bfloat16] * (CAPABILITY >= (8, 0))
@@ -91,6 +94,15 @@ def test_crops_of_many_sizes_are_compiled_twice_whatever_the_number_of_heads() -
         model(torch.randn(2, 3, *size, device="cuda"), samples, mode="loss")
         found.append(graphs())
     assert found == [4, 8, 8, 8]  # backbone and three heads
+
+
+def test_cuda_graphs_are_refused_where_gradients_are_added_up(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path, iters=2, compile={"mode": "reduce-overhead"})
+    config.optim_wrapper.accumulative_counts = 2
+    with pytest.raises(ConfigError, match="accumulative_counts=2 cannot be added up; use mode="):
+        Runner.from_cfg(config).train()
+    check_graphs({"mode": "reduce-overhead"}, 1)
+    check_graphs({"mode": "default"}, 2)
 
 
 def test_two_graphs_are_kept_for_each_of_many_heads_of_one_class() -> None:

@@ -222,6 +222,38 @@ def test_a_test_time_wrapper_is_looked_through() -> None:
     assert list(parts_of(SegTTAModel(module=model))) == list(parts_of(model))
 
 
+class Branching(nn.Module):
+    """A stranger's head, whose way depends on what it computes."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.mean().item() > 0 else x
+
+
+def test_what_is_not_one_graph_is_named_with_a_way_that_works() -> None:
+    def fails(graph: Any, inputs: Any) -> Any:
+        raise OSError("no compiler")
+
+    x = torch.ones(1, 2, 4, 4)
+    model = nn.ModuleDict({"decode_head": Branching()})
+    compile_network(model, {"backend": "eager"})
+    place = (
+        r"compile: Branching cannot be one graph at .*test_compilation\.py:\d+ \(return x \* 2 if"
+    )
+    with pytest.raises(ConfigError, match=place) as told:
+        model.decode_head(x)
+    assert "compile=dict(fullgraph=False) runs such lines" in str(told.value)
+    model = nn.ModuleDict({"decode_head": Branching()})
+    compile_network(model, {"backend": "eager", "fullgraph": False})
+    assert torch.equal(model.decode_head(x), 2 * x)
+    model = tiny_segmentor()
+    compile_network(model, {"backend": fails})
+    with pytest.raises(ConfigError, match=r"compiler fails on ResNetV1c: .*no compiler; compile=F"):
+        model.backbone(torch.ones(1, 3, 64, 64))
+    torch._dynamo.reset()
+    with pytest.raises(ConfigError, match=r"ResNetV1c cannot be one graph .* more than 1 value"):
+        model.backbone(torch.ones(1, 3, 8, 8))  # fails as it is written, too
+
+
 @pytest.mark.parametrize("setting", [None, False])
 def test_without_the_setting_nothing_is_compiled(setting: Any) -> None:
     model = tiny_segmentor()

@@ -1,4 +1,4 @@
-"""The test loop: the same scores with norms folded into convolutions."""
+"""The test loop: the same scores with norms folded into convolutions, and compiled."""
 
 import cv2
 import numpy as np
@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from torch import nn
+from torch._dynamo.utils import counters
 
 from nlseg.errors import ConfigError
 from nlseg.run.runner import Runner
@@ -35,13 +36,19 @@ def scores_and_norms(folder, **test_cfg):
     return scores, sum(isinstance(m, nn.BatchNorm2d) for m in runner.model.modules())
 
 
-def test_folded_norms_give_the_same_scores(tmp_path):
+def test_folded_norms_and_compiled_code_give_the_same_scores(tmp_path):
     plain, norms = scores_and_norms(tmp_path / "plain")
     folded, left = scores_and_norms(tmp_path / "folded", fold_norms=True)
     assert norms > 20
     assert left == 0
     assert plain["mIoU"] > 0
     assert folded == plain
+    torch._dynamo.reset()
+    counters.clear()
+    compiled, _ = scores_and_norms(tmp_path / "compiled", compile={"backend": "eager"})
+    assert compiled == plain
+    assert counters["stats"]["unique_graphs"] == 2  # backbone and decode head
+    torch._dynamo.reset()
 
 
 class SearchOfCudnn(Hook):
