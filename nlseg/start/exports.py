@@ -7,7 +7,7 @@ from nlseg.doctor.listing import IMAGE_SUFFIXES
 from nlseg.errors import DataError, UserError
 from nlseg.intake.rows import SPLITS, read_json
 from nlseg.intake.writing import Written, import_export, recognise
-from nlseg.start.layout import Layout, Pair, find_layout, names_below
+from nlseg.start.layout import Layout, Pair, find_layout, names_below, published_root
 from nlseg.start.lists import take_lists
 from nlseg.start.names import Names, find_names
 from nlseg.start.progress import take_long, tell
@@ -41,7 +41,8 @@ def read_layout(request: Request, *, progress: bool = False) -> tuple[Layout, Na
         _check_options(request, str(kind))
         return _imported(request, str(kind), progress=progress)
     try:
-        layout = find_layout(folder, request.where, request.files)
+        folder = folder if any(where) else published_root(folder)
+        layout = find_layout(folder, where, request.files)
         take_lists(folder, layout)
         return layout, find_names(folder, request.classes)
     except Unclear:

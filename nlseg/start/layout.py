@@ -37,6 +37,8 @@ _FOLDERS = "two folders"
 _SAMPLED = 100
 """Names by which it is decided what to cut off."""
 _SEAMS = 3
+_END_OF_NAME = r"\D*([^\W\d_]|\d+(st|nd|rd|th))"
+"""A number is no kind of file, but for such as ``_1stHO``."""
 
 
 class Pair(NamedTuple):
@@ -112,6 +114,20 @@ class _File(NamedTuple):
 
 Group = dict[str, Path]
 """Place and stem to file."""
+
+
+def published_root(root: Path) -> Path:
+    """Return the one folder below that has the layout of VOC or Cityscapes, else the given one.
+
+    Archives are unpacked to ``VOCdevkit/VOC2012``.
+    """
+    found = {
+        path.parent
+        for names, levels in product((VOC, CITYSCAPES), ("", "*/", "*/*/"))
+        for path in root.glob(f"{levels}{names[0]}")
+        if all((path.parent / name).is_dir() for name in names)
+    }
+    return found.pop() if len(found) == 1 else root
 
 
 def find_layout(root: Path, where: Where, made: Path | None = None) -> Layout:
@@ -199,7 +215,10 @@ def pictures_below(root: Path, made: Path | None = None) -> list[_File]:
             f"{root}: holds no pictures ({held or 'the folder is empty'}); images and masks are "
             f"files such as {', '.join(IMAGE_SUFFIXES[:6])}"
         )
-    return [_describe(root, name) for name in pictures]
+    files = [_describe(root, name, inside=True) for name in pictures]
+    if any(file.split == "train" for file in files):
+        return files
+    return [_describe(root, name, inside=False) for name in pictures]  # flat_test_images is none
 
 
 def _check_readable(root: Path) -> None:
@@ -215,7 +234,14 @@ def _check_readable(root: Path) -> None:
         pass
 
 
-def _describe(root: Path, name: str) -> _File:
+def _describe(root: Path, name: str, *, inside: bool) -> _File:
+    """Make a file's entry.
+
+    Args:
+        root: Folder of the data.
+        name: Path below it.
+        inside: Whether a word inside of a folder's name says a split, too.
+    """
     path = root / name
     try:
         kind = path.stat().st_mode
@@ -224,10 +250,10 @@ def _describe(root: Path, name: str) -> _File:
     if not stat.S_ISREG(kind):
         raise UserError(f"{path}: is no regular file; remove it")
     *folders, base = Path(name).parts
-    split = next(filter(None, (_split_and_rest(part)[0] for part in folders)), "")
+    split = next(filter(None, (_split_and_rest(part, inside)[0] for part in folders)), "")
     rest, dropped = [], False
     for part in folders:
-        found, kept = _split_and_rest(part)
+        found, kept = _split_and_rest(part, inside)
         if not split or found != split or (dropped and not kept):
             rest.append(part)
         elif kept:
@@ -238,8 +264,12 @@ def _describe(root: Path, name: str) -> _File:
 
 
 @cache
-def _split_and_rest(folder: str) -> tuple[str, str]:
+def _split_and_rest(folder: str, inside: bool = True) -> tuple[str, str]:
     """Return the split that the name of a folder says, as ``train`` and ``train_masks`` do.
+
+    Args:
+        folder: The name.
+        inside: Whether a word inside of it counts, too, as that of ``Task1_Training_Input``.
 
     Returns:
         The split, or nothing, and what else the name says.
@@ -255,6 +285,9 @@ def _split_and_rest(folder: str) -> tuple[str, str]:
         before = re.fullmatch(rf"(.+)[ _-]{word}", folder, re.IGNORECASE)
         if before and _kind_of_name(before[1]):
             return SPLITS[word], before[1]
+        within = re.fullmatch(rf"(.+[ _-]){word}[ _-](.+)", folder, re.IGNORECASE)
+        if inside and within and _kind_of_name(within[2]):
+            return SPLITS[word], within[1] + within[2]
     return "", folder
 
 
@@ -443,7 +476,7 @@ def _ways_by_name(files: Sequence[_File]) -> list[_Way]:
         for cut in range(len(stem)):
             first, rest = stem[:cut], stem[cut:]
             is_end = not first or (*place, first) in stems or _is_seam(first, rest)
-            if is_end and re.match(r"\D*[^\W\d_]", rest):  # a number is no kind of file
+            if is_end and re.match(_END_OF_NAME, rest):
                 by_end.setdefault((*place, first), set()).add(rest + file.suffix)
             if first and not first[0].isdigit() and _is_seam(rest[::-1], first[::-1]):
                 by_start.setdefault((*place, rest), set()).add(first)
@@ -539,10 +572,10 @@ def _key_of(
 
 def _inside(root: Path | None, file: _File, place: str) -> tuple[str, ...] | None:
     """Return a file's folders below a named one; None where it is not below one."""
-    parts = _parts_of(place)
-    for start in range(len(file.folders) - len(parts) + 1):
-        if file.folders[start : start + len(parts)] == parts:
-            return (*file.folders[:start], *file.folders[start + len(parts) :])
+    for parts in dict.fromkeys((Path(place).parts, _parts_of(place))):
+        for start in range(len(file.folders) - len(parts) + 1):
+            if file.folders[start : start + len(parts)] == parts:
+                return (*file.folders[:start], *file.folders[start + len(parts) :])
     for folder in (root / place, Path(place)) if root is not None else ():
         if folder.is_dir() and file.path.resolve().is_relative_to(folder.resolve()):
             return file.path.resolve().relative_to(folder.resolve()).parts[:-1]
@@ -609,6 +642,30 @@ def _match(images: Group, masks: Group) -> tuple[dict[str, tuple[Path, Path]], s
     Returns:
         Name -> image and mask; and how the names were made equal.
     """
+    found, how = _match_cut(images, masks)
+    if len(found) == min(len(images), len(masks)):
+        return found, how
+    short = _without_splits(images), _without_splits(masks)
+    more, why = _match_cut(*short)
+    return (more, why) if len(more) > len(found) else (found, how)
+
+
+def _without_splits(group: Group) -> Group:
+    """Return a group without the words of names that say their split once more, where it can be.
+
+    That is ``train/21_training`` and ``test/01_test``, whose masks may be ``21_manual``.
+    """
+    found: Group = {}
+    for key, path in group.items():
+        folder, _, name = key.rpartition("/")
+        words = [word for word, split in SPLITS.items() if split == folder.partition("/")[0]]
+        kept = re.sub(rf"[ _-]({'|'.join(words)})(?=$|[ _-])", "", name, flags=re.IGNORECASE)
+        found[f"{folder}/{kept}" if words else key] = path
+    return found if len(found) == len(group) else group
+
+
+def _match_cut(images: Group, masks: Group) -> tuple[dict[str, tuple[Path, Path]], str]:
+    """Pair files by their names, equal or without what all names of a group have in common."""
     best: tuple[Group, Group] = images, masks
     most, how = 0.0, ""
     cut_masks = [(cut, group) for cut in _cuts(masks) if (group := _cut(masks, *cut))]

@@ -7,7 +7,7 @@ from nlseg.errors import UserError
 from nlseg.intake.rows import SPLITS, names_in, read_lines
 from nlseg.start.layout import Layout, Pair
 
-FOLDERS = ("", "ImageSets/Segmentation", "ImageSets", "splits", "lists")
+FOLDERS = ("", "ImageSets/Segmentation", "ImageSets", "splits", "lists", "annotations")
 
 
 def take_lists(root: Path, layout: Layout) -> None:
@@ -26,6 +26,9 @@ def take_lists(root: Path, layout: Layout) -> None:
         for word, split in SPLITS.items()
         if (file := root / folder / f"{word}.txt").is_file()
     }
+    both = [file for folder in FOLDERS if (file := root / folder / "trainval.txt").is_file()]
+    if both and list(lists) == ["test"]:
+        lists = {"train": both[0], **lists}
     if layout.splits() or "train" not in lists or len(lists) < 2:
         return
     known = _by_names(root, layout)

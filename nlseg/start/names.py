@@ -4,18 +4,20 @@ import csv
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nlseg.errors import UserError
+from nlseg.intake.rows import SPLITS
 
 FILES = (
     "classes.txt", "class_names.txt", "labels.txt", "label_names.txt", "names.txt",
     "class_dict.csv", "labelmap.txt", "label_colors.txt", "classes.csv", "classes.json",
+    "_classes.csv", "objectInfo150.txt",
 )  # fmt: skip
 Colour = tuple[int, int, int]
 _NAME = ("name", "class_name", "label_name", "class", "label", "category")
-_VALUE = ("id", "value", "index", "class_id", "label_id", "idx")
+_VALUE = ("id", "value", "index", "class_id", "label_id", "idx", "pixel value")
 
 
 @dataclass
@@ -53,13 +55,23 @@ def find_names(root: Path, given: str | None) -> Names | None:
             raise UserError(f"--classes {given}: is neither a file nor names with commas between")
         listed = [name.strip() for name in given.split(",")]
         return _checked(Names("--classes", listed))
-    found = [root / name for name in FILES if (root / name).is_file()]
+    found = _well_known(root)
     if len(found) > 1:
         listed = [str(file) for file in found]
         raise UserError(
             f"{' and '.join(listed)} both name classes; say which: --classes {found[0]}"
         )
     return read_names(found[0]) if found else None
+
+
+def _well_known(root: Path) -> list[Path]:
+    """List files that name classes, of a folder or of those of its splits; equal ones once."""
+    here = [root / name for name in FILES if (root / name).is_file()]
+    if here or not root.is_dir():
+        return here
+    below = [file for folder in sorted(root.iterdir()) if folder.name.lower() in SPLITS
+             for name in FILES if (file := folder / name).is_file()]  # fmt: skip
+    return list({str(replace(read_names(file), source="")): file for file in below}.values())
 
 
 def read_names(file: Path) -> Names:

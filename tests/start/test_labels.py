@@ -161,10 +161,12 @@ BY_COLOUR = named("sky", "sea", colours={"sky": (1, 2, 3), "sea": (4, 5, 6)})
         ("label_colors.txt", "1 2 3\tsky\n4 5 6\tsea\n", BY_COLOUR),
         ("classes.json", '{"0": "sky", "5": "the sea"}', BY_VALUE),
         ("classes.json", '["sky", "sea"]', named("sky", "sea")),
+        ("train/_classes.csv", "Pixel Value, Class\n0, sky\n5, the sea\n", BY_VALUE),
     ],
 )
 def test_files_of_names(name: str, text: str, wanted: Names, tmp_path: Path) -> None:
     file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
     file.write_text(text)
     found = read_names(file)
     assert (found.listed, found.values, found.colours) == (
@@ -178,4 +180,13 @@ def test_two_files_of_names_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_text("a\nb\n")
     with pytest.raises(UserError, match="say which: --classes"):
         find_names(tmp_path, None)
+    for name, text in (("train", "a\nb\n"), ("val", "a\nb\n"), ("test", "b\na\n")):
+        (tmp_path / "split" / name).mkdir(parents=True)
+        (tmp_path / "split" / name / "classes.txt").write_text(text)
+    with pytest.raises(UserError, match=r"test/classes.txt and .*val/classes.txt both name"):
+        find_names(tmp_path / "split", None)
+    (tmp_path / "split/test/classes.txt").unlink()
+    named_so = find_names(tmp_path / "split", None)
+    assert named_so is not None
+    assert named_so.listed == ["a", "b"]
     assert find_names(tmp_path, "labels.txt") == Names(str(tmp_path / "labels.txt"), ["a", "b"])

@@ -1,6 +1,7 @@
 """What lies in a folder: pairs, splits, and questions where two readings are possible."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -72,14 +73,22 @@ def test_lists_give_splits_and_leave_out_the_rest(tmp_path: Path) -> None:
     found = {s: [p.name for p in pairs] for s, pairs in layout.splits().items()}
     assert found == {"train": ["0", "3"], "test": ["1", "2"]}
     assert layout.notes == ["1 pairs that no list names are left out"]
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "train.txt").rename(tmp_path / "annotations/trainval.txt")
+    layout = find_layout(tmp_path, HERE)
+    take_lists(tmp_path, layout)
+    assert {s: len(pairs) for s, pairs in layout.splits().items()} == {"train": 2, "test": 2}
 
 
 def test_the_layout_of_voc(tmp_path: Path) -> None:
-    root = tiny_data.pascal_voc(tmp_path)
+    root = tiny_data.pascal_voc(tmp_path / "VOCdevkit/VOC2012")
+    shutil.copytree(root / "SegmentationClass", root / "SegmentationObject")
     found = read_folder(request(root), progress=False)
     assert {s: len(p) for s, p in found.layout.splits().items()} == {"train": 1, "val": 1}
     assert found.layout.voc
     assert found.labels.values[0] == 0  # in VOC's layout 0 is the background
+    above = read_folder(request(tmp_path), progress=False)  # as the archive is unpacked
+    assert above.layout == found.layout
 
 
 def test_the_layout_of_cityscapes(tmp_path: Path) -> None:

@@ -62,6 +62,14 @@ STRANGE = {
     "split in the names of folders": [
         (f"{s}/{i}.png", f"{s}_labels/{i}_L.png") for s, i in SPLITS
     ],
+    "split inside of the names": [
+        (f"S1-2_{s}_Input/{i}.jpg", f"S1_{s}_Truth/{i}_seg.png")
+        for s, i in (("Training", 1), ("Training", 2), ("Validation", 3))
+    ],
+    "split in both names": [
+        (f"{s}/images/{i}_{s}.png", f"{s}/manual/{i}_manual1.png")
+        for s, i in (("training", 21), ("training", 22), ("val", 1))
+    ],
     "split and kind in one word": [
         (f"{s}_images/{i}.png", f"{s}_masks/{i}.png") for s, i in SPLITS
     ],
@@ -76,14 +84,14 @@ def test_one_clear_reading_is_taken(pairs: list[tuple[str, str]], tmp_path: Path
     assert layout.notes == []
 
 
-@pytest.mark.parametrize("kind", ["split in the names of folders", "split and kind in one word"])
+@pytest.mark.parametrize("kind", [kind for kind in STRANGE if kind.startswith("split")])
 def test_a_split_in_the_names_of_folders_is_given(kind: str, tmp_path: Path) -> None:
     lay_out(tmp_path, *STRANGE[kind])
     splits = find_layout(tmp_path, HERE).splits()
     assert {split: len(pairs) for split, pairs in splits.items()} == {"train": 2, "val": 1}
 
 
-@pytest.mark.parametrize("folder", ["validated_masks", "latest_masks", "contest"])
+@pytest.mark.parametrize("folder", ["validated_masks", "latest_masks", "contest", "a_test_masks"])
 def test_a_word_that_only_holds_a_split_is_none(folder: str, tmp_path: Path) -> None:
     lay_out(tmp_path, *((f"images/{i}.png", f"{folder}/{i}.png") for i in range(3)))
     layout = find_layout(tmp_path, HERE)
@@ -101,6 +109,29 @@ def test_a_question_is_raised_where_it_pairs_more_than_what_is_clear(tmp_path: P
     for reading in unclear.value.readings:
         args = build_parser().parse_args([str(tmp_path), *reading.options])
         assert len(find_layout(tmp_path, request_of(args).where).pairs) == 6
+
+
+IMAGES = (("training", 21), ("training", 22), ("test", 1))
+OF_DRIVE = [
+    [(f"{s}/images/{i}_{s}.png", f"{s}/1st_manual/{i}_manual1.png") for s, i in IMAGES],
+    [(f"{s}/images/{i}_{s}.png", f"{s}/mask/{i}_{s}_mask.png") for s, i in IMAGES],
+]
+OF_CHASE = [[(f"{i}{eye}.png", f"{i}{eye}_{by}HO.png") for i in "123" for eye in "LR"]
+            for by in ("1st", "2nd")]  # fmt: skip
+
+
+@pytest.mark.parametrize("masks", [OF_DRIVE, OF_CHASE], ids=["DRIVE", "CHASE"])
+def test_two_masks_of_each_image_are_asked_about(
+    masks: list[list[tuple[str, str]]], tmp_path: Path
+) -> None:
+    wanted = [lay_out(tmp_path, *pairs) for pairs in masks]
+    with pytest.raises(Unclear, match="which files are the images") as unclear:
+        find_layout(tmp_path, HERE)
+    taken = []
+    for reading in unclear.value.readings:
+        args = build_parser().parse_args([str(tmp_path), *reading.options])
+        taken.append(found(find_layout(tmp_path, request_of(args).where), tmp_path))
+    assert taken == wanted
 
 
 def test_clear_readings_that_differ_are_asked_and_each_answer_works(tmp_path: Path) -> None:
