@@ -101,17 +101,12 @@ def report_device() -> list[str]:
         return [f"torch cannot be imported: {error}"]
     cuda = torch.version.cuda
     _line("PyTorch built for", f"CUDA {cuda}" if cuda else "CPUs only")
+    from nlseg.errors import UserError
+    from nlseg.run.device import check_cuda_build, unused_gpu
+
     if not torch.cuda.is_available():
         _line("GPU", "none that PyTorch can use")
-        if cuda is None and shutil.which("nvidia-smi"):
-            return [
-                "there is an NVIDIA driver, but this PyTorch is built for CPUs only: install a "
-                "build for CUDA from https://pytorch.org/get-started/locally"
-            ]
-        return []
-    from nlseg.errors import UserError
-    from nlseg.run.device import check_cuda_build
-
+        return [unused] if (unused := unused_gpu()) else []
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
         name = torch.cuda.get_device_name(index)

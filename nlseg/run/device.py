@@ -5,6 +5,7 @@ import platform
 import random
 import re
 import resource
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -38,6 +39,25 @@ def check_cuda_build() -> None:
         if not knows(capability, torch.cuda.get_arch_list()):
             name = torch.cuda.get_device_name(index)
             raise UserError(explain(name, capability, torch.cuda.get_arch_list()))
+
+
+def unused_gpu() -> str | None:
+    """Say why a machine with an NVIDIA driver computes on its CPU; None where that is meant."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    meant = visible in ("", "-1")
+    if meant or torch.cuda.is_available() or shutil.which("nvidia-smi") is None:
+        return None
+    cuda = torch.version.cuda
+    if cuda is None:
+        return (
+            "nvidia-smi is there, but this PyTorch is built for CPUs only: install a build "
+            "for CUDA from https://pytorch.org/get-started/locally"
+        )
+    named = f"CUDA_VISIBLE_DEVICES={visible!r} names none, " if visible else ""
+    return (
+        f"nvidia-smi is there, but PyTorch finds no GPU: {named}the machine has none, or a driver "
+        f"that is too old for CUDA {cuda}; set CUDA_VISIBLE_DEVICES= to use the CPU"
+    )
 
 
 def knows(capability: tuple[int, int], builds: list[str]) -> bool:

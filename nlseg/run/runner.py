@@ -39,6 +39,7 @@ from nlseg.run.device import (
     describe_environment,
     join_processes,
     seed_run,
+    unused_gpu,
 )
 from nlseg.run.eval_loop import choose_files
 from nlseg.run.folder import FolderLock, check_writable
@@ -166,6 +167,8 @@ class Runner(RunnerProtocol):
         self.logger = build.build_logger(self.experiment_name, log, level)
         environment = describe_environment(self.seed, self.world_size, self.launcher)
         self.logger.info(environment, extra=FILE_ONLY)
+        if unused := unused_gpu():
+            self.logger.warning(unused)
         self.message_hub = make_message_hub(self.experiment_name)
         self.visualizer = self.build_visualizer(visualizer)
 

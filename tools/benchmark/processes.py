@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from benchmark.machine import available_memory
+from nlseg.errors import UserError
 
 _PRELOADED = ["benchmark.measure", "benchmark.networks"]
 _SHARE = 0.9
@@ -62,7 +63,7 @@ def _serve(sender: Connection, work: Callable[[], Any], limit: int | None) -> No
         _limit_memory(limit)
     try:
         outcome = Outcome(work())
-    except (RuntimeError, MemoryError, NotImplementedError) as error:
+    except (RuntimeError, MemoryError, NotImplementedError, UserError) as error:
         outcome = Outcome(failure=_why(error))
     except Exception:
         outcome = Outcome(failure=traceback.format_exc())

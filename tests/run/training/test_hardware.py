@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -40,6 +42,24 @@ def test_unknown_gpu_stops_with_what_to_install(monkeypatch: pytest.MonkeyPatch)
         match=r"Tesla V100 needs sm_70.*\(newest sm_120\).*torch<2\.11, or a wheel for CUDA",
     ):
         device.check_cuda_build()
+
+
+def test_a_gpu_that_is_not_found_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert device.unused_gpu() is None  # there is no driver
+    driver = tmp_path / "nvidia-smi"
+    driver.touch(0o755)
+    assert "no GPU: CUDA_VISIBLE_DEVICES='7' names none, the" in str(device.unused_gpu())
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert "no GPU: the machine has none, or a driver that is" in str(device.unused_gpu())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert device.unused_gpu() is None  # the CPU is meant
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "built for CPUs only" in str(device.unused_gpu())
 
 
 def test_environment_shows_no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
