@@ -5,6 +5,8 @@ from typing import BinaryIO
 
 from PIL import Image
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm")
+"""Ends of names of picture files, in small letters."""
 PIXEL_LIMIT = 1 << 30
 """Pixels above which a file is refused, OpenCV's limit: few bytes can ask for any number."""
 

@@ -40,7 +40,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="share of the images that validate, where the export has no splits (0.2)",
     )  # fmt: skip
     parser.add_argument(
-        "--format", choices=("coco", "labelme", "cvat"), help="default: it is recognised"
+        "--format",
+        choices=("coco", "labelme", "cvat", "class-masks"),
+        help="default: it is recognised; class-masks: images and masks of one class each",
     )
     return parser
 

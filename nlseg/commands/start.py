@@ -53,7 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
     where.add_argument("--image-suffix", metavar="END", help="end of the names of images")
     where.add_argument("--mask-suffix", metavar="END", help="end of the names of masks")
     where.add_argument(
-        "--format", choices=("masks", "coco", "labelme", "cvat"), help="what holds the labels"
+        "--format",
+        choices=("masks", "class-masks", "coco", "labelme", "cvat"),
+        help="what holds the labels; class-masks: masks of one class each",
     )
     where.add_argument(
         "--test", type=float, default=0.2, metavar="SHARE",

@@ -9,8 +9,8 @@ from nlseg.datasets.pairs import PairSource, walk
 from nlseg.doctor.finding import Finding
 from nlseg.doctor.splits import Split
 from nlseg.errors import DataError, near_words
+from nlseg.pictures import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm")
 _SHOWN = 20
 
 

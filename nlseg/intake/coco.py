@@ -7,7 +7,6 @@ parts of one object, and are joined. Of overlapping objects the smaller one lies
 (``iscrowd``) lie below all others. Holes are kept where the format has them: in run lengths.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -25,6 +24,7 @@ from nlseg.intake.rows import (
     lost,
     read_json,
     rows_of,
+    split_in,
 )
 from nlseg.intake.shapes import (
     Mask,
@@ -54,18 +54,11 @@ def find_splits(files: Sequence[Path]) -> dict[str, Path]:
         return {"": files[0]}
     found: dict[str, Path] = {}
     for file in files:
-        split = _split_of(file.stem) or _split_of(file.parent.name)
+        split = split_in(file.stem) or split_in(file.parent.name)
         if not split or split in found:
             return {}
         found[split] = file
     return {split: found[split] for split in SPLITS.values() if split in found}
-
-
-def _split_of(name: str) -> str:
-    """Return the split that a name says, nothing where it says none or two."""
-    words = re.findall("[a-z]+", name.lower())
-    splits = {SPLITS[word] for word in words if word in SPLITS}
-    return splits.pop() if len(splits) == 1 else ""
 
 
 @dataclass(frozen=True)
@@ -211,14 +204,14 @@ def _around(file: Path) -> _Places:
     above = file.parent
     tops = [above, *([above.parent] if above.name == "annotations" else [])]
     further = _folders(*tops, *(top / "images" for top in tops))
-    split = _split_of(file.stem)
-    own = [folder for folder in further if split and _split_of(folder.name) == split]
+    split = split_in(file.stem)
+    own = [folder for folder in further if split and split_in(folder.name) == split]
     return _Places([above, *own, above / "images", above.parent / "images", above.parent], further)
 
 
 def _inside(images: Path, split: str) -> _Places:
     """Return where images lie in a given folder: in it, or in its folder of a split."""
-    own = [folder for folder in _folders(images) if split and _split_of(folder.name) == split]
+    own = [folder for folder in _folders(images) if split and split_in(folder.name) == split]
     return _Places([*own, images], [])
 
 

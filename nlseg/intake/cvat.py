@@ -15,9 +15,9 @@ import numpy as np
 from nlseg.datasets.transforms.labels import colours_to_index
 from nlseg.errors import DataError
 from nlseg.intake.rows import SPLITS, TEXT, Export, Labelled, lost, names_in, read_lines
+from nlseg.pictures import IMAGE_SUFFIXES
 
 LABELS, MASKS = "labelmap.txt", "SegmentationClass"
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _LISTS = "ImageSets/Segmentation"
 _LABEL = re.compile(r"(.+?):\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*(?::.*)?")
 

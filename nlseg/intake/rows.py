@@ -24,6 +24,13 @@ _SHOWN = 4
 _COLUMN = re.compile(r"\t|(?<=\.\w{3})\s|(?<=\.\w{4})\s")
 
 
+def split_in(name: str) -> str:
+    """Return the split that a word of a name says, nothing where none or two do."""
+    words = re.findall("[a-z]+", name.lower())
+    splits = {SPLITS[word] for word in words if word in SPLITS}
+    return splits.pop() if len(splits) == 1 else ""
+
+
 class Row(NamedTuple):
     """An element of a list in a JSON file.
 

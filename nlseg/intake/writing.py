@@ -15,6 +15,7 @@ from nlseg.config.published import find_config
 from nlseg.datasets.transforms.decode import picture_to_array, shown_size
 from nlseg.errors import ConfigError, DataError, UserError
 from nlseg.files import in_use, write_file
+from nlseg.intake.class_masks import read_class_masks
 from nlseg.intake.coco import find_splits, read_coco
 from nlseg.intake.cvat import LABELS, MASKS, read_cvat
 from nlseg.intake.labelme import read_labelme
@@ -25,7 +26,7 @@ from nlseg.pictures import open_picture
 from nlseg.visualization.pictures import make_palette
 
 BASE = "nonlocal_r50-d8_4xb4-20k_voc12aug-512x512"
-FORMATS = ("coco", "labelme", "cvat")
+FORMATS = ("coco", "labelme", "cvat", "class-masks")
 _MAX_CLASSES = 255
 _BATCH = 16
 
@@ -90,7 +91,7 @@ def recognise(source: Path, kind: str | None = None) -> Recognised:
         )
     if kind is None and (source / LABELS).is_file() and (source / MASKS).is_dir():
         kind = "cvat"
-    if kind in ("cvat", "labelme"):
+    if kind in ("cvat", "labelme", "class-masks"):
         return Recognised(kind, source)
     coco, labelme, damaged = _json_files(source)
     files = find_splits(coco)
@@ -108,7 +109,7 @@ def recognise(source: Path, kind: str | None = None) -> Recognised:
     unread = "".join(f"\n  not read: {why}" for why in damaged[:4])
     raise UserError(
         f"{source}: no export of COCO (.json), LabelMe (.json beside images) or CVAT's masks "
-        f"({LABELS} and {MASKS}){unread}"
+        f"({LABELS} and {MASKS}); for masks of one class each: --format class-masks{unread}"
     )
 
 
@@ -203,6 +204,8 @@ def _read(
         return read_coco(found.files, images, unlabelled=unlabelled)
     if kind == "labelme":
         return read_labelme(place, images, unlabelled=unlabelled, classes=classes)
+    if kind == "class-masks":
+        return read_class_masks(place, images, unlabelled=unlabelled)
     return read_cvat(place, images, unlabelled=unlabelled)
 
 

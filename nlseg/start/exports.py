@@ -1,13 +1,15 @@
 """Pairs of a folder, whatever holds its labels: masks, or an export of a labelling tool."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from nlseg.doctor.listing import IMAGE_SUFFIXES
 from nlseg.errors import DataError, UserError
+from nlseg.intake.class_masks import ClassMasks, find_class_masks
 from nlseg.intake.rows import SPLITS, read_json
 from nlseg.intake.writing import Written, import_export, recognise
-from nlseg.start.layout import Layout, Pair, find_layout, names_below, published_root
+from nlseg.pictures import IMAGE_SUFFIXES
+from nlseg.start.layout import Layout, Pair, Where, find_layout, names_below, published_root
 from nlseg.start.lists import take_lists
 from nlseg.start.names import Names, find_names
 from nlseg.start.progress import take_long, tell
@@ -15,6 +17,7 @@ from nlseg.start.readings import Reading, Unclear
 from nlseg.start.request import Request
 
 _JSONS = 1000
+_SHOWN = 4
 _MASKS = ("masks", "labels", "annotations")
 
 
@@ -40,6 +43,8 @@ def read_layout(request: Request, *, progress: bool = False) -> tuple[Layout, Na
     if kind not in (None, "masks"):
         _check_options(request, str(kind))
         return _imported(request, str(kind), progress=progress)
+    if kind is None and not of_masks and not where.images:
+        _ask_about_classes(request)
     try:
         folder = folder if any(where) else published_root(folder)
         layout = find_layout(folder, where, request.files)
@@ -51,6 +56,55 @@ def read_layout(request: Request, *, progress: bool = False) -> tuple[Layout, Na
         if broken:
             raise UserError(f"{broken}; correct the file, or remove it") from error
         raise
+
+
+def _ask_about_classes(request: Request) -> None:
+    """Ask where images have several masks of two values: of a class each, or of several people.
+
+    Raises:
+        Unclear: They have.
+    """
+    folder = request.folder
+    if not folder.is_dir():
+        return
+    try:
+        found = find_class_masks(folder, names_below(folder, request.files))
+    except (DataError, OSError):  # of a folder, which is told where pairs are looked for
+        return
+    if found is None:
+        return
+    count = sum(map(len, found.masks.values()))
+    readings = [
+        Reading(f"a class each: {', '.join(found.masks)}", ("--format", "class-masks")),
+        *(one for name in list(found.masks)[:_SHOWN] for one in _alone(request, found, name)),
+        Reading("something else", ("--format", "masks")),
+    ]
+    raise Unclear(
+        f"{folder}: {len(found.images)} images have {count} masks of two values; what are they?",
+        readings,
+    )
+
+
+def _alone(request: Request, found: ClassMasks, name: str) -> Iterator[Reading]:
+    """Yield the reading that only the masks of one name count, if options can say it."""
+    place, end = found.groups[name]
+    mask, image = next(iter(found.masks[name].values())), next(iter(found.images.values()))
+    above = image.parent.relative_to(request.folder).as_posix()
+    below = mask.parent.relative_to(request.folder).as_posix()
+    ways = [
+        Where(images=above, masks=place),
+        Where(images=above, masks=below),
+        Where(image_suffix=image.suffix, mask_suffix=f"{end}{mask.suffix}"),
+        Where(images=above, masks=below, mask_suffix=f"{end}{mask.suffix}"),
+    ]
+    for where in ways:
+        try:
+            layout = find_layout(request.folder, where, request.files)
+        except UserError:
+            continue
+        if {pair.mask for pair in layout.pairs} <= set(found.masks[name].values()):
+            yield Reading(f"{name} alone ({len(layout.pairs)} pairs)", where.options())
+            return
 
 
 def _check_options(request: Request, kind: str) -> None:
@@ -114,13 +168,14 @@ def _imported(request: Request, kind: str, *, progress: bool) -> tuple[Layout, N
         images = folder / images
     names = find_names(folder, request.classes) if kind == "labelme" else None
     there = [folder] if folder.is_file() else [path for path in folder.rglob("*") if path.is_file()]
-    tell(f"turning an export of {kind} into masks", wanted=progress and take_long(there))
+    what = "masks of one class each" if kind == "class-masks" else f"an export of {kind}"
+    tell(f"turning {what} into masks", wanted=progress and take_long(there))
     written = import_export(
         folder, target, unlabelled=request.unlabelled, images=images,
         classes=names.listed if names else None, kind=kind,
         progress=progress,
     )  # fmt: skip
-    layout = Layout(f"an export of {kind}", _pairs(written, target))
+    layout = Layout(what, _pairs(written, target))
     _note(layout, request, written, target, kind)
     if written.given:
         left = len(layout.pairs)
@@ -131,7 +186,7 @@ def _imported(request: Request, kind: str, *, progress: bool) -> tuple[Layout, N
     elif folder.is_dir():
         take_lists(folder, layout)
     values = {name: i for i, name in enumerate(written.classes)}
-    return layout, Names(f"the {kind} export", list(written.classes), values)
+    return layout, Names(what, list(written.classes), values)
 
 
 def _pairs(written: Written, target: Path) -> list[Pair]:
@@ -159,7 +214,7 @@ def _note(layout: Layout, request: Request, written: Written, target: Path, kind
         layout.notes.append(
             f"{len(written.unreadable)} rows are left out, see {target / 'unreadable.txt'}"
         )
-    if kind == "cvat" or request.folder.is_file():  # its masks are pictures, too
+    if kind in ("cvat", "class-masks") or request.folder.is_file():  # masks are pictures, too
         return
     names = names_below(request.folder, request.files)
     files = [request.folder / name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]

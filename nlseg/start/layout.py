@@ -15,10 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from nlseg.datasets.pairs import walk
-from nlseg.doctor.listing import IMAGE_SUFFIXES
 from nlseg.errors import DataError, UserError
 from nlseg.intake.rows import SPLITS
-from nlseg.pictures import open_picture
+from nlseg.pictures import IMAGE_SUFFIXES, open_picture
 from nlseg.start.readings import Reading, Unclear
 
 VOC = ("JPEGImages", "SegmentationClass")
@@ -96,6 +95,14 @@ class Where(NamedTuple):
     masks: str | None = None
     image_suffix: str | None = None
     mask_suffix: str | None = None
+
+    def options(self) -> tuple[str, ...]:
+        """Return the arguments of ``nlseg start`` that say so."""
+        names = ("--images", "--masks", "--image-suffix", "--mask-suffix")
+        said = [(name, value) for name, value in zip(names, self, strict=True) if value is not None]
+        one = [[f"{name}={value}"] if value.startswith("-") else [name, value]
+               for name, value in said]  # fmt: skip
+        return tuple(chain.from_iterable(one))
 
 
 Folders = tuple[str, ...]
@@ -316,10 +323,7 @@ class _Way(NamedTuple):
 
     def reading(self, meaning: str) -> Reading:
         """Return it as an answer to a question."""
-        options = zip(("--images", "--masks", "--image-suffix", "--mask-suffix"), self.where,
-                      strict=True)  # fmt: skip
-        said = [word for name, value in options if value is not None for word in (name, value)]
-        return Reading(meaning, tuple(said))
+        return Reading(meaning, self.where.options())
 
     def turned(self) -> "_Way":
         """Return it with images and masks exchanged."""
