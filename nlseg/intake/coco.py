@@ -13,7 +13,9 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import UnidentifiedImageError
 
+from nlseg.datasets.transforms.decode import shown_size
 from nlseg.errors import DataError
 from nlseg.intake.rows import (
     SPLITS,
@@ -37,6 +39,7 @@ from nlseg.intake.shapes import (
     small_on_top,
 )
 from nlseg.ops.resize import Size
+from nlseg.pictures import open_picture
 
 BACKGROUND = "background"
 
@@ -283,8 +286,9 @@ def _images(
 ) -> Iterator[Labelled]:
     for row in file.images:
         try:
-            size = checked_size(row.value.get("height"), row.value.get("width"))
             name, found = _find(str(row.value["file_name"]), places)
+            given = row.value.get("height"), row.value.get("width")
+            size = _size_of(found) if given == (None, None) else checked_size(*given)
         except KeyError:
             export.leave_out(file.path, row.line, "an image needs a file_name")
             continue
@@ -304,6 +308,19 @@ def _images(
         label = draw([*small_on_top(crowds), *small_on_top(regions)], size, unlabelled)
         stem = str(Path(name).with_suffix("")).lstrip("/").replace("../", "")
         yield Labelled(stem, found, label)
+
+
+def _size_of(image: Path) -> Size:
+    """Return the size in which an image is shown.
+
+    Raises:
+        ValueError: It is no image.
+    """
+    try:
+        with image.open("rb") as file, open_picture(file) as picture:
+            return shown_size(picture)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{image}: is no picture that can be read") from error
 
 
 def _region(annotation: Mapping[str, Any], size: Size, label_of: Mapping[Any, int]) -> Region:

@@ -29,7 +29,8 @@ from nlseg.intake.shapes import (
 from nlseg.ops.resize import Size
 
 IGNORED, BACKGROUND = "__ignore__", "_background_"
-_WITH_AREA = ("polygon", "oriented_rectangle", "mask", "rectangle", "circle")
+_RINGS = ("polygon", "oriented_rectangle", "rotation")
+_WITH_AREA = (*_RINGS, "mask", "rectangle", "circle")
 """Kinds of shapes that cover pixels; a label that only others have is no class."""
 
 
@@ -149,7 +150,7 @@ def _mask(kind: str, shape: Mapping[str, Any], size: Size) -> Mask:
     points = shape.get("points")
     if not isinstance(points, list):
         raise ValueError("has no points")
-    if kind in ("polygon", "oriented_rectangle"):
+    if kind in _RINGS or (kind == "rectangle" and len(points) == 4):  # its corners, in turn
         return polygon_mask(points, size)
     if kind == "mask":
         return _painted(shape, points, size)

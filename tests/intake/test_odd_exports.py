@@ -91,10 +91,22 @@ def test_ids_may_be_numbers_and_texts_and_are_never_lists(tmp_path: Path) -> Non
 
 def test_a_second_image_of_an_id_is_left_out(tmp_path: Path) -> None:
     images = [{"id": 7, "file_name": f"{i}.png", "height": 6, "width": 8} for i in range(2)]
-    left = read_coco(tmp_path, [shape(1, 7, 3, TRIANGLE)], images=[*images, {"id": 9}, 5])
-    assert left == ["a second image of the id 7", "an image needs an id",
-                    "height None and width None are no size in px"]  # fmt: skip
+    odd = [{"id": 9}, 5, {"id": 4, "file_name": "1.png", "height": "6", "width": 8}]
+    left = read_coco(tmp_path, [shape(1, 7, 3, TRIANGLE)], images=[*images, *odd])
+    assert left == [
+        "a second image of the id 7", "an image needs an id", "an image needs a file_name",
+        "height '6' and width 8 are no size in px",
+    ]  # fmt: skip
     assert [path.name for path in (tmp_path / "out/labels").iterdir()] == ["0.png"]
+
+
+def test_an_image_without_a_size_has_that_of_its_file(tmp_path: Path) -> None:
+    images = [{"id": 7, "file_name": "1.png"}, {"id": 8, "file_name": "torn.png"}]
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/torn.png").write_bytes(b"torn")
+    left = read_coco(tmp_path, [shape(1, 7, 3, TRIANGLE)], images=images)
+    assert left == [f"{tmp_path / 'photos/torn.png'}: is no picture that can be read"]
+    assert (label(tmp_path / "out", "1") == grid(DRAWN)).all()
 
 
 def test_a_category_called_background_is_the_background(tmp_path: Path) -> None:
@@ -140,10 +152,15 @@ def test_labelmes_circles_masks_and_turned_boxes(tmp_path: Path) -> None:
     turned = marked("c", [[0, 0.2], [3, 0.2], [3, 3.2], [0, 3.2]], "oriented_rectangle")
     mask = {**marked("b", [[5, 3], [7, 4]], "mask"), "mask": png(part)}
     labelme(tmp_path / "in", "a", [turned, mask, marked("a", [[6, 1], [6, 2]], "circle")])
+    for name, kind in (("x", "rotation"), ("y", "rectangle")):  # as X-AnyLabeling writes them
+        picture(tmp_path / f"in/{name}.jpg")
+        labelme(tmp_path / "in", name, [marked("c", turned["points"], kind)])
     assert main([str(tmp_path / "in"), str(tmp_path / "out")]) == 0
     # the circle of radius 1 around (6, 1) holds the four centres next to it
     want = grid("333..11. 333..11. 333..... .....2.2 ......2. ........")
     assert (label(tmp_path / "out", "a") == want).all()
+    for name in "xy":
+        assert (label(tmp_path / "out", name)[:3, :3] == 3).all()
 
 
 def test_labelmes_shapes_that_cannot_be_drawn(tmp_path: Path) -> None:
