@@ -102,7 +102,9 @@ def adopt(
     with torch.device("meta"):
         network = MODELS.build(settings)
     check_fit(network, weights, str(source))
-    curve = read_curve(folder)
+    logger = mapping(cfg.get("default_hooks") or {}, "logger", "default_hooks")
+    by_epoch = logger.get("log_metric_by_epoch", True)
+    curve = read_curve(folder, _epoch_length(cfg, meta) if by_epoch else None)
     scores = next(
         (line for line in curve if line["kind"] == "val" and line["step"] == iteration), {}
     )
@@ -161,7 +163,16 @@ def _find_checkpoint(folder: Path) -> Path:
     return max(usable, key=lambda path: int(numbers[path]))
 
 
-def read_curve(folder: Path) -> list[dict[str, Any]]:
+def _epoch_length(cfg: Config, meta: Mapping[str, Any]) -> int | None:
+    """Return the iterations of an epoch; None where a checkpoint is not of the end of one."""
+    iteration, epoch = meta["iter"], meta.get("epoch")
+    counts_epochs = cfg.train_cfg.get("max_epochs") is not None
+    if not counts_epochs or not isinstance(epoch, int) or epoch < 1 or iteration % epoch:
+        return None
+    return int(iteration // epoch)
+
+
+def read_curve(folder: Path, epoch_length: int | None = None) -> list[dict[str, Any]]:
     """Read the scalars of all starts of a run as one curve.
 
     A later start goes on from where it was resumed, so that what an earlier one had beyond is
@@ -169,6 +180,8 @@ def read_curve(folder: Path) -> list[dict[str, Any]]:
 
     Args:
         folder: The run folder, with ``TIME/vis_data/scalars.json``.
+        epoch_length: Iterations of an epoch, for validations that are written down by their epoch;
+            None where they are by the iteration.
 
     Returns:
         Lines with ``kind``, ``step`` and numbers, in order.
@@ -176,14 +189,14 @@ def read_curve(folder: Path) -> list[dict[str, Any]]:
     kept: list[dict[str, Any]] = []
     for file in sorted(folder.glob("*/vis_data/scalars.json")):
         new = [line for text in file.read_text(errors="replace").splitlines()
-               if (line := _scalars(text)) is not None]  # fmt: skip
+               if (line := _scalars(text, epoch_length)) is not None]  # fmt: skip
         if new:
             first = min(line["step"] for line in new)
             kept = [line for line in kept if line["step"] < first] + new
     return sorted(kept, key=lambda line: (line["step"], line["kind"] != "train"))
 
 
-def _scalars(text: str) -> dict[str, Any] | None:
+def _scalars(text: str, epoch_length: int | None) -> dict[str, Any] | None:
     """Read one line of mmengine's scalars; None for one that was cut short or has no step."""
     try:
         values = json.loads(text)
@@ -192,7 +205,7 @@ def _scalars(text: str) -> dict[str, Any] | None:
     step = values.pop("step", None) if isinstance(values, dict) else None
     if not isinstance(step, int):
         return None
-    step = values.pop("iter", step)
+    step = values.pop("iter", step * (epoch_length or 1))
     kind = "train" if any(key.startswith(_OF_TRAINING) for key in values) else "val"
     numbers = {k: v for k, v in values.items() if isinstance(v, (int, float)) and k != "epoch"}
     return {"kind": kind, "step": int(step), **numbers}
@@ -224,7 +237,7 @@ def _compared(
         Row("optimizer", f"{len(groups)} groups, {len(state)} entries",
             _verdict(optimizer, here["optimizer"])),
         Row("iteration", str(meta["iter"]), _verdict(meta["iter"], ours["iter"])),
-        _rate_row(cfg, network, groups, int(meta["iter"])),
+        _rate_row(cfg, network, groups, meta),
         Row("classes", str(len(theirs)), _verdict(theirs, classes),
             "" if theirs == classes else "the config's are used; see metainfo"),
         Row("curve", f"{curve} lines", _verdict(curve, kept), "up to this iteration"),
@@ -267,45 +280,58 @@ def _same(there: Any, here: Any) -> bool:
 
 
 def _rate_row(
-    cfg: Config, network: nn.Module, groups: Sequence[Mapping[str, Any]], iteration: int
+    cfg: Config, network: nn.Module, groups: Sequence[Mapping[str, Any]], meta: Mapping[str, Any]
 ) -> Row:
     """Compare the learning rate with what the schedule gives here."""
     there = f"{float(groups[0]['lr']):.6g}" if groups else "-"
-    why = "the schedule is stepped from 0 to here"
-    here = _rate(cfg, network, iteration)
+    here = _rate(cfg, network, int(meta["iter"]), _epoch_length(cfg, meta))
     if here is None:
-        return Row("learning rate", there, "at the start", f"{why}, by the data or scores")
-    return Row("learning rate", there, "equal" if f"{here:.6g}" == there else f"{here:.6g}", why)
+        why = "computed then: it depends on scores, or on the iterations of an epoch"
+        return Row("learning rate", there, "at the start", why)
+    equal = f"{here:.6g}" == there
+    return Row("learning rate", there, "equal" if equal else f"{here:.6g}", "the schedule's, here")
 
 
-def _rate(cfg: Config, network: nn.Module, iteration: int) -> float | None:
+def _rate(
+    cfg: Config, network: nn.Module, iteration: int, epoch_length: int | None
+) -> float | None:
     """Return the first group's learning rate as a resumed run has it.
 
     Args:
         cfg: The config.
         network: Built of it.
         iteration: Where the run goes on.
+        epoch_length: Iterations of an epoch, where the run counts epochs and is at the end of one.
 
     Returns:
-        The rate; None where it depends on the number of iterations in an epoch, or on scores.
+        The rate; None where it depends on another number of iterations in an epoch, or on scores.
     """
     given = cfg.get("param_scheduler") or []
     schedules = [given] if isinstance(given, Mapping) else given
-    length = cfg.train_cfg.get("max_iters")
-    if length is None or any(one.get("by_epoch", True) for one in schedules):
+    epochs = cfg.train_cfg.get("max_epochs")
+    length = cfg.train_cfg.get("max_iters") or (epochs or 0) * (epoch_length or 0)
+    of_epochs = [bool(one.get("by_epoch", True)) for one in schedules]
+    if not length or (any(of_epochs) and epoch_length is None):
+        return None
+    if any(one.get("convert_to_iter_based") for one in schedules):
         return None
     names = ("constructor", "optimizer", "paramwise_cfg")
     parts = {name: cfg.optim_wrapper[name] for name in names if name in cfg.optim_wrapper}
     wrapper = build_optim_wrapper(network, {"type": "OptimWrapper", **parts})
-    steps = [PARAM_SCHEDULERS.build({"end": length, **one}, default_args={"optimizer": wrapper})
-             for one in schedules]  # fmt: skip
+    steps = [
+        PARAM_SCHEDULERS.build(
+            {"end": epochs if by_epoch else length, **one}, default_args={"optimizer": wrapper}
+        )
+        for one, by_epoch in zip(schedules, of_epochs, strict=True)
+    ]
     if any(getattr(step, "need_val_args", False) for step in steps):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "step before the optimizer's"
-        for _ in range(iteration):
-            for step in steps:
-                step.step()
+        for done in range(1, iteration + 1):
+            for step, by_epoch in zip(steps, of_epochs, strict=True):
+                if not by_epoch or done % (epoch_length or 1) == 0:
+                    step.step()
     return float(wrapper.param_groups[0]["lr"])
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner as MMRunner
 from PIL import Image
 
@@ -18,7 +19,7 @@ from nlseg.commands.adopt import main
 from nlseg.config import load_config
 from nlseg.errors import CheckpointError, UserError
 from nlseg.evaluation import IoUMetric
-from nlseg.registry import DATASETS, MODELS
+from nlseg.registry import DATASETS, MODELS, SCOPE
 from nlseg.run.checkpoint import plain
 from nlseg.run.logs import read_scalars
 from nlseg.run.runner import Runner
@@ -70,31 +71,37 @@ def mmseg_config(root: Path) -> Config:
     })  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train four iterations by mmengine's runner, with parts of ours in mmsegmentation's place."""
+def train_there(root: Path, cfg: Config, name: str, loop: dict[str, Any]) -> Path:
+    """Train by mmengine's runner, with parts of ours in mmsegmentation's place."""
     torch.set_num_threads(1)
-    root = tmp_path_factory.mktemp("old")
-    cfg = mmseg_config(root / "data")
     folder = root / "run"
-    (root / "old.py").write_text(cfg.pretty_text)
-    cfg = Config.fromfile(root / "old.py")
-    train, val = (
-        {**cfg[f"{name}_dataloader"].to_dict(), "dataset": DATASETS.build(
-            {**cfg.train_dataloader.dataset.to_dict(), "test_mode": name == "val"})}
-        for name in ("train", "val")
-    )  # fmt: skip
-    model = MODELS.build({**cfg.model.to_dict(), "type": "EncoderDecoder"})
+    (root / f"{name}.py").write_text(cfg.pretty_text)
+    cfg = Config.fromfile(root / f"{name}.py")
+    with DefaultScope.overwrite_default_scope(SCOPE):
+        train, val = (
+            {**cfg[f"{name}_dataloader"].to_dict(), "dataset": DATASETS.build(
+                {**cfg.train_dataloader.dataset.to_dict(), "test_mode": name == "val"})}
+            for name in ("train", "val")
+        )  # fmt: skip
+        model = MODELS.build({**cfg.model.to_dict(), "type": "EncoderDecoder"})
     runner = MMRunner(
         model=model, work_dir=str(folder), train_dataloader=train, val_dataloader=val,
-        train_cfg={"by_epoch": False, "max_iters": 4, "val_interval": 2}, val_cfg={},
+        train_cfg=loop, val_cfg={},
         val_evaluator=[IoUMetric()], optim_wrapper=cfg.optim_wrapper.to_dict(),
         param_scheduler=cfg.param_scheduler, default_hooks=cfg.default_hooks.to_dict(),
-        log_processor={"by_epoch": False}, randomness={"seed": 3}, default_scope="mmengine",
-        experiment_name="old", cfg=cfg,
+        log_processor=cfg.log_processor.to_dict(), randomness={"seed": 3},
+        default_scope="mmengine", experiment_name=name, cfg=cfg,
     )  # fmt: skip
     runner.train()
     return folder
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train four iterations."""
+    root = tmp_path_factory.mktemp("old")
+    cfg = mmseg_config(root / "data")
+    return train_there(root, cfg, "old", {"by_epoch": False, "max_iters": 4, "val_interval": 2})
 
 
 def test_the_layout_is_that_of_mmengine(old: Path) -> None:
@@ -260,6 +267,26 @@ def test_the_table_holds_what_is_compared(
     monkeypatch.setattr("nlseg.adopt.plain", damaged)
     rows = table(old, tmp_path / "four")
     assert rows["seed"] == ("3", "differs")
+
+
+def test_a_run_of_epochs_keeps_its_validations_at_their_iterations(tmp_path: Path) -> None:
+    cfg = mmseg_config(tmp_path / "data")
+    cfg.train_dataloader.sampler.type = "DefaultSampler"
+    loop = {"type": "EpochBasedTrainLoop", "max_epochs": 4, "val_interval": 1}
+    cfg.train_cfg, cfg.log_processor.by_epoch = loop, True
+    warm_up = {"type": "LinearLR", "start_factor": 0.1, "by_epoch": False, "begin": 0, "end": 4}
+    cfg.param_scheduler = [warm_up, {"type": "MultiStepLR", "milestones": [1], "by_epoch": True}]
+    cfg.default_hooks.checkpoint.update(interval=1, by_epoch=True, save_best="mIoU")
+    cfg.default_hooks.logger.log_metric_by_epoch = True
+    two = {"by_epoch": True, "max_epochs": 2, "val_interval": 1}
+    folder = train_there(tmp_path, cfg, "epochs", two)
+    adopted = adopt(folder, tmp_path / "new")
+    curve = read_scalars(tmp_path / "new/scalars.jsonl")
+    assert [line["step"] for line in curve if line["kind"] == "val"] == [3, 6]
+    assert adopted.scores["mIoU"] == curve[-1]["mIoU"]
+    rows = {row.what: (row.there, row.here) for row in adopted.rows}
+    assert rows["learning rate"] == ("0.001", "equal")  # 0.01, a tenth from the second epoch on
+    assert rows["best score"][1] == f"{curve[-1]['mIoU']:.2f}"
 
 
 def test_an_average_a_scaler_and_a_best_score_are_in_the_table(old: Path, tmp_path: Path) -> None:

@@ -244,7 +244,9 @@ class Machine:
             )
         if what.name in REBUILDERS:
             return self._rebuild(REBUILDERS[what.name], arguments)
-        self._charge(sum(len(a) for a in arguments if isinstance(a, (str, bytes, tuple, list))))
+        self._charge(
+            sum(len(a) for a in arguments if isinstance(a, (str, bytes, tuple, list, dict)))
+        )
         if what.name in MAKERS:
             return self._make_here(what.name, arguments)
         builder = BUILDERS.get(what.name)
@@ -256,6 +258,9 @@ class Machine:
             if not isinstance(function, Global) or function.name not in {**REBUILDERS, **BUILDERS}:
                 raise ValueError(f"a tensor made by {function!r}")
             return self.make(function, inner)
+        if name == "collections.Counter":  # milestones of mmengine's MultiStepLR
+            (counts,) = arguments
+            return self.keys.dict_of(dict(counts).items())
         make = self.keys.set_of if name == "builtins.set" else self.keys.dict_of
         return make(*arguments) if arguments else make(())
 

@@ -163,5 +163,6 @@ BUILDERS: dict[str, Callable[..., Any]] = {
 }
 # Built by the machine itself, which watches over keys and over calls within calls.
 MAKERS = {
-    "collections.OrderedDict", "builtins.set", "torch._tensor._rebuild_from_type_v2",
+    "builtins.set", "collections.Counter", "collections.OrderedDict",
+    "torch._tensor._rebuild_from_type_v2",
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def test_both_layouts_are_read_as_pytorch_reads_them(tmp_path: Path, legacy: boo
         "complex": torch.ones(2, dtype=torch.complex64), "uint16": torch.ones(2).to(torch.uint16),
         "parameter": nn.Parameter(base), "size": base.shape, "device": torch.device("cpu"),
         "dtype": torch.float16, "set": {1, 2}, "nested": [(1, None, True), {"a": 2.5, 3: "b"}],
-        "number": -(1 << 70),
+        "number": -(1 << 70), "milestones": Counter([2, 2, 3]),
     }  # fmt: skip
     if legacy:
         del original["uint16"]  # which PyTorch itself does not read back from this layout
