@@ -1,5 +1,6 @@
 """Errors that end at the user: printed once, without a traceback, before exit code 2."""
 
+import errno
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +29,7 @@ class RunError(Exception):
     """A run that cannot go on for a reason that one sentence tells: exit code 1."""
 
 
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 _NEAR = 0.8
 """Share of equal letters from which a word counts as a misspelt one."""
 
@@ -76,13 +78,29 @@ def near_words(
 def ending_at_the_user() -> Iterator[None]:
     """End the command at a ``UserError`` or ``RunError``: told once, without a traceback.
 
-    The exit code is 2 for a mistake that the user can mend, and 1 for a run that failed.
+    So does a full or locked place for files. The exit code is 2 for a mistake that the user can
+    mend, and 1 for a run that failed.
     """
     try:
-        yield
+        with _telling_of_places():
+            yield
     except (UserError, RunError) as error:
         with suppress(OSError):  # the terminal may be gone
             sys.stdout.flush()
             if str(error):  # a process that only follows another one has nothing to tell
                 sys.stderr.write(f"error: {error}\n")
         sys.exit(USER_ERROR if isinstance(error, UserError) else 1)
+
+
+@contextmanager
+def _telling_of_places() -> Iterator[None]:
+    """Turn the error of a full disk, or of a file without permission, into one for the user."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK or error.strerror is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        raise UserError(
+            f"{where}{error.strerror}; make room, change permissions, or name another place"
+        ) from error

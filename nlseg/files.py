@@ -37,7 +37,9 @@ def replace_file(
         if stale is not None:
             stale.unlink(missing_ok=True)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError):
+            error.filename = str(path)  # not the temporary one, which nobody knows
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from nlseg.errors import ConfigError
+from nlseg.files import write_file
 from nlseg.run import command
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -79,9 +80,28 @@ def test_users_error_is_told_once_with_exit_code_2(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == "error: model.num_clases: no such key\n"
 
 
-def test_other_errors_keep_their_traceback() -> None:
+def test_places_that_cannot_be_written_to_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    def fill() -> None:
+        Path("/dev/full").write_bytes(b"0")
+
+    for attempt, said in (
+        (lambda: Path("/sys/mine").mkdir(), "error: /sys/mine: "),
+        (lambda: write_file(Path("/sys/mine"), "1"), "error: /sys/mine: "),
+        (fill, "error: No space left on device; make room"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            command.run(attempt)
+        assert left.value.code == 2
+        told = capsys.readouterr().err
+        assert told.startswith(said)
+        assert told.endswith("; make room, change permissions, or name another place\n")
+
+
+def test_other_errors_keep_their_traceback(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         command.run(lambda: print(1 // 0))
+    with pytest.raises(FileNotFoundError):
+        command.run(lambda: print((tmp_path / "none").read_text()))
     assert sys.exc_info() == (None, None, None)
 
 
