@@ -5,16 +5,20 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from mmengine.hooks import Hook
 
 from nlseg.registry import HOOKS
 from nlseg.run.processes import restart_count
 from tests.faults.forked import Outcome, hold_until_asked
 from tests.faults.kills import ITERS, LAST, hard_config
+from tests.run.prepared import end_ranks
 from tests.run.real_processes import ROOT, environment
 from tests.run.runs import assert_same, final
 
@@ -100,10 +104,17 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, output
 
 
+def train(config: Path, *arguments: str) -> tuple[list[int], str]:
+    """Train with two processes and no launcher; return their exit codes and what they said."""
+    tool = str(ROOT / "tools/train.py")
+    codes, outputs = end_ranks(2, tool, str(config), "--launcher", "pytorch", *arguments)
+    return codes, "".join(outputs)
+
+
 def undisturbed(folder: Path) -> Path:
     """Train once with two processes and return the run folder."""
-    code, output = finish(torchrun(write_config(folder)))
-    assert code == 0, output[-3000:]
+    codes, output = train(write_config(folder))
+    assert codes == [0, 0], output[-3000:]
     return folder / "work"
 
 
@@ -114,20 +125,34 @@ def lose_workers(folder: Path, reference: Path, times: int = 3) -> Outcome:
     plan = [[n, n % 2, gap * (n + 1), int(signal.SIGKILL)] for n in range(times)]
     config = write_config(folder, custom_hooks=[*_average(), {"type": "HarmRank", "plan": plan}])
     code, output = finish(torchrun(config, restarts=times))
-    return _judge(outcome, code, output, folder, reference)
+    return _judge(outcome, [code], output, folder, reference)
 
 
 def freeze_rank(folder: Path, reference: Path) -> Outcome:
     """Stop one process; the others' time limit ends the group and torchrun starts it again."""
     outcome = Outcome("rank frozen", injected=1)
     hooks = [*_average(), {"type": "HarmRank", "plan": [[0, 1, 10, int(signal.SIGSTOP)]]}]
-    config = write_config(folder, custom_hooks=hooks, time_limits={"iteration": 15.0})
-    code, output = finish(torchrun(config, restarts=1, GRACE_S="1"))
+    config = write_config(folder, custom_hooks=hooks, time_limits={"iteration": 10.0})
+    process = torchrun(config, restarts=1)
+    threading.Thread(target=_kill_what_cannot_end, args=(process,), daemon=True).start()
+    code, output = finish(process)
     stacks = folder / "work/faults/stacks_rank_0.txt"
-    if "iteration took longer than 15 s" not in output or not stacks.is_file():
+    if "iteration took longer than 10 s" not in output or not stacks.is_file():
         outcome.notes.append("no stacks were written")
         return outcome
-    return _judge(outcome, code, output, folder, reference)
+    return _judge(outcome, [code], output, folder, reference)
+
+
+def _kill_what_cannot_end(launcher: subprocess.Popen[str]) -> None:
+    """Kill a stopped process that was asked to end, which torchrun does after 30 s of waiting."""
+    while launcher.poll() is None:
+        with suppress(psutil.Error, OSError):
+            for process in psutil.Process(launcher.pid).children(recursive=True):
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                pending = int(status.partition("ShdPnd:")[2].split()[0], 16)
+                if "State:\tT" in status and pending >> (signal.SIGTERM - 1) & 1:
+                    process.kill()
+        time.sleep(0.1)
 
 
 def ask_torchrun_to_stop(folder: Path, reference: Path, iteration: int, number: int) -> Outcome:
@@ -147,33 +172,35 @@ def ask_torchrun_to_stop(folder: Path, reference: Path, iteration: int, number: 
     if code != 143:
         outcome.notes.append(f"exit code {code} instead of 143: {output[-500:]}")
         return outcome
-    code, output = finish(torchrun(config, "--resume"))
-    return _judge(outcome, code, output, folder, reference)
+    codes, output = train(config, "--resume")
+    return _judge(outcome, codes, output, folder, reference)
 
 
-def meet_nan(folder: Path, policy: str) -> tuple[int, str, list[dict[str, Any]]]:
+def meet_nan(folder: Path, policy: str) -> tuple[list[int], str, list[dict[str, Any]]]:
     """Give rank 1 of 2 a sample that is not a number.
 
     Returns:
-        Exit code, output and the ranks' reports.
+        Exit codes, output and the ranks' reports.
     """
     # iteration 6 takes samples 20..23, rank 1 the last two of them
     config = write_config(
         folder,
         **{"train_dataloader.dataset.poison": (22,), "non_finite": {"policy": policy, "limit": 1}},
     )
-    code, output = finish(torchrun(config))
+    codes, output = train(config)
     reports = sorted((folder / "work/faults").glob("non_finite_*.json"))
-    return code, output, [json.loads(path.read_text()) for path in reports]
+    return codes, output, [json.loads(path.read_text()) for path in reports]
 
 
 def _average() -> list[dict[str, Any]]:
     return [{"type": "EMAHook", "momentum": 0.1}]
 
 
-def _judge(outcome: Outcome, code: int, output: str, folder: Path, reference: Path) -> Outcome:
+def _judge(
+    outcome: Outcome, codes: list[int], output: str, folder: Path, reference: Path
+) -> Outcome:
     try:
-        assert code == 0, f"exit code {code}: {output[-2000:]}"
+        assert not any(codes), f"exit codes {codes}: {output[-2000:]}"
         assert_same(final(reference, LAST), final(folder / "work", LAST))
         outcome.survived = outcome.injected
     except AssertionError as error:
@@ -184,11 +211,11 @@ def _judge(outcome: Outcome, code: int, output: str, folder: Path, reference: Pa
 def nan_outcome(folder: Path, policy: str) -> Outcome:
     """Judge how two processes took a sample on rank 1 that is not a number."""
     outcome = Outcome(f"NaN on rank 1 of 2, policy {policy}", injected=1)
-    code, output, reports = meet_nan(folder, policy)
+    codes, output, reports = meet_nan(folder, policy)
     name = "iter_3.pth" if policy == "stop" else LAST
     whole = all(w.isfinite().all() for w in final(folder / "work", name)["state_dict"].values())
-    if code == (1 if policy == "stop" else 0) and len(reports) == 2 and whole:
+    if codes == 2 * [1 if policy == "stop" else 0] and len(reports) == 2 and whole:
         outcome.survived = 1
     else:
-        outcome.notes.append(f"exit code {code}: {output[-500:]}")
+        outcome.notes.append(f"exit codes {codes}: {output[-500:]}")
     return outcome

@@ -41,8 +41,8 @@ def test_launcher_asked_to_stop_goes_on_exactly(
 
 
 def test_nan_on_one_rank_stops_both_before_the_step(tmp_path: Path) -> None:
-    code, output, reports = ranks.meet_nan(tmp_path, "stop")
-    assert code == 1
+    codes, output, reports = ranks.meet_nan(tmp_path, "stop")
+    assert codes == [1, 1]
     assert output.count("error: iteration 6: a loss or gradient is not finite") == 2
     assert [report["rank"] for report in reports] == [0, 1]
     assert reports[0]["losses"]["loss"] != "nan"
@@ -52,8 +52,8 @@ def test_nan_on_one_rank_stops_both_before_the_step(tmp_path: Path) -> None:
 
 
 def test_nan_on_one_rank_is_skipped_by_both(tmp_path: Path) -> None:
-    code, output, reports = ranks.meet_nan(tmp_path, "skip")
-    assert code == 0, output
+    codes, output, reports = ranks.meet_nan(tmp_path, "skip")
+    assert codes == [0, 0], output
     assert len(reports) == 2
     content = final(tmp_path / "work", LAST)
     assert content["meta"]["non_finite"] == 1

@@ -102,6 +102,14 @@ def run(
 
 def run_ranks(count: int, *arguments: str, timeout: float = 280) -> list[str]:
     """Run ``python ARGUMENTS`` once per rank, which meet through gloo; return what each printed."""
+    codes, outputs = end_ranks(count, *arguments, timeout=timeout)
+    for code, output in zip(codes, outputs, strict=True):
+        assert code == 0, output
+    return outputs
+
+
+def end_ranks(count: int, *arguments: str, timeout: float = 280) -> tuple[list[int], list[str]]:
+    """Do so, however they end, and return the exit code of each too."""
     port = str(free_port())
     processes = []
     try:
@@ -115,9 +123,7 @@ def run_ranks(count: int, *arguments: str, timeout: float = 280) -> list[str]:
     finally:
         for process in processes:
             process.kill()
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output
-    return outputs
+    return [process.returncode for process in processes], outputs
 
 
 @functools.cache
