@@ -10,3 +10,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if config.option.markexpr != "gpu" or collection_path.is_dir():
         return None
     return None if collection_path.parent.name == "gpu" else True
+
+
+@pytest.fixture
+def watchful_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a loader look every 0.2 s whether its workers live; PyTorch does so every 5 s."""
+    loader = pytest.importorskip("torch.utils.data.dataloader")
+    waiting = loader._MultiProcessingDataLoaderIter._try_get_data
+    assert waiting.__defaults__ == (5.0,)
+    monkeypatch.setattr(waiting, "__defaults__", (0.2,))

@@ -15,7 +15,7 @@ from tests.run.runs import assert_same, final
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/quickstart/nonlocal_r18-d8_1xb4-300_synthetic-96x192.py")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("watchful_loaders")]
 
 
 def test_killed_worker_costs_nothing(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return undisturbed(tmp_path_factory.mktemp("reference"))
 
 
+@pytest.mark.usefixtures("watchful_loaders")
 def test_worker_of_a_validation_that_is_killed_costs_nothing(
     tmp_path: Path, reference: Path
 ) -> None:
@@ -24,6 +25,7 @@ def test_worker_of_a_validation_that_is_killed_costs_nothing(
     assert outcome.lost == 0, outcome.notes
 
 
+@pytest.mark.usefixtures("watchful_loaders")
 @pytest.mark.parametrize("part", ["images", "labels"])
 def test_small_shared_memory_ends_the_run_with_the_cause(
     tmp_path: Path, reference: Path, part: str
@@ -43,6 +45,7 @@ def test_too_many_open_files_end_the_run_with_the_cause(tmp_path: Path, referenc
     assert (tmp_path / "child.log").stat().st_size < 100_000  # nothing is said without an end
 
 
+@pytest.mark.usefixtures("watchful_loaders")
 def test_full_memory_ends_the_run_with_the_cause(tmp_path: Path, reference: Path) -> None:
     outcome = workers.run_short(
         tmp_path, reference, workers.allow_little_memory, "lower num_workers",

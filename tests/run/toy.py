@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import get_worker_info
 
+from nlseg.config.text import ReadableConfig
 from nlseg.datasets.stream import sample_rng
 from nlseg.registry import DATASETS, METRICS, MODELS
 from nlseg.structures import SampleIndex
@@ -176,6 +177,6 @@ def toy_config(folder: Path, *, iters: int = 12, workers: int = 0, **changes: An
         "randomness": {"seed": 7},
         "experiment_name": f"toy{next(_NAMES)}",  # loggers are known by name within a process
     }  # fmt: skip
-    merged = Config(config)
+    merged = ReadableConfig(config)
     merged.merge_from_dict(deepcopy(changes))
     return merged

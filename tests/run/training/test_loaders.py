@@ -26,6 +26,8 @@ from nlseg.run.loaders import (
 from nlseg.structures import SampleIndex
 from tests.cases import each_case
 
+pytestmark = pytest.mark.usefixtures("watchful_loaders")
+
 
 class Numbers:
     """Items are their own numbers; item ``deadly`` kills the worker, once or always."""
