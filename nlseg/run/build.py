@@ -29,6 +29,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from nlseg.errors import ConfigError, UserError
+from nlseg.ops.synchronized_norm import never_wait
 from nlseg.registry import (
     EVALUATOR,
     HOOKS,
@@ -192,6 +193,7 @@ def wrap_model(
     model = model.to(processes.device())
     if processes.world_size() == 1 or processes.device().type == "cpu":
         model = revert_sync_batchnorm(model)
+    never_wait(model)
     if cfg.get("channels_last"):
         to_layout: Any = model.to
         model = to_layout(memory_format=torch.channels_last)

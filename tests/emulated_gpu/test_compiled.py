@@ -1,19 +1,22 @@
 """Compiling on a card: one graph a part, in every mode, for every size, and never again."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
 from torch._dynamo.utils import counters
 
 from nlseg.errors import ConfigError
 from nlseg.ops.global_context import ContextBlock
 from nlseg.ops.non_local import MODES, NonLocal2d
 from nlseg.registry import MODELS
+from nlseg.run.build import wrap_model
 from nlseg.run.device import check_graphs, compile_network
 from nlseg.run.runner import Runner
-from tests.emulated_gpu.card import CAPABILITY
+from tests.emulated_gpu.card import CAPABILITY, count_waits
 from tests.run.tiny_segmentor import labelled, tiny_config, tiny_run
 
 pytestmark = pytest.mark.usefixtures("real_tensors")
@@ -94,6 +97,35 @@ def test_crops_of_many_sizes_are_compiled_twice_whatever_the_number_of_heads() -
         model(torch.randn(2, 3, *size, device="cuda"), samples, mode="loss")
         found.append(graphs())
     assert found == [4, 8, 8, 8]  # backbone and three heads
+
+
+@pytest.fixture
+def _two_processes() -> Iterator[None]:
+    """A group whose collectives do nothing: the other process is not there."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("_two_processes")
+def test_norms_of_several_processes_neither_wait_nor_break_a_graph() -> None:
+    counters.clear()
+    config = tiny_config()
+    for part in ("backbone", "decode_head", "auxiliary_head"):
+        config[part]["norm_cfg"] = {"type": "SyncBN", "requires_grad": True}
+    model = wrap_model(MODELS.build(config), Config(), None, distributed=False)
+    for compiled in (False, True):
+        if compiled:
+            compile_network(model, {"backend": "aot_eager"})
+        for step in range(3):
+            samples = [labelled((64, 64)).cuda() for _ in range(2)]
+            images = torch.randn(2, 3, 64, 64, device="cuda")
+            with count_waits() as found, torch.autocast("cuda", dtype=torch.float16):
+                model.parse_losses(model(images, samples, mode="loss"))[0].backward()
+            assert found.waits == 0 or step == 0, found.places
+    assert graphs() == 3
 
 
 def test_cuda_graphs_are_refused_where_gradients_are_added_up(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from nlseg.errors import ConfigError
+from nlseg.ops.synchronized_norm import never_wait
 from nlseg.run import processes
 from tests.run.runs import go_on, interrupt, train
 from tests.run.toy import ToyData, ToyModel, toy_config
@@ -54,6 +56,35 @@ def collectives() -> None:
     assert not processes.any_of(False)
     counts = processes.sum_over_ranks(torch.tensor([2**40, rank]))
     assert counts.tolist() == [2**41, 1]
+    processes.stop()
+
+
+def norms() -> None:
+    """Normalize 3 of 4 images here and 1 there, and compare with one norm of all four."""
+    processes.start("pytorch", timeout_s=60)
+    generator = torch.Generator().manual_seed(0)
+    images, noise, drawn = torch.randn(3, 4, 6, 5, 7, dtype=torch.float64, generator=generator)
+    own = slice(0, 3) if processes.rank() == 0 else slice(3, 4)
+    for compiled in (False, True):
+        whole, part = nn.BatchNorm2d(6).double(), nn.SyncBatchNorm(6).double()
+        for layer in (whole, part):
+            layer.weight.data, layer.bias.data = drawn[0, :, 0, 0], drawn[1, :, 0, 0]
+        never_wait(part)
+        call = nn.Sequential(part)
+        if compiled:
+            call = torch.compile(call, fullgraph=True, backend="aot_eager")
+        for _ in range(2):
+            x, x_own = images.clone().requires_grad_(), images[own].clone().requires_grad_()
+            y, y_own = whole(x), call(x_own)
+            grads = torch.autograd.grad((y * noise).sum(), (x, whole.weight, whole.bias))
+            grad_own, *others = torch.autograd.grad(
+                (y_own * noise[own]).sum(), (x_own, part.weight, part.bias)
+            )
+            torch.testing.assert_close(y_own, y[own])
+            torch.testing.assert_close(grad_own, grads[0][own])
+            for all_ranks, expected in zip(others, grads[1:], strict=True):
+                torch.testing.assert_close(processes.sum_over_ranks(all_ranks), expected)
+        torch.testing.assert_close(part.state_dict(), whole.state_dict())
     processes.stop()
 
 

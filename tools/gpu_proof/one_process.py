@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from mmengine.structures import PixelData
 from torch import Tensor, nn
 from torch.distributed import HashStore  # type: ignore[attr-defined]
-from torch.nn.modules._functions import SyncBatchNorm
 
 from benchmark.networks import Network
 from benchmark.pixels import noise_labels
 from gpu_proof.arguments import step_parser, write_result
+from nlseg.ops.synchronized_norm import SynchronizedNorm
 from nlseg.structures import SegDataSample
 
 Norm = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -51,7 +51,7 @@ def plain_norm(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tenso
 
 def synchronized_norm(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
     """Normalize by the kernels that processes share their statistics with."""
-    norm: Any = SyncBatchNorm
+    norm: Any = SynchronizedNorm
     group = torch.distributed.group.WORLD
     result: Tensor = norm.apply(x, weight, bias, mean, var, 1e-5, 0.1, group, 1)
     return result

@@ -45,6 +45,10 @@ def test_collectives_over_gloo() -> None:
     run_ranks(2, "-m", SCRIPT, "collectives")
 
 
+def test_synchronized_norms_are_those_of_the_joined_batch() -> None:
+    run_ranks(2, "-m", SCRIPT, "norms")
+
+
 def test_two_processes_train_as_one_with_the_joined_batch(tmp_path: Path) -> None:
     (alone,) = run_ranks(1, "-m", SCRIPT, "training", str(tmp_path / "one"), "none", "4")
     both = run_ranks(2, "-m", SCRIPT, "training", str(tmp_path / "two"), "pytorch", "2")
