@@ -229,13 +229,28 @@ def shared_finding(one: Split, two: Split, pairs: Sequence[tuple[str, str]]) -> 
     stages = {one.stage, two.stage}
     leaks = "train" in stages and len(stages) > 1
     folder = os.path.dirname(pairs[0][1])
+    step = f"take them out of one of the two (such as those in {folder})"
+    step += "; scores on images that were trained on mean nothing" if leaks else ""
+    if all(first == second for first, second in pairs):  # one folder for both
+        step = _divided(one, two)
     return Finding(
         "shared-images", "error" if leaks else "warning", f"{one.name} and {two.name}",
-        f"Images both in {one.name} and in {two.name}: {len(pairs)}", detail,
-        f"take them out of one of the two (such as those in {folder})"
-        + ("; scores on images that were trained on mean nothing" if leaks else ""),
+        f"Images both in {one.name} and in {two.name}: {len(pairs)}", detail, step,
         tuple(second for _, second in pairs[:_SHOWN]), len(pairs),
     )  # fmt: skip
+
+
+def _divided(one: Split, two: Split) -> str:
+    """Return the step and the lines by which two splits of one folder have lists of their own."""
+    files, lines = [], []
+    for split in (one, two):
+        root = os.path.abspath(getattr(split.dataset, "data_root", None) or ".")
+        files.append(os.path.join(root, f"{split.name}.txt"))
+        lines += [f"{key}.ann_file = {files[-1]!r}" for key in (split.key, *split.also)]
+    suffix = getattr(one.dataset, "img_suffix", "")
+    lists = " and ".join(files)
+    step = f"list the names of their images, without {suffix!r}, in {lists}, each in one of the two"
+    return "\n".join([f"{step}:", *lines])
 
 
 def same_files(ours: Iterable[str], theirs: Iterable[str]) -> list[tuple[str, str]]:

@@ -61,7 +61,7 @@ class DataCheckHook(Hook):
         if runner.val_loop is not None:
             val = runner.val_dataloader.dataset
             found += self._look(runner, val, "val")
-            found += check_shared(train, val, stop=False)
+            found += check_shared(train, val, stop=False, also=equal_sets(runner.cfg))
         found = shifted_or_not(found, len(_splits(train, "train")))
         for finding in _stopping(found) if policy == "stop" else found:
             runner.logger.warning(finding.as_text())
@@ -117,7 +117,9 @@ def quick_check(
     return _stopping(findings) if stop else _of_weight(findings)
 
 
-def check_shared(train: Any, val: Any, *, stop: bool = True) -> list[Finding]:
+def check_shared(
+    train: Any, val: Any, *, stop: bool = True, also: Mapping[str, Sequence[str]] | None = None
+) -> list[Finding]:
     """Look for files that training and validation share: those of equal bytes, none is decoded.
 
     The main process looks, the others hear of it.
@@ -126,6 +128,7 @@ def check_shared(train: Any, val: Any, *, stop: bool = True) -> list[Finding]:
         train: Built; concatenated and repeated ones are searched for the sets inside.
         val: The same, to validate.
         stop: Whether an error is raised, or returned.
+        also: Place of a data set in the config -> those of later ones that equal it.
 
     Raises:
         DataError: They share files.
@@ -135,6 +138,7 @@ def check_shared(train: Any, val: Any, *, stop: bool = True) -> list[Finding]:
         pairs = same_files(_images(one.dataset), _images(other.dataset)) if is_main() else []
         pairs = json.loads(broadcast_text(json.dumps(pairs)))
         if pairs:
+            other.also = (also or {}).get(other.key, ())
             findings.append(shared_finding(one, other, pairs))
     return _stopping(findings) if stop else findings
 

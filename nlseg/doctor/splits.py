@@ -85,7 +85,7 @@ class Split:
 def find_splits(config: Config) -> list[Split]:
     """List the data sets of a config, those inside joined and repeated ones one by one.
 
-    A validation set that is also the test set is listed once.
+    A validation set that is also the test set is listed once; one that trains, too, is not.
     """
     splits = []
     for name, settings, (key, *also) in _different(config):
@@ -110,7 +110,10 @@ def _different(config: Config) -> list[tuple[str, dict[str, Any], list[str]]]:
         for i, (key, settings) in enumerate(found):
             plain = Config(dict(settings)).to_dict()
             name = stage if len(found) == 1 else f"{stage}-{i + 1}"
-            keys = next((keys for _, one, keys in sets if one == plain), None)
+            keys = next(
+                (keys for other, one, keys in sets if one == plain
+                 and other.startswith("train") == (stage == "train")), None,
+            )  # fmt: skip
             if keys is None:
                 sets.append((name, plain, [key]))
             else:

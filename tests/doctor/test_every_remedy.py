@@ -201,6 +201,14 @@ def train_list(root: Path, remedy: str) -> None:
     (root / "train.txt").write_text("".join(f"{name}\n" for name in sorted(names)))
 
 
+def divide(root: Path, remedy: str) -> None:
+    """Write the two lists that the remedy asks for."""
+    lists = re.search(r"without '\.png', in (\S+) and (\S+), each in one of the two:", remedy)
+    assert lists is not None
+    for file, numbers in zip(lists.groups(), ("0\n1\n2\n", "3\n"), strict=True):
+        Path(file).write_text(numbers)
+
+
 @DATASETS.register_module(force=True)
 class NeedsAnIndex(BaseSegDataset):
     """A user's data set that refuses to be built."""
@@ -480,6 +488,9 @@ FAULTS: dict[str, Fault] = {
         "shared-images", files=lambda root: save(make_image(0), root / "val/img/1.png"),
         by_line=False, step=lambda root, remedy: [
             (root / "val" / kind / "1.png").unlink() for kind in ("img", "lab")]),
+    "one folder for both": Fault(
+        "shared-images", step=divide, config=of_both(
+            data_prefix={"img_path": "train/img", "seg_map_path": "train/lab"})),
     "shrunk, by a size to fit into": Fault(
         "shrunk-images", config=steps_of_both(1, "Resize", scale=(16, 12), keep_ratio=True)),
     "shrunk, to one size": Fault(
