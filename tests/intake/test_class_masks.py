@@ -136,11 +136,13 @@ def test_an_import_leaves_out_what_is_no_mask_of_one_class(
     assert load_config(out / "config.py").metainfo.classes == ("cat", "dog")
 
 
-@pytest.mark.parametrize("change", ["one folder", "values", "names", "pictures", "torn"])
+@pytest.mark.parametrize("change", ["one folder", "twice", "values", "names", "pictures", "torn"])
 def test_other_folders_hold_no_such_masks(change: str, tmp_path: Path) -> None:
     write(tmp_path, "a folder each")
     assert find_class_masks(tmp_path) is not None
-    for path in (tmp_path / "masks/dog").iterdir():
+    if change == "twice":  # two images for the same masks
+        picture(tmp_path / "images/0.png", 5)
+    for path in (tmp_path / "masks/dog").iterdir() if change != "twice" else ():
         if change == "one folder":
             path.unlink()
         elif change == "values":

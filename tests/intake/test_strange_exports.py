@@ -186,13 +186,14 @@ def test_a_file_of_coco_in_the_folder_of_each_split(
         file = coco(tmp_path / "in" / split, rows, categories=named)
         file.rename(file.with_name("_annotations.coco.json"))
         for photo in (file.parent / "photos").iterdir():
-            photo.rename(file.parent / photo.name)
+            photo.rename(file.parent / photo.name).open("ab").write(split.encode())
     out = tmp_path / "out"
     assert main([str(tmp_path / "in"), str(out)]) == 0
     told = capsys.readouterr().out
     assert "3 classes: background, car, tree\nimages: 2 for train, 2 for val, 2 for test" in told
     assert "note: 'traffic': no object is one" in told
     assert f"{tmp_path / 'in/valid/_annotations.coco.json'}: also names 'tree', which" in told
+    assert told.count("also names") == 1
     for split in ("train", "val", "test"):
         assert (label(out, f"{split}/1") == grid(DRAWN)).all()
         assert (out / f"{split}.txt").read_text() == f"{split}/0\n{split}/1\n"
@@ -204,6 +205,9 @@ def test_a_file_of_coco_in_the_folder_of_each_split(
             photo.rename(images / split / photo.name)
     assert main([str(tmp_path / "in"), str(tmp_path / "o2"), "--images", str(images)]) == 0
     assert (tmp_path / "o2/val.txt").read_text() == "val/0\nval/1\n"
+    for folder, split in (("out", "val"), ("o2", "val"), ("o2", "train")):
+        image = (tmp_path / folder / f"images/{split}/0.png").read_bytes()
+        assert image.endswith(split.encode() if split == "train" else b"valid")
     (tmp_path / "in/train/_annotations.coco.json").rename(tmp_path / "in/valid/more.json")
     told = refused(capsys, tmp_path / "in", tmp_path / "o3")
     assert "holds 3 COCO files; name one (" in told

@@ -1,5 +1,7 @@
 """How images are loaded, from numbers that were measured."""
 
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +38,7 @@ def test_images_are_decoded_once_or_by_more_processes_where_the_network_waits(
     assert found[:2] == wanted
     told = f"loading a batch takes {data_s:.3f} s, a step of the network 0.200 s"
     assert found.reason.startswith(told)
+    assert (found.reason == told) == (wanted == (1, False))
     # what was chosen is measured: nothing changes where the network does not wait any more
     again = choose_loading(found, replace(STEP, data_s=0.1), num_train, room)
     assert again[:2] == wanted
@@ -53,7 +56,12 @@ def test_decoded_images_may_be_loaded_by_more_processes() -> None:
 
 def test_room_is_what_the_decoded_training_images_take(tmp_path: Path) -> None:
     data = DataFacts(3, 1, (((10, 20), 2), ((30, 40), 2)), (1.0,), (1.0,), 3, False, (), (), 255)
+    cores, free = len(os.sched_getaffinity(0)), shutil.disk_usage(tmp_path).free
     room = measure_room(data, tmp_path, 60.0, on_gpu=False)
+    assert room.num_workers == max(1, cores // 2)
+    assert room.seconds == pytest.approx(6 * cores)  # a tenth, with all cores
+    assert room.free_bytes < 0.6 * free
+    assert measure_room(data, tmp_path, 60.0, on_gpu=True).num_workers == max(1, cores - 1)
     assert room.frame_bytes == 4 * (200 + 1200) * 2 * 3 // 4
     assert room.free_bytes > room.frame_bytes
     assert measure_room(replace(data, deep=True), tmp_path, 60.0, on_gpu=True).free_bytes == 0
