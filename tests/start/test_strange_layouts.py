@@ -13,7 +13,7 @@ from nlseg.datasets import BaseSegDataset
 from nlseg.errors import DataError, UserError
 from nlseg.start.labels import Said
 from nlseg.start.layout import Layout, Where, find_layout
-from nlseg.start.names import Colour, Names, read_names
+from nlseg.start.names import Colour, Names, find_names, read_names
 from nlseg.start.parts import Parts
 from nlseg.start.planning import read_folder
 from nlseg.start.readings import Unclear
@@ -344,6 +344,22 @@ def test_a_name_that_begins_with_a_number_keeps_it(tmp_path: Path) -> None:
     file.write_text("2 wheeler,1,2,3\nclass 1,4,5,6\n7 8 9 4wd\n")
     colours = {"2 wheeler": (1, 2, 3), "class 1": (4, 5, 6), "4wd": (7, 8, 9)}
     assert read_names(file).colours == colours
+
+
+def test_names_that_are_given(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("white 255 255 255\nroad 256 0 0\n")
+    names = find_names(tmp_path, "mine")
+    assert names is not None
+    assert names.listed == ["white 255 255 255", "road 256 0 0"]  # 256 is no level
+    (tmp_path / "mine").write_text("white 255 255 255\n")
+    assert find_names(tmp_path, "mine").colours == {"white": (255, 255, 255)}  # type: ignore[union-attr]
+    assert find_names(tmp_path, "sea, sky").listed == ["sea", "sky"]  # type: ignore[union-attr]
+    for given, why in {
+        "sea": "is neither a file nor names with commas between",
+        "sea,,sky": "holds an empty name", "sea,sky,sea": "names 'sea' twice",
+    }.items():  # fmt: skip
+        with pytest.raises(UserError, match=why):
+            find_names(tmp_path, given)
 
 
 def test_a_row_that_does_not_fit_its_titles_is_named(tmp_path: Path) -> None:
