@@ -129,7 +129,15 @@ def _of_lines(file: Path, text: str) -> Names:
     table = _of_table(names, lines)
     if table is not None:
         return table
-    found = [entry for line in lines if (entry := _with_colour(line)) is not None]
+    titled = bool(lines) and not re.search(r"\d", lines[0])
+    entries = [(line, _with_colour(line)) for line in lines]
+    found = [entry for _, entry in entries if entry is not None]
+    odd = [line for line, entry in entries[titled:] if entry is None]
+    if found and odd:
+        raise UserError(
+            f"{file}: {odd[0]!r} has no colour of three levels up to 255, as other lines have; "
+            "correct it"
+        )
     if found:
         numbered = all(value for value, _, _ in found)
         for value, name, colour in found:

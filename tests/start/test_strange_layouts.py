@@ -347,11 +347,10 @@ def test_a_name_that_begins_with_a_number_keeps_it(tmp_path: Path) -> None:
 
 
 def test_names_that_are_given(tmp_path: Path) -> None:
-    (tmp_path / "mine").write_text("white 255 255 255\nroad 256 0 0\n")
-    names = find_names(tmp_path, "mine")
-    assert names is not None
-    assert names.listed == ["white 255 255 255", "road 256 0 0"]  # 256 is no level
-    (tmp_path / "mine").write_text("white 255 255 255\n")
+    (tmp_path / "mine").write_text("name r g b\nwhite 255 255 255\nroad 256 0 0\n")
+    with pytest.raises(UserError, match="mine: 'road 256 0 0' has no colour of three levels"):
+        find_names(tmp_path, "mine")
+    (tmp_path / "mine").write_text("name r g b\nwhite 255 255 255\n")
     assert find_names(tmp_path, "mine").colours == {"white": (255, 255, 255)}  # type: ignore[union-attr]
     assert find_names(tmp_path, "sea, sky").listed == ["sea", "sky"]  # type: ignore[union-attr]
     for given, why in {
