@@ -8,6 +8,7 @@ from tests import tiny_data
 from tests.faults.forked import resumed
 from tests.nodes import cluster, jobs, runs
 from tests.nodes.cluster import Cluster
+from tests.run import prepared
 from tests.run.real_processes import ROOT
 from tests.tools.test_train_and_test import CONFIG, options
 
@@ -65,13 +66,13 @@ def test_scripts_train_and_test_on_two_nodes(tmp_path: Path) -> None:
             assert "Iter(" in job.output(nodes.nodes[1])  # rank 0 is where NODE_RANK=0 is
             assert "Iter(" not in job.output(nodes.nodes[0])
             scores[name] = _scores(job.output(nodes.nodes[1]))
-        alone = nodes.nodes[0].start(
-            "python", str(ROOT / "tools/test.py"), CONFIG, str(work / "iter_2.pth"), "--tta",
-            *changes, "--work-dir", str(tmp_path / "alone"), log=tmp_path / "alone.log",
-        )  # fmt: skip
-        assert alone.wait(200) == 0
+    alone = prepared.run(
+        str(ROOT / "tools/test.py"), CONFIG, str(work / "iter_2.pth"), "--tta", *changes,
+        "--work-dir", str(tmp_path / "alone"),
+    )  # fmt: skip
+    assert alone.returncode == 0, alone.stderr
     # three images on two nodes count as they do on one
-    assert scores["tta"] == _scores((tmp_path / "alone.log").read_text())
+    assert scores["tta"] == _scores(alone.stdout + alone.stderr)
 
 
 def _scores(output: str) -> list[str]:

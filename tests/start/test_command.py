@@ -28,6 +28,7 @@ from nlseg.start.facts import measure_data
 from nlseg.start.loading import Loading
 from nlseg.start.planning import read_folder, too_short
 from nlseg.start.writing import MOST_LINES, Schedule, config_text, place_pairs, write_lists
+from tests.run import prepared
 from tests.start.folders import SIZE, draw, request, two_folders, write
 
 REASONS = dict.fromkeys(
@@ -217,15 +218,18 @@ def test_a_plan_alone_and_what_changes_it(
 @pytest.mark.slow
 def test_from_a_folder_to_a_tested_model_and_the_second_call(tmp_path: Path) -> None:
     two_folders(tmp_path / "data", 6)
-    command = [sys.executable, "-m", "nlseg", "start", "data", "--from-scratch", "--minutes", "0.2",
-               "--yes"]  # fmt: skip
+    words = ["-m", "nlseg", "start", "data", "--from-scratch", "--minutes", "0.2", "--yes"]
+    done = subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "report: " in done.stdout
 
     def run() -> str:
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = prepared.run(*words, cwd=tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    assert "report: " in run()
     folder = tmp_path / "work_dirs/my_data"
     (page,) = folder.glob("test/*/report.html")
     (receipt,) = folder.glob("test/*/receipt.json")

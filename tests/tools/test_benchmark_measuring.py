@@ -55,6 +55,7 @@ def test_peak_memory_is_what_the_work_fills(mib: int) -> None:
     assert (mib - 1) * MIB <= outcome.value <= (mib + 4) * MIB
 
 
+@pytest.mark.slow
 def test_several_ways_are_measured_beside_each_other() -> None:
     ways = {
         "short": partial(waiting, 0.02), "long": partial(waiting, 0.06),

@@ -181,6 +181,7 @@ exec "$@"
 """
 
 
+@pytest.mark.slow
 def test_slurm_gets_one_array_and_a_job_that_gathers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

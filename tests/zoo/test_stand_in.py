@@ -116,6 +116,7 @@ def models_of(zoo: Path) -> dict[str, Any]:
     return models
 
 
+@pytest.mark.slow
 def test_two_pass_and_the_damaged_one_fails_and_all_goes_on_where_it_stopped(
     zoo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

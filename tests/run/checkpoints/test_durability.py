@@ -168,6 +168,7 @@ def test_power_may_fail_at_any_moment(tmp_path: Path, background: bool, best: st
     assert ("link" in disk.calls) == (best is not None)
 
 
+@pytest.mark.slow
 def test_any_call_may_be_refused(tmp_path: Path) -> None:
     """Each call of two saves fails once; the checkpoint before stays, and training goes on."""
     torch.set_num_threads(1)
