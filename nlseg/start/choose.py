@@ -247,11 +247,13 @@ def _why(
     backbone: Backbone, crop: Size, crops: Sequence[Size], rate: float, step: float, train_s: float
 ) -> tuple[str, str]:
     steps = f"about {train_s / step:,.0f} steps fit into {train_s:.0f} s"
+    chosen = f"the strongest with {ITERATIONS} steps or more"
+    if train_s / step < ITERATIONS:
+        chosen = f"the smallest, as none has {ITERATIONS} steps"
     whole = "the whole image" if crop == crops[0] else f"larger ones leave fewer than {ITERATIONS}"
     return (
-        f"the strongest with {ITERATIONS} steps or more, or the smallest: {rate:.2f} s for each "
-        "million pixels, measured",
-        f"{steps} of {backbone.batch} images; {whole}",
+        f"{chosen}: {rate:.2f} s for each million pixels, measured on drawn images",
+        f"{steps} of {backbone.batch} images, at the rate of the network; {whole}",
     )
 
 

@@ -173,7 +173,8 @@ def _values_of(path: Path, facts: Facts) -> Iterable[tuple[Value, int]]:
         raise DataError(
             f"{path}: holds {len(numbers)} values"
             f"{' and is a JPEG' if facts['format'] == 'JPEG' else ''}: it was saved with loss, or "
-            "is no mask; export it again as PNG"
+            "is no mask; export it again as PNG, or, black and white, store 0 below 128 and 255 "
+            "above as PNG"
         )
     return zip(numbers, values.values(), strict=True)
 

@@ -85,8 +85,10 @@ def test_the_strongest_network_with_enough_steps() -> None:
         assert f"{RATES[ON_CPU[place].name]:.2f} s for each million px" in (
             found.reasons["backbone"].replace("pixels", "px")
         )
+        assert found.reasons["backbone"].startswith("the strongest with 500 steps or more: ")
     found = plan(seconds=1.0)  # never enough: the smallest of both
     assert (found.backbone, found.crop) == (ON_CPU[2], (96, 96))
+    assert found.reasons["backbone"].startswith("the smallest, as none has 500 steps: ")
     # 0.8 s over 4 * 96 * 96 / 10^6 s
     assert found.reasons["crop"].startswith("about 22 steps fit into 1 s of 4 images")
     assert ITERATIONS == 500

@@ -136,11 +136,13 @@ def jpeg_masks(root: Path) -> Mend:
         cv2.imwrite(str(path.with_suffix(".jpg")), draw(i)[1], [cv2.IMWRITE_JPEG_QUALITY, 60])
         path.unlink()
 
-    def as_png(root: Path) -> None:
-        shutil.rmtree(root / "masks")
-        two_folders(root)
+    def as_black_and_white(root: Path) -> None:
+        for path in sorted((root / "masks").iterdir()):
+            levels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+            write(path.with_suffix(".png"), np.where(levels < 128, 0, 255).astype(np.uint8))
+            path.unlink()
 
-    return as_png
+    return as_black_and_white
 
 
 def object_ids(root: Path) -> Mend:
@@ -259,7 +261,7 @@ CASES = {
     smooth_colours: ("masks/0.png", "export it again as PNG"),
     fractions_as_masks: ("masks/0.tif", "8-bit PNG"),
     fractions_as_images: ("images/0.tif", "convert"),
-    jpeg_masks: ("masks/0.jpg", "export it again as PNG"),
+    jpeg_masks: ("masks/0.jpg", "store 0 below 128 and 255 above as PNG"),
     object_ids: ("masks/1.png", "export one value a class"),
     coco_without_images: ("instances.json", "image 0.png is in none of"),
     broken_json: ("instances.json:1", "correct the file"),
