@@ -164,6 +164,8 @@ def unpack(sample: Mapping[str, Any]) -> tuple[Image, NDArray[np.integer] | None
 
 def only_loading(settings: dict[str, Any]) -> dict[str, Any]:
     """Keep the loading steps of a data set's pipeline, also inside joined and repeated ones."""
+    if "pipeline" in settings and isinstance(settings.get("dataset"), Mapping):
+        return only_loading(settings["dataset"])  # what mixes samples: stored are those inside
     changed = dict(settings)
     if "datasets" in settings:
         changed["datasets"] = [only_loading(part) for part in settings["datasets"]]

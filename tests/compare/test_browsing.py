@@ -44,6 +44,19 @@ def test_training_rows_are_the_stream_of_that_seed(config):
         assert np.mean(row[2].picture == shown) > 0.5  # names are written over some of it
 
 
+def test_mixed_samples_stand_beside_the_stored_one(config):
+    inner = config.train_dataloader.dataset
+    *inner.pipeline, pack = inner.pipeline
+    mosaic = {"type": "RandomMosaic", "prob": 1.0, "img_scale": (20, 30)}
+    config.train_dataloader.dataset = {
+        "type": "MultiImageMixDataset", "dataset": inner, "pipeline": [mosaic, pack],
+    }  # fmt: skip
+    (row,) = Browser(config, seed=3).rows(1, num_draws=1)
+    number = int(permutation(3, 0, 4)[0])
+    assert (row[0].picture == fit_longest(make_image(number), LONGEST)).all()
+    assert [cell.caption for cell in row] == [str(number), "label", "augmented, 40 x 60 px"]
+
+
 def test_label_is_laid_over_a_resized_test_image(config):
     (row,) = Browser(config, "val").rows(1)
     assert [cell.caption for cell in row] == ["0", "label", "48 x 64 px"]
