@@ -26,7 +26,8 @@ MOST_VALUES = 64
 """A file of more values or colours is taken for a picture."""
 RUNS = "work_dirs"
 _IMAGE_WORDS = r"ima?ge?s?\b|photos?|jpe?g|rgb|pictures?|input|leftimg|raw"
-_MASK_WORDS = r"masks?|labels?|lbl|annot|gt|truth|seg|manual|target"
+_MASK_WORDS = r"masks?|labels?|lbl|(\b|_)lab\b|annot|gt|truth|seg|manual|target"
+_SETS = ("data", "set")
 _LOOKED_AT = 3
 _TRIED = 60
 """Ways to sort files that are tried, those that may pair the most first."""
@@ -285,7 +286,7 @@ def _split_and_rest(folder: str, inside: bool = True) -> tuple[str, str]:
         if folder.lower() == word:
             return SPLITS[word], ""
         after = re.fullmatch(rf"{word}([ _-]?)(.+)", folder, re.IGNORECASE)
-        if after and (_kind_of_name(after[2]) or after[2].lower() == "data"):
+        if after and (_kind_of_name(after[2]) or after[2].lower() in _SETS):
             begins = re.match(f"{_IMAGE_WORDS}|{_MASK_WORDS}", after[2], re.IGNORECASE)
             if after[1] or begins:  # validated_masks is no split
                 return SPLITS[word], after[2]
@@ -293,7 +294,7 @@ def _split_and_rest(folder: str, inside: bool = True) -> tuple[str, str]:
         if before and _kind_of_name(before[1]):
             return SPLITS[word], before[1]
         within = re.fullmatch(rf"(.+[ _-]){word}[ _-](.+)", folder, re.IGNORECASE)
-        if inside and within and _kind_of_name(within[2]):
+        if inside and within and (_kind_of_name(within[2]) or within[2].lower() in _SETS):
             return SPLITS[word], within[1] + within[2]
     return "", folder
 

@@ -62,6 +62,11 @@ STRANGE = {
     "split in the names of folders": [
         (f"{s}/{i}.png", f"{s}_labels/{i}_L.png") for s, i in SPLITS
     ],
+    "split of img and lab": [(f"{s}_img/{i}.jpg", f"{s}_lab/{i}.png") for s, i in SPLITS],
+    "split of numbered sets": [
+        (f"1. Photos/{s} Set/{i}.jpg", f"2. Truth/{s} Set/{i}_EX.tif")
+        for s, i in (("a. Training", 1), ("a. Training", 2), ("b. Validation", 3))
+    ],
     "split inside of the names": [
         (f"S1-2_{s}_Input/{i}.jpg", f"S1_{s}_Truth/{i}_seg.png")
         for s, i in (("Training", 1), ("Training", 2), ("Validation", 3))
