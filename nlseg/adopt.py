@@ -91,9 +91,7 @@ def adopt(
     config_file = config or _find_config(folder)
     source = checkpoint or _find_checkpoint(folder)
     cfg = load_config(config_file, allow_unknown=True)
-    content = read_checkpoint(source)
-    if "optimizer" not in content:
-        raise CheckpointError(f"{source}: holds no optimizer, so that no run can go on from it")
+    content = _read(source, [] if checkpoint else _checkpoints(folder))
     meta = dict(mapping(content, "meta", str(source)))
     iteration = count(meta, "meta.iter", str(source))
     weights = weights_in(content, str(source))
@@ -155,12 +153,41 @@ def _find_checkpoint(folder: Path) -> Path:
         named = folder / Path(pointer.read_text().strip()).name
         if named.is_file():
             return named
+    found = _checkpoints(folder)
+    if not found:
+        raise UserError(f"{folder}: no checkpoint in it (iter_*.pth or epoch_*.pth)")
+    return found[-1]
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """List the checkpoints of a run folder by their numbers."""
     found = [*folder.glob("iter_*.pth"), *folder.glob("epoch_*.pth")]
     numbers = {path: path.stem.rpartition("_")[2] for path in found}
     usable = [path for path, number in numbers.items() if number.isdigit()]
-    if not usable:
-        raise UserError(f"{folder}: no checkpoint in it (iter_*.pth or epoch_*.pth)")
-    return max(usable, key=lambda path: int(numbers[path]))
+    return sorted(usable, key=lambda path: int(numbers[path]))
+
+
+def _read(source: Path, others: Sequence[Path]) -> dict[str, Any]:
+    """Read the checkpoint that a run goes on from.
+
+    Args:
+        source: The file.
+        others: Checkpoints to be named where it is damaged.
+
+    Raises:
+        CheckpointError: It cannot be read, or holds no optimizer.
+    """
+    try:
+        content = read_checkpoint(source)
+    except CheckpointError as error:
+        usable = [path for path in others if path != source]
+        if not usable:
+            raise
+        told = f"{error}; or go on from another one: --checkpoint {usable[-1]}"
+        raise CheckpointError(told) from error
+    if "optimizer" not in content:
+        raise CheckpointError(f"{source}: holds no optimizer, so that no run can go on from it")
+    return content
 
 
 def _epoch_length(cfg: Config, meta: Mapping[str, Any]) -> int | None:

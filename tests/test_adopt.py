@@ -202,10 +202,15 @@ def test_the_newest_checkpoint_is_that_of_the_pointer_or_of_the_largest_number(
             (folder / "last_checkpoint").write_text(pointer)
         target = tmp_path / f"b{pointer}"
         assert adopt(folder, target).source == folder / "epoch_10.pth"
+    cut = (folder / "epoch_10.pth").read_bytes()[:9000]  # killed while it was written
+    (folder / "epoch_10.pth").write_bytes(cut)
+    with pytest.raises(CheckpointError, match=r"damaged.*: --checkpoint \S+/iter_4\.pth$"):
+        adopt(folder, tmp_path / "c")
+    assert adopt(folder, tmp_path / "c", checkpoint=folder / "iter_4.pth").scores
     for name in ("iter_2.pth", "iter_4.pth", "epoch_10.pth"):
         (folder / name).unlink()
     with pytest.raises(UserError, match=r"old: no checkpoint in it \(iter_\*\.pth or epoch_"):
-        adopt(folder, tmp_path / "c")
+        adopt(folder, tmp_path / "d")
 
 
 def test_a_curve_holds_numbers_alone(tmp_path: Path) -> None:
