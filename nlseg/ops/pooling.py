@@ -1,4 +1,4 @@
-"""Pooling that is compiled once for images of any size."""
+"""Pooling that is compiled once for images of any size: in evaluation, and where crops differ."""
 
 import torch
 from torch import Tensor, nn
@@ -8,25 +8,29 @@ Pool = nn.MaxPool2d | nn.AvgPool2d
 
 
 class MaxPool2d(nn.MaxPool2d):
-    """PyTorch's layer, to the bit, whose graph for evaluation holds for maps of any size."""
+    """PyTorch's layer, to the bit, whose graph holds for maps of any size."""
+
+    any_size = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the largest value of each window, (N, C, h, w) of (N, C, H, W)."""
-        if self.training or not torch.compiler.is_dynamo_compiling():
+        if _has_one_size(self):
             pooled: Tensor = super().forward(x)
             return pooled
         return F.max_pool2d(_covered(x, self, float("-inf")), self.kernel_size, self.stride)
 
 
 class AvgPool2d(nn.AvgPool2d):
-    """PyTorch's layer, whose graph for evaluation holds for maps of any size.
+    """PyTorch's layer, whose graph holds for maps of any size.
 
     It has the same bits where windows have a power of two of pixels, and rounds otherwise.
     """
 
+    any_size = False
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the mean of each window, (N, C, h, w) of (N, C, H, W)."""
-        if self.training or not torch.compiler.is_dynamo_compiling():
+        if _has_one_size(self):
             pooled: Tensor = super().forward(x)
             return pooled
         means = F.avg_pool2d(_covered(x, self, 0.0), self.kernel_size, self.stride)
@@ -55,6 +59,19 @@ def compile_once(module: nn.Module) -> None:
             ceil_fits = not padded and _begins_inside(layer)
             if ceil_fits if layer.ceil_mode else layer.count_include_pad or not padded:
                 layer.__class__ = AvgPool2d
+
+
+def any_size(module: nn.Module) -> None:
+    """Make a graph for training hold for maps of any size, as one for evaluation does."""
+    for layer in module.modules():
+        if isinstance(layer, (MaxPool2d, AvgPool2d)):
+            layer.any_size = True
+
+
+def _has_one_size(layer: MaxPool2d | AvgPool2d) -> bool:
+    """Return whether PyTorch's own pooling does: in no graph, or in one for crops of one size."""
+    compiling: bool = torch.compiler.is_dynamo_compiling()  # type: ignore[no-untyped-call]
+    return not compiling or (layer.training and not layer.any_size)
 
 
 def _window(layer: Pool, axis: int) -> tuple[int, int, int]:

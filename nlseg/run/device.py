@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 import nlseg
 from nlseg.errors import ConfigError, UserError
-from nlseg.ops.pooling import compile_once
+from nlseg.ops.pooling import any_size, compile_once
 from nlseg.run import processes
 
 _LAST_TORCH_FOR_VOLTA = "torch<2.11, or a wheel for CUDA 12.6"
@@ -292,6 +292,8 @@ class CompiledCall:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         if len(self._crops) < 2:
             self._crops.update(x.shape[2:] for x in maps[:1])
+            if len(self._crops) == 2:
+                any_size(self.module)
         for x in maps:
             if len(self._crops) == 1:
                 torch._dynamo.mark_static(x, [2, 3])
