@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import each_case
+
 ROOT = Path(__file__).parents[1]
 TOOLS = sorted(
     path
@@ -35,7 +37,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert imported_by("-c", "import nlseg") & HEAVY == set()
 
 
-@pytest.mark.parametrize("tool", TOOLS, ids=lambda p: str(p.relative_to(ROOT)))
+@each_case("tool", TOOLS)
 def test_help_imports_nothing_heavy(tool: Path) -> None:
     assert imported_by(str(tool), "--help") & HEAVY == set()
 

@@ -225,8 +225,8 @@ model = dict(decode_head=dict(num_classes=2), auxiliary_head=dict(num_classes=2)
 """
 
 
-@pytest.mark.parametrize(
-    ("metainfo", "told"),
+@each_case(
+    "metainfo, told",
     [
         ("classes=('a')", "the string 'a' is neither a list of names nor a file; a tuple of one"),
         ("classes=('a', 'b'), palette=[[0, 0, 0]]", "1 colours for 2 classes"),

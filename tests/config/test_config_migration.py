@@ -91,8 +91,8 @@ def old_config(name: str, images: str, labels: str, parts: tuple[str, str]) -> d
     }
 
 
-@pytest.mark.parametrize(
-    ("name", "images", "labels", "parts"),
+@each_case(
+    "name, images, labels, parts",
     [
         (
             "nonlocal_net/nonlocal_r50-d8_4xb2-40k_cityscapes-512x1024",

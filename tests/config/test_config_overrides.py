@@ -53,7 +53,7 @@ def test_comma_makes_a_list_only_where_a_list_stood() -> None:
     assert parse_value("a,b", like="x") == "a,b"
 
 
-@pytest.mark.parametrize("word", ["none", "null", "NULL"])
+@each_case("word", ["none", "null", "NULL"])
 def test_none_in_other_languages_is_refused(word: str) -> None:
     with pytest.raises(ConfigError, match="is not None: write None"):
         parse_value(word)

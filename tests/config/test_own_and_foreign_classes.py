@@ -288,8 +288,8 @@ def test_an_unknown_loss_lists_losses_and_a_head_heads() -> None:
     assert "ResNet" not in head.split("nlseg has ")[1]
 
 
-@pytest.mark.parametrize(
-    ("loss", "expected"),
+@each_case(
+    "loss, expected",
     [
         ({}, "decode_head.loss_decode.use_sigmoid: False, but out_channels=1 gives one logit"),
         ({"loss_decode": {"type": "CrossEntropyLoss", "use_sigmoid": True}}, ""),

@@ -30,7 +30,7 @@ def test_there_are_32_published_files() -> None:
     assert len(PUBLISHED) == 32
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@each_case("name", PUBLISHED)
 def test_foreign_config_equals_ours(foreign: Path, name: str) -> None:
     assert "mmseg" in (foreign / "_base_/default_runtime.py").read_text()
     config = load_config(foreign / name, check=True).to_dict()

@@ -224,7 +224,7 @@ def png_that_claims(height: int, width: int, colour: int = 0, pixels: int = 1000
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-@pytest.mark.parametrize(("height", "width"), [(60_000, 60_000), (2**31 - 1, 2**31 - 1), (0, 9)])
+@each_case("height, width", [(60_000, 60_000), (2**31 - 1, 2**31 - 1), (0, 9)])
 def test_bombs_are_refused(tmp_path: Path, height: int, width: int) -> None:
     path = tmp_path / "bomb.png"
     for colour in (0, 2):
@@ -327,7 +327,7 @@ def test_a_panic_of_the_ordinary_decoder_is_a_data_error(monkeypatch: pytest.Mon
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", [*COLOURS, "photo.jpg", "picture.gif"])
+@each_case("name", [*COLOURS, "photo.jpg", "picture.gif"])
 def test_damaged_files_give_pixels_or_a_data_error(name: str) -> None:
     if name in COLOURS:
         data = COLOURS[name][0]

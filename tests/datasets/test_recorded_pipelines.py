@@ -86,7 +86,7 @@ def test_fused_pipelines_equal_the_recorded_ones(key: str) -> None:
     assert plain(packed["data_samples"].metainfo) == RECORDED[key]["metainfo"]
 
 
-@pytest.mark.parametrize("name", SUFFIX)
+@each_case("name", SUFFIX)
 def test_evaluation_keeps_the_labels_size(name: str) -> None:
     expected = RECORDED[f"{name}|test"]
     scale = {"cityscapes": (192, 96)}.get(name, (256, 64))

@@ -64,7 +64,7 @@ def test_resize_equals_mmcv(arguments: dict[str, Any]) -> None:
         assert mine[key] == theirs[key]
 
 
-@pytest.mark.parametrize("arguments", [
+@each_case("arguments", [
     {"scale": (40, 20), "ratio_range": (0.5, 2.0), "keep_ratio": True},
     {"scale": [(40, 20), (80, 60)], "keep_ratio": True},
     {"scale": [(80, 20), (40, 60)], "keep_ratio": False},
@@ -135,7 +135,7 @@ def test_random_choice_resize_notes_its_choice() -> None:
     assert seen == {0, 1}
 
 
-@pytest.mark.parametrize("prob", [0.3, 1.0, [0.2, 0.5]])
+@each_case("prob", [0.3, 1.0, [0.2, 0.5]])
 def test_flip_draws_as_mmcv_does(prob: Any) -> None:
     direction = ["horizontal", "diagonal"] if isinstance(prob, list) else "vertical"
     mine = T.RandomFlip(prob=prob, direction=direction)
@@ -285,7 +285,7 @@ def test_loading_as_float_changes_no_pixel_of_a_distorted_image() -> None:
         np.testing.assert_array_equal(transform.transform(floating)["img"], as_levels)
 
 
-@pytest.mark.parametrize("transform", [T.PhotoMetricDistortion(), T.AdjustGamma(2.0), T.CLAHE()])
+@each_case("transform", [T.PhotoMetricDistortion(), T.AdjustGamma(2.0), T.CLAHE()])
 def test_sixteen_bits_are_not_cut(transform: Any) -> None:
     sample = {"img": np.full((8, 8, 3), 700, np.uint16), "img_path": "a.png"}
     name = type(transform).__name__
@@ -428,7 +428,7 @@ def test_mistakes_in_a_config_are_refused(build: Any, part: str) -> None:
     assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.int64])
+@each_case("dtype", [np.int16, np.uint16, np.int64])
 def test_labels_above_a_byte_are_named_with_their_number(dtype):
     label = np.array([[0, 1, 256], [257, 257, 1]], dtype)  # 0, 1, 0, 1, 1, 1 if cut to a byte
     with pytest.raises(DataError, match=r"a.png: .*256 \(1 px\), 257 \(2 px\)"):

@@ -468,8 +468,8 @@ def test_heads_keep_the_settings_of_their_blocks():
     assert (head.ratio, head.pooling_type, head.fusion_types) == (0.5, "avg", ("channel_mul",))
 
 
-@pytest.mark.parametrize(
-    ("base", "name", "takes"),
+@each_case(
+    "base, name, takes",
     [(NLHead, "losses", "a, b"), (EncoderDecoder, "simple_test", "x"), (NLHead, "predict", "x")],
 )
 def test_what_comes_by_a_mixin_is_checked_like_the_classs_own(base, name, takes):

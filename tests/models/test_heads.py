@@ -12,7 +12,7 @@ torch.set_num_threads(1)
 SMALL = {"in_channels": 8, "channels": 4, "num_classes": 3}
 
 
-@pytest.mark.parametrize("kind", ["FCNHead", "NLHead", "GCHead"])
+@each_case("kind", ["FCNHead", "NLHead", "GCHead"])
 def test_every_head_is_built_alone_from_its_dict(kind):
     head = MODELS.build({"type": kind, **SMALL, "norm_cfg": {"type": "BN"}})
     logits = head([torch.randn(2, 8, 5, 6)])
@@ -167,8 +167,8 @@ def test_streamed_losses_are_those_of_the_plain_path(name, sampler, align_corner
     rec.assert_close(results[0][1], results[1][1], 1e-5)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
+@each_case(
+    "arguments, message",
     [
         ({"out_channels": 2}, "out_channels"),
         ({"in_index": (1, 2)}, "in_index"),

@@ -242,7 +242,7 @@ def test_small_logits_give_what_the_upsampled_ones_give(name, align_corners, wei
     rec.assert_close(grad, want_grad, 1e-5)
 
 
-@pytest.mark.parametrize("name", ["dice", "tversky", "focal"])
+@each_case("name", ["dice", "tversky", "focal"])
 def test_ignored_pixels_alone_and_huge_logits_stay_finite(name):
     loss = MODELS.build(SMALL[name])
     for logits, label in [
@@ -286,7 +286,7 @@ COMBINED = [
 OHEM = {"type": "OHEMPixelSampler", "thresh": 0.7}
 
 
-@pytest.mark.parametrize(("count", "sampler"), [(4, None), (5, None), (4, OHEM)])
+@each_case("count, sampler", [(4, None), (5, None), (4, OHEM)])
 def test_losses_of_a_list_are_added_by_name_small_or_large(count, sampler):
     results = []
     label = golden()["label"].repeat_interleave(2, 1).repeat_interleave(2, 2).unsqueeze(1)

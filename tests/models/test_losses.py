@@ -138,9 +138,7 @@ def test_class_weights_are_read_from_files(tmp_path):
         assert not loss.state_dict()
 
 
-@pytest.mark.parametrize(
-    ("name", "content"), [("w.pkl", b""), ("w.json", b'{"a": 1}'), ("absent.npy", None)]
-)
+@each_case("name, content", [("w.pkl", b""), ("w.json", b'{"a": 1}'), ("absent.npy", None)])
 def test_unusable_weight_files_are_named(tmp_path, name, content):
     if content is not None:
         (tmp_path / name).write_bytes(content)
@@ -148,7 +146,7 @@ def test_unusable_weight_files_are_named(tmp_path, name, content):
         CrossEntropyLoss(class_weight=str(tmp_path / name))
 
 
-@pytest.mark.parametrize(("thresh", "min_kept"), [(0.7, 50), (0.3, 100), (None, 60)])
+@each_case("thresh, min_kept", [(0.7, 50), (0.3, 100), (None, 60)])
 def test_ohem_keeps_the_recorded_pixels(thresh, min_kept):
     recorded = rec.golden()["loss_variants"]
     want = recorded["results"][f"ohem|thresh={thresh}|min_kept={min_kept}"]

@@ -35,7 +35,7 @@ def test_rows_are_those_of_the_whole_map(small, large, align_corners):
     assert torch.allclose(whole_map(source), upsample(logits, large, align_corners), atol=1e-6)
 
 
-@pytest.mark.parametrize("factor", [2, 4, 8])
+@each_case("factor", [2, 4, 8])
 def test_labels_are_exact_where_the_arithmetic_is(factor):
     # eighths times powers of two: no rounding on any machine, and many ties
     logits = torch.randint(-8, 8, (19, 12, 10)) / 8.0

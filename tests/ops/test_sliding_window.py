@@ -1,10 +1,10 @@
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nlseg.ops.logit_rows import Held, whole_map
 from nlseg.ops.sliding_window import Window, WindowMean, window_grid
+from tests.cases import each_case
 
 torch.set_num_threads(1)
 
@@ -37,7 +37,7 @@ def test_windows_have_one_size_and_cover_every_pixel(size, crop, share):
     assert seen.min() >= 1
 
 
-@pytest.mark.parametrize("rows_at_once", [1, 4, 20])
+@each_case("rows_at_once", [1, 4, 20])
 def test_overlapping_logits_are_averaged(rows_at_once):
     windows = window_grid((20, 30), (12, 16), (8, 10))
     parts = [torch.randn(3, 12, 16) for _ in windows]

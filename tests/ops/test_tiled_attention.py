@@ -55,7 +55,7 @@ def test_gradients_are_finite_differences():
     assert torch.autograd.gradcheck(lambda *x: tiled_attention(*x, 0.7)[0], inputs)
 
 
-@pytest.mark.parametrize("size", [1e-20, 1.0, 100.0])
+@each_case("size", [1e-20, 1.0, 100.0])
 def test_scores_of_any_size_neither_overflow_nor_vanish(size):
     query, key, value = draw(size=size, dtype=torch.float32)
     inputs = [x.requires_grad_() for x in (query, key, value / size)]

@@ -19,6 +19,7 @@ from nlseg.config import load_config
 from nlseg.errors import CheckpointError, ConfigError
 from nlseg.registry import MODELS
 from nlseg.weights.files import read_checkpoint
+from tests.cases import each_case
 from tests.faults.hostile import Call
 from tests.run import prepared
 from tests.run.real_processes import environment
@@ -122,8 +123,8 @@ def test_three_lines_work_without_a_network_once_it_was_there(
     assert done.stdout.splitlines()[-1] == "(32, 40)"
 
 
-@pytest.mark.parametrize(
-    ("source", "message"),
+@each_case(
+    "source, message",
     [
         ("hf://owner/none", "there is no such repository, or it is private"),
         ("hf://owner/name@v9", "has no such revision"),

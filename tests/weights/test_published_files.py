@@ -91,7 +91,7 @@ def test_all_32_rows_have_a_config_an_address_and_both_names() -> None:
     )
 
 
-@pytest.mark.parametrize("depth", [18, 50, 101])
+@each_case("depth", [18, 50, 101])
 def test_backbones_are_found_by_name(depth: int) -> None:
     address = downloads.address_of(f"open-mmlab://resnet{depth}_v1c")
     assert re.search(rf"^https://.*/resnet{depth}_v1c-[0-9a-f]{{8}}\.pth$", address)

@@ -113,7 +113,7 @@ def test_an_archive_alone_never_gives_other_content_after_a_flipped_bit(tmp_path
     assert refused > 80
 
 
-@pytest.mark.parametrize("kind", ["pth", "legacy", "safetensors"])
+@each_case("kind", ["pth", "legacy", "safetensors"])
 def test_a_truncated_file_is_refused_at_every_length(tmp_path: Path, kind: str) -> None:
     path = tmp_path / ("a.safetensors" if kind == "safetensors" else "a.pth")
     written(path, kind)

@@ -142,7 +142,7 @@ def test_there_are_twelve() -> None:
     assert {settings(name)[:2] for name in CONFIGS} == {(50, 8), (50, 16), (101, 8), (101, 16)}
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@each_case("name", CONFIGS)
 def test_logits_are_those_of_a_slow_forward(
     tmp_path: Path, name: str, capsys: pytest.CaptureFixture
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nlseg.errors import CheckpointError
+from tests.cases import each_case
 from tests.faults.tampered import CHANGES, EMA, Content
 from tests.run.runs import assert_same, final, go_on, interrupt, train
 from tests.run.toy import toy_config
@@ -23,9 +24,7 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> Content:
     return loaded
 
 
-@pytest.mark.parametrize(
-    ("change", "said"), CHANGES, ids=[f"{i} {said}" for i, (_, said) in enumerate(CHANGES)]
-)
+@each_case("change, said", CHANGES)
 def test_changed_field_is_refused_by_its_name(
     tmp_path: Path, content: Content, change: Callable[[Content], None], said: str | None
 ) -> None:
