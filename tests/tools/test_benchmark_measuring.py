@@ -86,6 +86,11 @@ def test_a_process_that_dies_is_a_result_too() -> None:
     assert in_new_process(partial(int, "7"), "cpu").value == 7
 
 
+def test_a_process_begins_with_what_is_measured_imported() -> None:
+    imported = partial(eval, "'benchmark.networks' in __import__('sys').modules")
+    assert in_new_process(imported, "cpu").value is True
+
+
 def test_more_memory_than_there_is_is_refused_not_killed_for() -> None:
     assert in_new_process(asking_for_too_much, "cpu").failure == "out of memory"
 

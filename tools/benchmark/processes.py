@@ -5,11 +5,15 @@ anything.
 """
 
 import multiprocessing
+import os
 import resource
 import signal
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -44,6 +48,8 @@ def in_new_process(work: Callable[[], Any], device: str) -> Outcome:
     context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:
         context.set_forkserver_preload(_PRELOADED)
+        with _path_of_this_process():
+            forkserver.ensure_running()
     receiver, sender = context.Pipe(duplex=False)
     limit = int(available_memory() * _SHARE) if device == "cpu" else None
     process = context.Process(target=_serve, args=(sender, work, limit))
@@ -56,6 +62,22 @@ def in_new_process(work: Callable[[], Any], device: str) -> Outcome:
         outcome = Outcome(failure=_how_it_died(process.exitcode))
     process.join()
     return outcome
+
+
+@contextmanager
+def _path_of_this_process() -> Iterator[None]:
+    """Let a process that is started look for modules where this one does.
+
+    The server of Python 3.11 does not, and what it cannot find it leaves to each of its copies.
+    """
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
 
 
 def _serve(sender: Connection, work: Callable[[], Any], limit: int | None) -> None:
