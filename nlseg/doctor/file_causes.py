@@ -217,8 +217,9 @@ def shared_between(first: tuple[Split, Tally], second: tuple[Split, Tally]) -> F
     (one, ours), (two, theirs) = first, second
     here, there = _by_content(ours), _by_content(theirs)
     both = sorted(here.keys() & there.keys(), key=lambda sha: here[sha][0])
-    tests_alone = "train" not in (one.stage, two.stage) and here.keys() == there.keys()
-    if not both or tests_alone:  # the validation set as a whole is the test set, as many have it
+    within = here.keys() <= there.keys() or there.keys() <= here.keys()
+    tests_alone = "train" not in (one.stage, two.stage) and within
+    if not both or tests_alone:  # the validation set is the test set, or a part, as many have it
         return None
     return shared_finding(one, two, [(here[sha][0], there[sha][0]) for sha in both])
 
@@ -245,12 +246,14 @@ def _divided(one: Split, two: Split) -> str:
     files, lines = [], []
     for split in (one, two):
         root = os.path.abspath(getattr(split.dataset, "data_root", None) or ".")
-        files.append(os.path.join(root, f"{split.name}.txt"))
-        lines += [f"{key}.ann_file = {files[-1]!r}" for key in (split.key, *split.also)]
+        given = getattr(split.dataset, "ann_file", None)
+        files.append(str(given or os.path.join(root, f"{split.name}.txt")))
+        keys = () if given else (split.key, *split.also)
+        lines += [f"{key}.ann_file = {files[-1]!r}" for key in keys]
     suffix = getattr(one.dataset, "img_suffix", "")
     lists = " and ".join(files)
     step = f"list the names of their images, without {suffix!r}, in {lists}, each in one of the two"
-    return "\n".join([f"{step}:", *lines])
+    return "\n".join([f"{step}{':' * bool(lines)}", *lines])
 
 
 def same_files(ours: Iterable[str], theirs: Iterable[str]) -> list[tuple[str, str]]:

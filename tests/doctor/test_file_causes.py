@@ -167,6 +167,21 @@ def test_image_that_was_trained_on_is_in_the_validation_set(data):
     assert str(data / "val/img/2.png") in found.detail
 
 
+def test_one_folder_with_lists_names_them(data):
+    config = make_config(data)
+    (data / "a.txt").write_text("0\n1\n2\n")
+    (data / "b.txt").write_text("2\n3\n")
+    config.val_dataloader.dataset.data_prefix = config.train_dataloader.dataset.data_prefix
+    config.train_dataloader.dataset.ann_file = "a.txt"
+    config.val_dataloader.dataset.ann_file = "b.txt"
+    config.test_dataloader = {"dataset": dict(config.val_dataloader.dataset, indices=1)}
+    found = findings(config, "train and val")["shared-images"]
+    assert found.remedy.endswith(f"in {data}/a.txt and {data}/b.txt, each in one of the two")
+    assert not findings(config, "val and test")  # one is a part of the other
+    config.test_dataloader.dataset = {**config.train_dataloader.dataset, "test_mode": True}
+    assert findings(config, "val and test")["shared-images"].severity == "warning"
+
+
 def test_image_that_is_there_twice(data):
     shutil.copy(data / "train/img/1.png", data / "train/img/3.png")
     assert findings(make_config(data))["same-image-twice"].count == 2
