@@ -38,7 +38,7 @@ def replace_file(
             stale.unlink(missing_ok=True)
         os.replace(temporary, path)
     except BaseException as error:
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno is not None:  # else it has its own words
             error.filename = str(path)  # not the temporary one, which nobody knows
         with contextlib.suppress(OSError):
             temporary.unlink()
