@@ -2,7 +2,7 @@
 # Run tests/emulated_gpu on a GPU that is not there, once for each kind of card: see its conftest.py.
 # Usage: bash tools/run_emulated_gpu_tests.sh [TORCH_VERSION] [--launches | --proof OUT | pytest arguments]
 # --launches prints instead how many launches a step and a prediction take at full size.
-# --proof OUT takes the steps of tools/gpu_proof.sh in dry form, on one card, and leaves its files in OUT.
+# --proof OUT [WHEELS] takes the steps of tools/gpu_proof.sh in dry form, on one card, and leaves its files in OUT.
 # Needs a C compiler and, for each version of PyTorch, about 6 GB in .venv_emulated_gpu.
 # CARDS="9.0" runs for one kind alone; EMULATED_GPU_VENV names an environment that is there already.
 set -euo pipefail
@@ -38,7 +38,7 @@ if [ "${1:-}" = --proof ]; then
     shift
     export EMULATED_GPU=${CARDS:-9.0} EMULATED_GPU_RUNS=1 PYTORCH_NO_CUDA_MEMORY_CACHING=1 PYTHON="$venv/bin/python"
     export LD_PRELOAD="$preloaded" LD_LIBRARY_PATH="$card"
-    exec bash tools/gpu_proof.sh "$1" --dry "${@:2}"
+    exec bash tools/gpu_proof.sh "$@" --dry
 fi
 if [[ "${run[0]}" = pytest && $# = 0 ]]; then
     echo "=== Triton's interpreter with PyTorch $version"
