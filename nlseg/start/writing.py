@@ -157,6 +157,9 @@ def narrow_model(backbone: Backbone, num_classes: int) -> dict[str, Any]:
     """Return what a model config of a backbone's base changes for its channels and the classes."""
     decode: dict[str, Any] = {"num_classes": num_classes}
     auxiliary: dict[str, Any] = {"num_classes": num_classes}
+    if num_classes == 2:  # meant so: heads warn of a choice that is open
+        for head in (decode, auxiliary):
+            head["out_channels"] = num_classes
     model: dict[str, Any] = {"decode_head": decode, "auxiliary_head": auxiliary}
     c = backbone.channels
     if c != 64:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from nlseg.doctor.examination import examine
 from nlseg.errors import UserError
 from nlseg.plan.dry_run import DryRun
 from nlseg.plan.training_step import StepCost
-from nlseg.registry import DATASETS
+from nlseg.registry import DATASETS, MODELS
 from nlseg.start.choose import ON_CPU, Choices
 from nlseg.start.facts import measure_data
 from nlseg.start.loading import Loading
@@ -135,6 +136,9 @@ def test_the_config_loads_says_why_and_gives_the_right_labels(make: Any, tmp_pat
     assert shapes == {(1,)} if make is deep else {(3,)}
     assert config.optim_wrapper.accumulative_counts == 2
     assert config.model.decode_head.loss_decode[1].type == "TverskyLoss"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MODELS.build(config.model.to_dict())
 
 
 def test_a_long_list_of_classes_stays_on_one_page(tmp_path: Path) -> None:
