@@ -117,13 +117,17 @@ def link_road_scenes(source: Path, folder: Path, num_test: int = 4) -> None:
                     link.symlink_to(file.resolve())
 
 
+PLANNED = ("pipeline", "cache", "cache_dir")
+"""What a plan chooses for a data set; the rest of its settings say what the data is."""
+
+
 def base_text(planned: Path, num_classes: int) -> str:
     """Return the base config on the data set of a planned one."""
     data = load_config(planned)
     own = {}
     for split in ("train", "test"):
         settings = data[f"{split}_dataloader"].dataset.to_dict()
-        own[split] = {key: value for key, value in settings.items() if key != "pipeline"}
+        own[split] = {key: value for key, value in settings.items() if key not in PLANNED}
     return f"""_base_ = {str(find_config(BASE))!r}
 data_check = 'warn'  # it loads 16 bits as 8, which are nearly black here
 train = dict(_delete_=True, **{own["train"]!r})
