@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
@@ -15,7 +16,16 @@ from nlseg.doctor.finding import Finding, by_severity
 from nlseg.doctor.label_causes import label_causes, shifted_or_not
 from nlseg.doctor.own_steps import first_refused
 from nlseg.doctor.probe import Facts, probe, read_header
-from nlseg.doctor.splits import Rules, Split, equal_sets, for_equal_sets, heads_of, read_rules
+from nlseg.doctor.scale_causes import measure_scale, scale_causes
+from nlseg.doctor.splits import (
+    Rules,
+    Split,
+    equal_sets,
+    for_equal_sets,
+    heads_of,
+    read_rules,
+    steps_of,
+)
 from nlseg.doctor.tally import Tally, make_tally
 from nlseg.errors import ConfigError, DataError
 from nlseg.registry import HOOKS
@@ -75,17 +85,14 @@ class DataCheckHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         head = getattr(model, "decode_head", None)  # a user's segmentor need not say its classes
         num_classes = getattr(model, "num_classes", getattr(head, "num_classes", None))
-        heads = heads_of(runner.cfg.get("model") or {})
-        also = equal_sets(runner.cfg)
         return quick_check(
-            dataset, num_classes, limit=self.limit, name=name, stop=False, heads=heads, also=also
+            dataset, num_classes, limit=self.limit, name=name, stop=False, config=runner.cfg
         )
 
 
 def quick_check(
     dataset: Any, num_classes: int | None = None, *, limit: int = 32, name: str = "train",
-    stop: bool = True, heads: Sequence[str] = ("model.decode_head",),
-    also: Mapping[str, Sequence[str]] | None = None,
+    stop: bool = True, config: Mapping[str, Any] | Config | None = None,
 ) -> list[Finding]:  # fmt: skip
     """Look at up to ``limit`` labels, evenly spaced over a data set, and at their images' sizes.
 
@@ -99,8 +106,8 @@ def quick_check(
         limit: How many pairs of files to look at in each data set.
         name: What to call it: ``train``, ``val`` or ``test``.
         stop: Whether errors are raised, or returned too.
-        heads: Places of the network's heads in the config.
-        also: Place of a data set in the config -> those of later ones that equal it.
+        config: What the data set was built of: what its resizing steps and crops make of the sizes
+            is looked at, too, and lines that mend name the places in it.
 
     Returns:
         Problems to be logged.
@@ -109,9 +116,12 @@ def quick_check(
         DataError: Problems that would stop training or make it useless, with the remedy.
     """
     findings: list[Finding] = []
-    splits = _splits(dataset, name, heads)
+    config = config or {}
+    splits = _splits(dataset, name, heads_of(config.get("model") or {}))
+    also, steps = equal_sets(config), steps_of(config)
     for split in splits:
-        split.also = (also or {}).get(split.key, ())
+        split.also = also.get(split.key, ())
+        split.set_steps(steps.get(split.key, ()), config)
         findings += for_equal_sets(split, _look(split.dataset, split, num_classes, limit))
     findings = shifted_or_not(findings, len(splits) if name == "train" else 0)
     return _stopping(findings) if stop else _of_weight(findings)
@@ -239,7 +249,8 @@ def _examine(
     tally = make_tally(split, facts)
     values = label_causes(split, tally)
     classes = unexplained(_class_causes(split, tally, num_classes), values)
-    return [*file_causes(split, tally), *values, *classes]
+    scale = measure_scale(split, tally, looks_at_labels=False)
+    return [*file_causes(split, tally), *values, *classes, *scale_causes(split, tally, scale)]
 
 
 def _class_causes(split: Split, tally: Tally, num_classes: int | None) -> list[Finding]:

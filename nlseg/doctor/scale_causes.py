@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from nlseg.doctor.finding import Finding
-from nlseg.doctor.splits import Split
+from nlseg.datasets.transforms.mosaic import RandomMosaic
+from nlseg.doctor.finding import Finding, Severity
+from nlseg.doctor.splits import Split, Steps
 from nlseg.doctor.tally import Tally
 from nlseg.ops.resize import Size
 from nlseg.pictures import open_picture
@@ -18,6 +19,7 @@ from nlseg.registry import TRANSFORMS
 
 RESIZING = (
     "Resize", "RandomResize", "RandomChoiceResize", "ResizeShortestEdge", "ResizeToMultiple",
+    "RandomMosaic",
 )  # fmt: skip
 SHRUNK = 0.75
 """Factor of height and width below which shrinking is a finding."""
@@ -36,13 +38,19 @@ class Scale(NamedTuple):
         after: What becomes of it.
         factor: Of height and width.
         lost: Share of the labelled regions of at least ``SMALL_PX`` that are smaller afterwards;
-            None where no label can be looked at.
+            None where no label was looked at.
+        worst: Place among the split's steps of the one that shrinks the most.
+        meets: Size in px of what that step is given.
+        mosaic: Size in px of what is cropped, where most samples are mosaics.
     """
 
     before: Size
     after: Size
     factor: float
     lost: float | None
+    worst: int
+    meets: Size
+    mosaic: Size | None
 
     @property
     def pixels_kept(self) -> float:
@@ -55,43 +63,84 @@ class Scale(NamedTuple):
         return {**fields, "pixels_kept": self.pixels_kept, "lost": self.lost}
 
 
-def measure_scale(split: Split, tally: Tally) -> Scale | None:
-    """Resize blank images of the split's sizes as its pipeline does; None without such a step."""
-    steps = _resizing_steps(split.pipeline)
+class _Walk(NamedTuple):
+    """An image on its way through the resizing steps.
+
+    Args:
+        size: (height, width) in px that became of it.
+        steps: What each step was given in px, and its factor of height and width.
+        mosaic: Size in px of the mosaic that it lies in at the end, if it does.
+    """
+
+    size: Size
+    steps: list[tuple[Size, float]]
+    mosaic: Size | None
+
+
+def measure_scale(split: Split, tally: Tally, *, looks_at_labels: bool = True) -> Scale | None:
+    """Resize blank images of the split's sizes as its steps do; None without such a step.
+
+    Args:
+        split: With its steps.
+        tally: Of its files.
+        looks_at_labels: Whether to count what is lost, for which a few labels are read.
+    """
+    steps = _resizing_steps(split.steps)
     if not steps or not tally.sizes:
         return None
-    built = [TRANSFORMS.build(dict(step)) for _, step in steps]
+    built = [TRANSFORMS.build(dict(split.steps[place][1])) for place in steps]
     common = tally.sizes.most_common(_SIZES)
     results: Counter[float] = Counter()
-    after: Size = (0, 0)
-    for place, (size, count) in enumerate(common):
-        sizes = [_resized(built, size, draw) for draw in range(_DRAWS)]
-        middle = sorted(sizes)[_DRAWS // 2]
-        after = middle if place == 0 else after
-        results[median((h * w / (size[0] * size[1])) ** 0.5 for h, w in sizes)] += count
+    middles = []
+    for size, count in common:
+        walks = sorted((_walk(built, size, draw) for draw in range(_DRAWS)), key=lambda w: w.size)
+        middles.append(walks[_DRAWS // 2])
+        results[median(_ratio(walk.size, size) for walk in walks)] += count
     factor = round(median(results.elements()), 4)
-    return Scale(common[0][0], after, factor, _lost(tally, factor))
+    first = middles[0]
+    lost = _lost(tally, factor) if looks_at_labels else None
+    worst = min(range(len(steps)), key=lambda i: first.steps[i][1])
+    return Scale(
+        common[0][0], first.size, factor, lost, steps[worst], first.steps[worst][0], first.mosaic
+    )
 
 
-def _resizing_steps(pipeline: Any) -> list[tuple[int, Mapping[str, Any]]]:
-    """List the resizing steps in front of the first crop, each with its place."""
-    found = []
-    for place, step in enumerate(pipeline or ()):
-        name = str(step.get("type", "")).rsplit(".", 1)[-1] if isinstance(step, Mapping) else ""
-        if name == "RandomCrop":
-            break
-        if name in RESIZING:
-            found.append((place, step))
-    return found
+def _ratio(after: Size, before: Size) -> float:
+    return float((after[0] * after[1] / (before[0] * before[1])) ** 0.5)
 
 
-def _resized(steps: Sequence[Any], size: Size, draw: int) -> Size:
-    image = np.zeros((*size, 1), np.uint8)
-    sample: Any = {"img": image, "img_shape": size, "rng": np.random.RandomState(draw)}
+def _resizing_steps(steps: Steps) -> list[int]:
+    """List the places of the resizing steps in front of the first crop."""
+    names = [_name(step) for _, step in steps]
+    end = names.index("RandomCrop") if "RandomCrop" in names else len(names)
+    return [place for place, name in enumerate(names[:end]) if name in RESIZING]
+
+
+def _name(step: Mapping[str, Any]) -> str:
+    return str(step.get("type", "")).rsplit(".", 1)[-1]
+
+
+def _walk(steps: Sequence[Any], size: Size, draw: int) -> _Walk:
+    rng = np.random.RandomState(draw)
+    sample: Any = {"img": np.zeros((*size, 1), np.uint8), "img_shape": size, "rng": rng}
+    tall, wide = map(float, size)
+    passed: list[tuple[Size, float]] = []
+    mosaic = None
     for step in steps:
-        sample = step(sample)
-    height, width = sample["img"].shape[:2]
-    return height, width
+        height, width = given = sample["img"].shape[:2]
+        if not isinstance(step, RandomMosaic):
+            sample = step(sample)
+            down, across = (a / b for a, b in zip(sample["img"].shape, given, strict=False))
+            mosaic = mosaic and sample["img"].shape[:2]
+        elif rng.rand() < step.prob:  # each image is resized to fit into a quarter
+            down = across = min(step.img_scale[0] / height, step.img_scale[1] / width)
+            mosaic = (2 * step.img_scale[0], 2 * step.img_scale[1])
+            sample["img"] = np.zeros((*mosaic, 1), np.uint8)
+        else:
+            down = across = 1.0
+        tall, wide = tall * down, wide * across
+        passed.append((given, (down * across) ** 0.5))
+    return _Walk((round(tall), round(wide)), passed, mosaic)
 
 
 def _lost(tally: Tally, factor: float) -> float | None:
@@ -129,8 +178,9 @@ def _shrunk(split: Split, tally: Tally, scale: Scale | None) -> Finding | None:
     (before, after), kept = (f"{h} x {w} px" for h, w in (scale.before, scale.after)), ""
     if scale.lost is not None:
         kept = f"; of regions of at least {SMALL_PX} px {scale.lost:.0%} become smaller than that"
+    severity: Severity = "note" if split.is_planned else "warning"
     return Finding(
-        "shrunk-images", "warning", split.name,
+        "shrunk-images", severity, split.name,
         f"The pipeline shrinks images to {scale.factor:.0%} of their height and width",
         f"{before} become {after}, {scale.pixels_kept:.0%} of the pixels are left{kept}",
         _whole_size(split, scale),
@@ -138,15 +188,17 @@ def _shrunk(split: Split, tally: Tally, scale: Scale | None) -> Finding | None:
 
 
 def _whole_size(split: Split, scale: Scale) -> str:
-    """Return the lines with which the first resizing step leaves images about as large as they are.
+    """Return the lines with which the worst step leaves images about as large as it gets them.
 
     A range of ratios is kept, and lies around the whole size then.
     """
-    place, step = _resizing_steps(split.pipeline)[0]
-    name, key = str(step["type"]).rsplit(".", 1)[-1], f"{split.key}.pipeline.{place}"
+    key, step = split.steps[scale.worst]
+    name = _name(step)
+    if name == "RandomMosaic":
+        return f"{key}.img_scale = {scale.meets}"
     ratios = step.get("ratio_range") or (1.0, 1.0)
     grown = max(1.0, 2 / (ratios[0] + ratios[1]))
-    height, width = (round(side * grown) for side in scale.before)
+    height, width = (round(side * grown) for side in scale.meets)
     keeps = step.get("keep_ratio") or "max_size" in step
     size = (max(height, width), min(height, width)) if keeps else (width, height)
     lines = [f"{key}.scale = {size}"]
@@ -166,18 +218,21 @@ def _large_crop(split: Split, tally: Tally, scale: Scale | None) -> Finding | No
     if split.crop is None or not tally.sizes:
         return None
     factor = 1.0 if scale is None else scale.factor
+    sizes = tally.sizes
+    if scale is not None and scale.mosaic is not None:
+        factor, sizes = 1.0, Counter({scale.mosaic: tally.sizes.total()})
     small = sum(
-        count for (h, w), count in tally.sizes.items()
+        count for (h, w), count in sizes.items()
         if h * factor < split.crop[0] and w * factor < split.crop[1]
     )  # fmt: skip
-    if 2 * small <= tally.sizes.total():
+    if 2 * small <= sizes.total():
         return None
-    middle = (median_low([size[axis] for size in tally.sizes.elements()]) for axis in (0, 1))
+    middle = (median_low([size[axis] for size in sizes.elements()]) for axis in (0, 1))
     height, width = (max(8, int(side * factor) // 8 * 8) for side in middle)
     return Finding(
         "large-crop", "warning", split.name,
         f"Crops of {split.crop[0]} x {split.crop[1]} px are larger than most images",
-        f"{small} of {tally.sizes.total()} images are smaller when they are cropped; the rest of "
+        f"{small} of {sizes.total()} images are smaller when they are cropped; the rest of "
         "each crop is padding, which does not train",
         f"--set crop_size='({height}, {width})'",
     )  # fmt: skip

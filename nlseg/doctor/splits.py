@@ -13,6 +13,8 @@ from nlseg.errors import DataError
 from nlseg.registry import DATASETS
 from nlseg.structures import IGNORE_INDEX
 
+STAGES = ("train", "val", "test")
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -46,6 +48,10 @@ class Rules:
     keeps_depth: bool = False
 
 
+Steps = Sequence[tuple[str, Mapping[str, Any]]]
+"""Transforms, each with its place in the config."""
+
+
 @dataclass
 class Split:
     """One data set of a config.
@@ -57,7 +63,10 @@ class Split:
         rules: Of its labels.
         where: ``file:line`` that wrote the data set, where known.
         crop: Height and width in px of training crops, where the pipeline has a fixed one.
-        pipeline: Its transforms, as the config gives them.
+        pipeline: Its own transforms, as the config gives them.
+        steps: All transforms of a sample with their places in the config: its own, then those of
+            data sets that mix its samples.
+        is_planned: Whether the sizes in the config were chosen by ``nlseg start``.
         pairs: Image and label file of every sample that has them; filled by the listing.
         trouble: Why no dataset could be built.
         heads: Places of the network's heads in the config.
@@ -71,6 +80,8 @@ class Split:
     where: str = ""
     crop: tuple[int, int] | None = None
     pipeline: Any = ()
+    steps: "Steps" = ()
+    is_planned: bool = False
     pairs: list[tuple[str, str | None]] = field(default_factory=list)
     trouble: str = ""
     heads: Sequence[str] = ("model.decode_head",)
@@ -81,6 +92,11 @@ class Split:
         """``train``, ``val`` or ``test``."""
         return self.name.split("-")[0]
 
+    def set_steps(self, steps: "Steps", config: Mapping[str, Any] | Config) -> None:
+        """Set what follows from all transforms of a sample, and from the whole config."""
+        self.steps, self.crop = steps, _fixed_crop([step for _, step in steps])
+        self.is_planned = "plan" in (config.get("custom") or {})
+
 
 def find_splits(config: Config) -> list[Split]:
     """List the data sets of a config, those inside joined and repeated ones one by one.
@@ -88,21 +104,48 @@ def find_splits(config: Config) -> list[Split]:
     A validation set that is also the test set is listed once; one that trains, too, is not.
     """
     splits = []
+    steps = steps_of(config)
     for name, settings, (key, *also) in _different(config):
         splits.append(_make_split(name, key, settings, config))
         splits[-1].also = also
+        splits[-1].set_steps(steps[key], config)
     return splits
 
 
-def equal_sets(config: Config) -> dict[str, list[str]]:
+def steps_of(config: Mapping[str, Any] | Config) -> dict[str, Steps]:
+    """Return the place of each data set of a config -> the transforms that its samples pass."""
+    loaders = ((f"{name}_dataloader", config.get(f"{name}_dataloader")) for name in STAGES)
+    return {
+        key: steps for name, loader in loaders if loader and "dataset" in loader
+        for key, steps in _steps_below(loader["dataset"], f"{name}.dataset")
+    }  # fmt: skip
+
+
+def _steps_below(settings: Mapping[str, Any], key: str) -> Iterator[tuple[str, Steps]]:
+    left_out = settings.get("skip_type_keys") or ()
+    own = [
+        (f"{key}.pipeline.{i}", step) for i, step in enumerate(settings.get("pipeline") or ())
+        if isinstance(step, Mapping) and step.get("type") not in left_out
+    ]  # fmt: skip
+    if "datasets" in settings:
+        for i, part in enumerate(settings["datasets"]):
+            yield from _steps_below(part, f"{key}.datasets.{i}")
+    elif isinstance(settings.get("dataset"), Mapping):
+        for inner, steps in _steps_below(settings["dataset"], f"{key}.dataset"):
+            yield inner, [*steps, *own]
+    else:
+        yield key, own
+
+
+def equal_sets(config: Mapping[str, Any] | Config) -> dict[str, list[str]]:
     """Return the place of each data set of a config -> those of later ones that equal it."""
     return {key: also for _, _, (key, *also) in _different(config)}
 
 
-def _different(config: Config) -> list[tuple[str, dict[str, Any], list[str]]]:
+def _different(config: Mapping[str, Any] | Config) -> list[tuple[str, dict[str, Any], list[str]]]:
     """List name and settings of the data sets of a config, with the places of equal ones."""
     sets: list[tuple[str, dict[str, Any], list[str]]] = []
-    for stage in ("train", "val", "test"):
+    for stage in STAGES:
         loader = config.get(f"{stage}_dataloader")
         if not loader or "dataset" not in loader:
             continue
@@ -159,7 +202,7 @@ def _make_split(name: str, key: str, settings: dict[str, Any], config: Config) -
         return Split(name, key, None, Rules(()), where, trouble=str(error))
     rules = read_rules(dataset, pipeline)
     return Split(
-        name, key, dataset, rules, where, crop=_fixed_crop(pipeline), pipeline=tuple(pipeline),
+        name, key, dataset, rules, where, pipeline=tuple(pipeline),
         heads=heads_of(config.get("model") or {}),
     )  # fmt: skip
 

@@ -144,6 +144,17 @@ def steps_of_both(place: int, name: str, **changes: Any) -> Any:
     return change
 
 
+def mixed(config: dict[str, Any], root: Path) -> None:
+    """Train on mosaics of images that are made small, after a step that does not shrink."""
+    loader = config["train_dataloader"]
+    *own, pack = loader["dataset"].pop("pipeline")
+    inner = {**loader["dataset"], "pipeline": [*own, {"type": "Resize", "scale_factor": 1.0}]}
+    outer = [{"type": "RandomMosaic", "prob": 1.0, "img_scale": (12, 16)},
+             {"type": "Resize", "scale_factor": 1.25},
+             {"type": "RandomCrop", "crop_size": (28, 40)}, pack]  # fmt: skip
+    loader["dataset"] = {"type": "MultiImageMixDataset", "dataset": inner, "pipeline": outer}
+
+
 def pictures(root: Path, kind: str = "img") -> list[Path]:
     return sorted(path for path in root.glob(f"*/{kind}/*") if path.suffix != ".txt")
 
@@ -509,6 +520,7 @@ FAULTS: dict[str, Fault] = {
     "shrunk, by the shorter edge": Fault(
         "shrunk-images", files=grow, config=steps_of_both(
             1, "ResizeShortestEdge", scale=24, max_size=64)),
+    "shrunk, into mosaics": Fault("shrunk-images", config=mixed),
     "crops larger than images": Fault(
         "large-crop", config=lambda config, root: [
             config["train_dataloader"]["dataset"]["pipeline"].insert(

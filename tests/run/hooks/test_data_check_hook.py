@@ -1,10 +1,16 @@
 import shutil
+from collections import Counter
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from nlseg.config import load_config
 from nlseg.doctor.file_causes import same_files
 from nlseg.doctor.hook import DataCheckHook
+from nlseg.doctor.scale_causes import measure_scale, scale_causes
+from nlseg.doctor.splits import Rules, Split, steps_of
+from nlseg.doctor.tally import Tally
 from nlseg.errors import DataError
 from nlseg.registry import DATASETS
 from tests.doctor.damaged import (
@@ -34,6 +40,47 @@ def test_healthy_data_pass_without_a_word(tmp_path):
     warned = []
     DataCheckHook().before_train(runner(tmp_path, warned))
     assert warned == []
+
+
+def test_what_steps_make_of_sizes_is_told_before_training(tmp_path):
+    make_data(tmp_path)
+    warned = []
+    chosen = runner(tmp_path, warned)
+    chosen.cfg = cfg = make_config(tmp_path)
+    cfg.val_dataloader.dataset.pipeline[1:1] = [{"type": "Resize", "scale": (16, 12)}]
+    DataCheckHook().before_train(chosen)
+    assert [text.splitlines() for text in warned] == [[
+        "warning: val: The pipeline shrinks images to 50% of their height and width",
+        "  24 x 32 px become 12 x 16 px, 25% of the pixels are left",
+        "  -> val_dataloader.dataset.pipeline.1.scale = (32, 24)",
+    ]]  # fmt: skip
+    cfg.custom, cfg.train_dataloader.dataset.pipeline[1:1] = {"plan": "a"}, [
+        {"type": "RandomCrop", "crop_size": (64, 64)}]  # fmt: skip
+    warned.clear()
+    DataCheckHook().before_train(chosen)
+    assert [text.splitlines()[0] for text in warned] == [
+        "warning: train: Crops of 64 x 64 px are larger than most images"
+    ]
+
+
+PUBLISHED = {"ade20k": (512, 683), "camvid": (360, 480), "cityscapes": (1024, 2048),
+             "cityscapes_769x769": (1024, 2048), "pascal_voc12": (375, 500),
+             "pascal_voc12_aug": (500, 333), "pascal_voc12_aug_unpadded": (500, 375)}  # fmt: skip
+
+
+def test_no_published_config_shrinks_its_own_data():
+    files = {file.stem: file for file in (ROOT / "configs/_base_/datasets").glob("*.py")}
+    assert files.keys() == PUBLISHED.keys()
+    none = np.zeros(0, np.int64)
+    for name, size in PUBLISHED.items():
+        config = load_config(files[name], check=False)
+        tally = Tally(none, none, none, sizes=Counter({size: 1}))
+        for key, steps in steps_of(config).items():
+            split = Split("train", key, None, Rules(()))
+            split.set_steps(steps, config)
+            scale = measure_scale(split, tally)
+            assert scale is not None
+            assert scale_causes(split, tally, scale) == []
 
 
 def test_validation_labels_are_looked_at_before_training(tmp_path):
