@@ -15,7 +15,7 @@ from nlseg.ops.resize import Size
 
 SPLITS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
+    "test": "test", "testing": "test", "trn": "train", "tst": "test",
 }  # fmt: skip
 """Words for the parts of a data set, in small letters."""
 TEXT = "utf-8-sig"

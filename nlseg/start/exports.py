@@ -9,7 +9,15 @@ from nlseg.intake.class_masks import ClassMasks, find_class_masks
 from nlseg.intake.rows import SPLITS, read_json
 from nlseg.intake.writing import Written, import_export, recognise
 from nlseg.pictures import IMAGE_SUFFIXES
-from nlseg.start.layout import Layout, Pair, Where, find_layout, names_below, published_root
+from nlseg.start.layout import (
+    Layout,
+    Pair,
+    Where,
+    find_layout,
+    folders_between,
+    names_below,
+    published_root,
+)
 from nlseg.start.lists import take_lists
 from nlseg.start.names import Names, find_names
 from nlseg.start.progress import take_long, tell
@@ -43,13 +51,15 @@ def read_layout(request: Request, *, progress: bool = False) -> tuple[Layout, Na
     if kind not in (None, "masks"):
         _check_options(request, str(kind))
         return _imported(request, str(kind), progress=progress)
-    if kind is None and not of_masks and not where.images:
+    published = None if any(where) else published_root(folder)
+    if kind is None and published is None and not any(where):
         _ask_about_classes(request)
     try:
-        folder = folder if any(where) else published_root(folder)
+        folder = published or folder
         layout = find_layout(folder, where, request.files)
         take_lists(folder, layout)
-        return layout, find_names(folder, request.classes)
+        below = folders_between(folder, [pair.mask for pair in layout.pairs])
+        return layout, find_names(folder, request.classes, below)
     except Unclear:
         raise
     except UserError as error:

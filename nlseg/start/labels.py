@@ -19,7 +19,9 @@ from nlseg.visualization.pictures import make_palette
 Value = int | Colour
 """What a pixel of a mask holds: an index, or a colour (red, green, blue)."""
 BACKGROUND = "background"
-_UNLABELLED = r"void|un-?label+ed|ignored?|__ignore__|don'?t.?care|out.of.roi"
+_UNLABELLED = (
+    r"void|un-?label+ed|ignored?|__ignore__|don'?t.?care|out.of.roi|unknown|unclassified|no.?data"
+)
 _CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 _RARE_COLOUR = 1e-4
 _FIRST_CLASS = 1
@@ -373,7 +375,7 @@ def _unlabelled(
     answered = {*ignored, *said.keep, said.background, *called}
     open_values = [value for value in pixels if value not in answered]
     found: list[Value] = []
-    if layout.voc and IGNORE_INDEX in open_values:
+    if layout.voc and IGNORE_INDEX in open_values and set(pixels) != {0, IGNORE_INDEX}:
         found.append(IGNORE_INDEX)
         reasons.append("255 ignored: the border between objects in VOC's layout")
     elif IGNORE_INDEX in open_values and called:

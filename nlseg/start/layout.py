@@ -4,13 +4,13 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cache
 from itertools import chain, permutations, product
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from nlseg.intake.rows import SPLITS
 from nlseg.pictures import IMAGE_SUFFIXES, open_picture
 from nlseg.start.readings import Reading, Unclear
 
+_T = TypeVar("_T")
 VOC = ("JPEGImages", "SegmentationClass")
 CITYSCAPES = ("leftImg8bit", "gtFine")
 MOST_VALUES = 64
@@ -28,6 +29,7 @@ RUNS = "work_dirs"
 _IMAGE_WORDS = r"ima?ge?s?\b|photos?|jpe?g|rgb|pictures?|input|leftimg|raw"
 _MASK_WORDS = r"masks?|labels?|lbl|(\b|_)lab\b|annot|gt|truth|seg|manual|target"
 _SETS = ("data", "set")
+_BOTH = ("trainval", "train_val")
 _LOOKED_AT = 3
 _TRIED = 60
 """Ways to sort files that are tried, those that may pair the most first."""
@@ -124,8 +126,8 @@ Group = dict[str, Path]
 """Place and stem to file."""
 
 
-def published_root(root: Path) -> Path:
-    """Return the one folder below that has the layout of VOC or Cityscapes, else the given one.
+def published_root(root: Path) -> Path | None:
+    """Return the one folder, at most two below, that has the layout of VOC or Cityscapes.
 
     Archives are unpacked to ``VOCdevkit/VOC2012``.
     """
@@ -135,7 +137,16 @@ def published_root(root: Path) -> Path:
         for path in root.glob(f"{levels}{names[0]}")
         if all((path.parent / name).is_dir() for name in names)
     }
-    return found.pop() if len(found) == 1 else root
+    return found.pop() if len(found) == 1 else None
+
+
+def folders_between(root: Path, paths: Iterable[Path]) -> list[Path]:
+    """Return the folders from a root, which is left out, down to the one that holds all paths."""
+    common = Path(os.path.commonpath([path.parent for path in paths]))
+    if not common.is_relative_to(root):
+        return []
+    below = common.relative_to(root).parts
+    return [root.joinpath(*below[: i + 1]) for i in range(len(below))]
 
 
 def find_layout(root: Path, where: Where, made: Path | None = None) -> Layout:
@@ -223,10 +234,39 @@ def pictures_below(root: Path, made: Path | None = None) -> list[_File]:
             f"{root}: holds no pictures ({held or 'the folder is empty'}); images and masks are "
             f"files such as {', '.join(IMAGE_SUFFIXES[:6])}"
         )
-    files = [_describe(root, name, inside=True) for name in pictures]
+    series = _series(pictures)
+    files = [_describe(root, name, series, inside=True) for name in pictures]
     if any(file.split == "train" for file in files):
         return files
-    return [_describe(root, name, inside=False) for name in pictures]  # flat_test_images is none
+    # flat_test_images is none
+    return [_describe(root, name, series, inside=False) for name in pictures]
+
+
+def _series(names: Iterable[str]) -> dict[Folders, tuple[str, str]]:
+    """Find folders side by side whose names differ in the word of a split alone.
+
+    That is ``traincrop`` and ``testcrop``, or ``town_train`` and ``town_val``.
+
+    Args:
+        names: Relative paths of files.
+
+    Returns:
+        Folder -> its split, and what the names have in common.
+    """
+    whole = {Path(name).parts[:-1] for name in names}
+    kinds: dict[tuple[Folders, str, str], list[tuple[Folders, str]]] = {}
+    for *above, name in {parts[:i] for parts in whole for i in range(1, len(parts) + 1)}:
+        for word, split in SPLITS.items():
+            found = re.fullmatch(f"(?i)({word})?(.+?)({word})?", name)
+            if found is not None and (found[1] is None) != (found[3] is None):
+                kind = (tuple(above), found[2], "before" if found[1] else "after")
+                kinds.setdefault(kind, []).append(((*above, name), split))
+    return {
+        folder: (split, kind.strip("_- "))
+        for (_, kind, _), folders in kinds.items() if len({"train", *(s for _, s in folders)}) > 1
+        if any(split == "train" for _, split in folders)
+        for folder, split in folders
+    }  # fmt: skip
 
 
 def _check_readable(root: Path) -> None:
@@ -242,12 +282,15 @@ def _check_readable(root: Path) -> None:
         pass
 
 
-def _describe(root: Path, name: str, *, inside: bool) -> _File:
+def _describe(
+    root: Path, name: str, series: Mapping[Folders, tuple[str, str]], *, inside: bool
+) -> _File:
     """Make a file's entry.
 
     Args:
         root: Folder of the data.
         name: Path below it.
+        series: Split of folders whose names say it together with those of others, and the rest.
         inside: Whether a word inside of a folder's name says a split, too.
     """
     path = root / name
@@ -258,10 +301,13 @@ def _describe(root: Path, name: str, *, inside: bool) -> _File:
     if not stat.S_ISREG(kind):
         raise UserError(f"{path}: is no regular file; remove it")
     *folders, base = Path(name).parts
-    split = next(filter(None, (_split_and_rest(part, inside)[0] for part in folders)), "")
+    read = [_split_and_rest(part, inside) for part in folders]
+    read = [
+        one if one[0] else series.get(tuple(folders[: i + 1]), one) for i, one in enumerate(read)
+    ]
+    split = next((found for found, _ in read if found), "")
     rest, dropped = [], False
-    for part in folders:
-        found, kept = _split_and_rest(part, inside)
+    for part, (found, kept) in zip(folders, read, strict=True):
         if not split or found != split or (dropped and not kept):
             rest.append(part)
         elif kept:
@@ -282,6 +328,8 @@ def _split_and_rest(folder: str, inside: bool = True) -> tuple[str, str]:
     Returns:
         The split, or nothing, and what else the name says.
     """
+    if folder.lower() in _BOTH:
+        return "train", ""
     for word in sorted(SPLITS, key=len, reverse=True):
         if folder.lower() == word:
             return SPLITS[word], ""
@@ -377,9 +425,27 @@ def _roles(root: Path, files: Sequence[_File]) -> _Found:
                 found.append(_Found(way, images, masks, pairs, evidence, clash))
         if _clear(found):
             break
+    found = _with_images(files, found)
     if not found:
         raise UserError(_nothing_pairs(root, files))
     return _chosen(root, found)
+
+
+def _with_images(files: Sequence[_File], found: Sequence[_Found]) -> list[_Found]:
+    """Leave out pairs of masks where pictures of many colours lie beside them."""
+    of_masks = [one for one in found if _is_of_masks(one)]
+    paired = {path for one in of_masks for path in (*one.images.values(), *one.masks.values())}
+    others = [file.path for file in files if file.path not in paired]
+    if not of_masks or all(map(looks_like_mask, _some(others))):
+        return list(found)
+    return [one for one in found if one not in of_masks]
+
+
+def _is_of_masks(one: _Found) -> bool:
+    """Return whether nothing says what is a mask, and all of it could be."""
+    if one.evidence is not _Evidence.NONE:
+        return False
+    return all(looks_like_mask(image) for image, _ in _some(sorted(one.pairs)))
 
 
 def _chosen(root: Path, found: Sequence[_Found]) -> _Found:
@@ -404,8 +470,7 @@ def _chosen(root: Path, found: Sequence[_Found]) -> _Found:
              turned.reading(f"{b} are the images, as the pixels say")],
         )  # fmt: skip
     if first.evidence is _Evidence.NONE:
-        few = all(looks_like_mask(image) for image, _ in _some(first.pairs))
-        what = "files of few values" if few else "pictures of many colours"
+        what = "files of few values" if _is_of_masks(first) else "pictures of many colours"
         raise Unclear(
             f"{root}: both {a} and {b} hold {what}; which are the masks?",
             [first.way.reading(f"{b} are the masks"), turned.reading(f"{a} are the masks")],
@@ -595,7 +660,7 @@ def _evidence_of(
     kinds = _kind_of_name(a), _kind_of_name(b)
     if kinds[0] == "mask" or kinds[1] == "image":
         return None
-    chosen = _some(pairs)
+    chosen = _some(sorted(pairs))
     for path in chain.from_iterable(chosen):
         if path not in looks:
             looks[path] = looks_like_mask(path)
@@ -612,9 +677,8 @@ def _evidence_of(
     return _Evidence.NONE if a < b and is_asked else None
 
 
-def _some(pairs: frozenset[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
-    """Return a few pairs, spread over all."""
-    ordered = sorted(pairs)
+def _some(ordered: Sequence[_T]) -> Sequence[_T]:
+    """Return a few of them, spread over all."""
     return ordered[:: max(1, len(ordered) // _LOOKED_AT)][:_LOOKED_AT]
 
 
@@ -740,6 +804,11 @@ def _of_groups(root: Path, images: Group, masks: Group, kind: str) -> Layout:
     pairs = [
         Pair(name, image, mask, _split_of(name)) for name, (image, mask) in sorted(matched.items())
     ]
+    splits = [_split_of_file(pair.image.name) for pair in pairs]
+    said_once = all(splits) and not any(pair.split for pair in pairs)
+    if said_once and "train" in splits and len({*splits}) > 1:
+        pairs = [pair._replace(split=s) for pair, s in zip(pairs, splits, strict=True)]
+        kind += ", split by the names of files"
     layout = Layout(f"{kind}{', names ' + how if how else ''}", pairs)
     for what, group, taken in (
         ("images without a mask", images, {pair.image for pair in pairs}),
@@ -754,6 +823,12 @@ def _of_groups(root: Path, images: Group, masks: Group, kind: str) -> Layout:
 def _split_of(name: str) -> str:
     first = name.partition("/")[0]
     return first if "/" in name and first in SPLITS.values() else ""
+
+
+def _split_of_file(name: str) -> str:
+    """Return the split that a file's name begins with, as ``train_1`` and ``testA_1`` do."""
+    found = re.match(rf"({'|'.join(SPLITS)})[A-Z]?[ _-]", name, re.IGNORECASE)
+    return SPLITS[found[1].lower()] if found else ""
 
 
 def _first(group: Group) -> str:
@@ -785,7 +860,8 @@ def _given_groups(root: Path, files: Sequence[_File], where: Where) -> tuple[Gro
 
 
 def _nothing_pairs(root: Path, files: Sequence[_File]) -> str:
-    masks = [file for file in files if looks_like_mask(file.path)][:1]
+    some = files[:: max(1, len(files) // _MANY_PARTS)]
+    masks = [file.path for file in some if looks_like_mask(file.path)]
     folders = Counter("/".join(file.folders) or "." for file in files)
     held = ", ".join(f"{n} in {folder}" for folder, n in folders.most_common(4))
     if not masks:
@@ -793,10 +869,11 @@ def _nothing_pairs(root: Path, files: Sequence[_File]) -> str:
             f"{root}: holds {len(files)} pictures ({held}) and no masks for them; put masks of the "
             "same names into a folder of their own"
         )
-    other = next((file.path for file in files if file.path != masks[0].path), masks[0].path)
+    images = [file.path for file in some if file.path not in masks]
+    other = next(iter([*images, *masks[1:], *masks]))
     return (
         f"{root}: no image and mask have the same name ({held}), such as {other} and "
-        f"{masks[0].path}; rename them, or say which belong together: folders with --images and "
+        f"{masks[0]}; rename them, or say which belong together: folders with --images and "
         "--masks, ends of names with --image-suffix and --mask-suffix"
     )
 

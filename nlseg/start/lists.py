@@ -5,9 +5,12 @@ from pathlib import Path
 
 from nlseg.errors import UserError
 from nlseg.intake.rows import SPLITS, names_in, read_lines
-from nlseg.start.layout import Layout, Pair
+from nlseg.start.layout import Layout, Pair, folders_between
 
-FOLDERS = ("", "ImageSets/Segmentation", "ImageSets", "splits", "lists", "annotations")
+FOLDERS = (
+    "", "ImageSets/Segmentation", "ImageSets/SegmentationContext", "ImageSets", "splits", "lists",
+    "annotations",
+)  # fmt: skip
 
 
 def take_lists(root: Path, layout: Layout) -> None:
@@ -20,16 +23,11 @@ def take_lists(root: Path, layout: Layout) -> None:
     Raises:
         UserError: A line names no image, or one that stands in another list, too.
     """
-    lists = {
-        split: file
-        for folder in FOLDERS
-        for word, split in SPLITS.items()
-        if (file := root / folder / f"{word}.txt").is_file()
-    }
-    both = [file for folder in FOLDERS if (file := root / folder / "trainval.txt").is_file()]
-    if both and list(lists) == ["test"]:
-        lists = {"train": both[0], **lists}
-    if layout.splits() or "train" not in lists or len(lists) < 2:
+    if layout.splits():
+        return
+    places = [root, *folders_between(root, [pair.image for pair in layout.pairs])]
+    root, lists = next(((place, found) for place in places if (found := _lists(place))), (root, {}))
+    if not lists:
         return
     known = _by_names(root, layout)
     chosen: dict[Pair, str] = {}
@@ -40,6 +38,20 @@ def take_lists(root: Path, layout: Layout) -> None:
         layout.notes.append(f"{left} pairs that no list names are left out")
     layout.pairs = [pair._replace(split=chosen[pair]) for pair in layout.pairs if pair in chosen]
     layout.kind += f", split by {', '.join(file.name for file in lists.values())}"
+
+
+def _lists(root: Path) -> dict[str, Path]:
+    """Return the list of each split, if there are that of the training and another one."""
+    lists = {
+        split: file
+        for folder in FOLDERS
+        for word, split in SPLITS.items()
+        if (file := root / folder / f"{word}.txt").is_file()
+    }
+    both = [file for folder in FOLDERS if (file := root / folder / "trainval.txt").is_file()]
+    if both and list(lists) == ["test"]:
+        lists = {"train": both[0], **lists}
+    return lists if "train" in lists and len(lists) > 1 else {}
 
 
 def _by_names(root: Path, layout: Layout) -> dict[str, set[Pair]]:

@@ -37,12 +37,13 @@ class Names:
     colours: dict[str, Colour] = field(default_factory=dict)
 
 
-def find_names(root: Path, given: str | None) -> Names | None:
+def find_names(root: Path, given: str | None, below: Sequence[Path] = ()) -> Names | None:
     """Return the names of classes, None where nothing gives them.
 
     Args:
         root: Folder of the data; its files of well-known names are read.
         given: Names with commas between, or a file; None looks in the folder.
+        below: Folders to look in where there is nothing, such as those above the masks.
 
     Raises:
         UserError: The file cannot be read, or there are several.
@@ -55,7 +56,7 @@ def find_names(root: Path, given: str | None) -> Names | None:
             raise UserError(f"--classes {given}: is neither a file nor names with commas between")
         listed = [name.strip() for name in given.split(",")]
         return _checked(Names("--classes", listed))
-    found = _well_known(root)
+    found = next(filter(None, map(_well_known, (root, *below))), [])
     if len(found) > 1:
         listed = [str(file) for file in found]
         raise UserError(

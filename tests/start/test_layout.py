@@ -65,7 +65,7 @@ def test_splits_of_folders(above: bool, tmp_path: Path) -> None:
 
 
 def test_lists_give_splits_and_leave_out_the_rest(tmp_path: Path) -> None:
-    two_folders(tmp_path, 5)
+    above, tmp_path = tmp_path, two_folders(tmp_path / "data/set", 5)
     (tmp_path / "train.txt").write_text("images/0.png masks/0.png\nimages/3.png masks/3.png\n")
     (tmp_path / "test.txt").write_text("1\n2.png\n")
     layout = find_layout(tmp_path, HERE)
@@ -73,6 +73,11 @@ def test_lists_give_splits_and_leave_out_the_rest(tmp_path: Path) -> None:
     found = {s: [p.name for p in pairs] for s, pairs in layout.splits().items()}
     assert found == {"train": ["0", "3"], "test": ["1", "2"]}
     assert layout.notes == ["1 pairs that no list names are left out"]
+    (tmp_path / "masks/classes.txt").write_text("sea\nsky\n")
+    from_above, names = read_layout(request(above / "data"))
+    assert from_above.splits().keys() == found.keys()
+    assert names is not None
+    assert names.listed == ["sea", "sky"]
     (tmp_path / "annotations").mkdir()
     (tmp_path / "train.txt").rename(tmp_path / "annotations/trainval.txt")
     layout = find_layout(tmp_path, HERE)
@@ -89,6 +94,10 @@ def test_the_layout_of_voc(tmp_path: Path) -> None:
     assert found.labels.values[0] == 0  # in VOC's layout 0 is the background
     above = read_folder(request(tmp_path), progress=False)  # as the archive is unpacked
     assert above.layout == found.layout
+    for file in root.glob("Segmentation*/*.png"):
+        write(file, np.kron(draw(int(file.stem[-1]))[1], np.ones((4, 4), np.uint8))[:64, :96])
+    binary = read_folder(request(tmp_path), progress=False)
+    assert (binary.layout.voc, binary.labels.values) == (True, (0, 255))
 
 
 def test_the_layout_of_cityscapes(tmp_path: Path) -> None:

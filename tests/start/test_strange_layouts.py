@@ -71,6 +71,15 @@ STRANGE = {
         (f"S1-2_{s}_Input/{i}.jpg", f"S1_{s}_Truth/{i}_seg.png")
         for s, i in (("Training", 1), ("Training", 2), ("Validation", 3))
     ],
+    "split and kind without a sign": [(f"{s}crop/{i}.jpg", f"{s}crop/{i}.png") for s, i in SPLITS],
+    "split after a name": [
+        (f"town_{s}/sea/Images/{i}.png", f"town_{s}/sea/Labels/{i}.png") for s, i in SPLITS
+    ],
+    "split in the names of files": [(f"{s}B_{i}.bmp", f"{s}B_{i}_anno.bmp") for s, i in SPLITS],
+    "split of both in one": [
+        (f"{s}/images/{i}.png", f"{s}/masks/{i}.png")
+        for s, i in (("train_val", 1), ("train_val", 2), ("val", 3))
+    ],
     "split in both names": [
         (f"{s}/images/{i}_{s}.png", f"{s}/manual/{i}_manual1.png")
         for s, i in (("training", 21), ("training", 22), ("val", 1))
@@ -272,6 +281,12 @@ def test_masks_of_single_objects_are_no_images_of_each_other(tmp_path: Path) -> 
         for part in range(3):
             write(tmp_path / f"masks/{i}_{part}.png", draw(i)[1])
     with pytest.raises(UserError, match="no image and mask have the same name"):
+        find_layout(tmp_path, HERE)
+    for path in (tmp_path / "masks").iterdir():  # are of two kinds now, beside images of others
+        path.rename(path.with_name(f"x{path.stem[0]}_{'abc'[int(path.stem[2])]}.png"))
+    for old, new in zip("012", ("cow", "dog", "hen"), strict=True):
+        (tmp_path / f"images/{old}.png").rename(tmp_path / f"images/{new}.png")
+    with pytest.raises(UserError, match=r"same name .* such as .*images/cow.png and .*masks/x0_a"):
         find_layout(tmp_path, HERE)
 
 
