@@ -1,5 +1,6 @@
 """Take away the worker processes of a loader, or what they need: shared memory, open files."""
 
+import itertools
 import os
 import re
 import resource
@@ -16,6 +17,7 @@ from tests.run.runs import assert_same, final
 
 SHARED_MEMORY = Path("/dev/shm")
 _WIDE, _HUNGRY = 200_000, 500_000_000
+_FREE_FILES = 16  # 12 to 24 are too few for two workers, 28 enough to go on between deaths
 
 
 def die(folder: Path, reference: Path, loader: str) -> Outcome:
@@ -103,8 +105,13 @@ def shrink_shared_memory() -> None:
 
 
 def allow_few_files() -> None:
-    """Let this process and its workers open a few files more than now."""
-    limit = len(os.listdir("/proc/self/fd")) + 24
+    """Let this process and its workers open a few files more than now.
+
+    What is limited is the number that a file gets, the lowest that is free.
+    """
+    used = {int(name) for name in os.listdir("/proc/self/fd")}
+    free = (number for number in itertools.count() if number not in used)
+    limit = next(itertools.islice(free, _FREE_FILES, None))
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 
 
