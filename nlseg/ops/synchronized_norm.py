@@ -1,7 +1,8 @@
 """Batch norm over the batches of all processes that waits for nothing and breaks no graph.
 
 PyTorch's layer leaves out the processes whose batch is empty, and so asks the device three times in
-each layer which those are; ``torch.compile`` cannot trace it. Here no batch is empty.
+each layer which those are; ``torch.compile`` cannot trace it. Here an empty batch is one that adds
+nothing to the sums.
 """
 
 from typing import Any
@@ -35,7 +36,7 @@ sum_over_ranks.register_autograd(_sum_gradients)
 
 
 class SyncBatchNorm(nn.SyncBatchNorm):
-    """PyTorch's layer for processes that all have images.
+    """PyTorch's layer; its running statistics stay as they are where all batches are empty.
 
     On a GPU it calls the same kernels; in a graph the formula is written out, so that it is fused
     with what surrounds it.
@@ -71,22 +72,29 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         own_count = own_mean.new_full((1,), x.numel() // channels)
         own = torch.cat([own_mean, own_var, own_count])
         mine = torch.arange(size, device=x.device).unsqueeze(1) == rank
-        rows = sum_over_ranks(own * mine)  # one row of each process
+        # one row of each process; mean and variance of an empty batch are NaN
+        rows = sum_over_ranks(torch.where(mine & (own_count > 0), own, 0.0))
         means, variances, counts = torch.split(rows, [channels, channels, 1], 1)
         total = counts.sum()
-        mean = (counts * means).sum(0) / total
-        var = (counts * (variances + (means - mean).square())).sum(0) / total
+        divisor = total.clamp(min=1)
+        mean = (counts * means).sum(0) / divisor
+        var = (counts * (variances + (means - mean).square())).sum(0) / divisor
         layer: Any = self  # which keeps running statistics
         with torch.no_grad():
-            layer.running_mean.lerp_(mean.to(layer.running_mean.dtype), layer.momentum)
-            unbiased = (var * total / (total - 1)).to(layer.running_var.dtype)
-            layer.running_var.lerp_(unbiased, layer.momentum)
+            share = layer.momentum * (total > 0).to(layer.running_mean.dtype)
+            layer.running_mean.lerp_(mean.to(layer.running_mean.dtype), share)
+            unbiased = (var * total / (divisor - 1).clamp(min=1)).to(layer.running_var.dtype)
+            layer.running_var.lerp_(unbiased, share)
         shape = (1, channels) + (1,) * (x.dim() - 2)
         scale = (var + self.eps).rsqrt()
         result = (wide - mean.view(shape)) * scale.view(shape)
         if self.weight is not None:
             result = result * self.weight.view(shape) + self.bias.view(shape)
         return result.to(x.dtype)  # type: ignore[no-any-return]
+
+
+ALMOST_NOTHING = 1e-30
+"""The count of an empty batch; the kernel that merges counts divides by the first one."""
 
 
 class SynchronizedNorm(_functions.SyncBatchNorm):
@@ -114,22 +122,46 @@ class SynchronizedNorm(_functions.SyncBatchNorm):
         """
         if not x.is_contiguous(memory_format=torch.channels_last):
             x = x.contiguous()
-        channels = x.shape[1]
-        mean, inverse = torch.batch_norm_stats(x, eps)
-        own = torch.cat([mean, inverse, mean.new_full((1,), x.numel() // channels)])
+        channels, empty = x.shape[1], x.numel() == 0
+        if empty:
+            wide = torch.promote_types(x.dtype, torch.float32)
+            mean, inverse = x.new_zeros(channels, dtype=wide), x.new_ones(channels, dtype=wide)
+        else:
+            mean, inverse = torch.batch_norm_stats(x, eps)
+        count = ALMOST_NOTHING if empty else x.numel() // channels
+        own = torch.cat([mean, inverse, mean.new_full((1,), count)])
         rows = own.new_empty(world_size, len(own))
         if dist.get_backend(process_group) == "gloo":
             dist.all_gather(list(rows.unbind()), own, process_group)
         else:
             dist.all_gather_into_tensor(rows, own, process_group)
         means, inverses, counts = torch.split(rows, [channels, channels, 1], 1)
+        running = [x for x in (running_mean, running_var) if x is not None]
+        before = [x.clone() for x in running] if empty else []
         mean, inverse = torch.batch_norm_gather_stats_with_counts(
             x, means, inverses, running_mean, running_var, momentum, eps, counts.reshape(-1)
         )
         ctx.save_for_backward(x, weight, mean, inverse, counts.to(torch.int32))
         ctx.process_group = process_group
+        if empty:
+            for statistic, kept in zip(running, before, strict=True):
+                statistic.copy_(torch.where(counts.sum() < 1, kept, statistic))
+            return torch.empty_like(x)
         result: Tensor = torch.batch_norm_elemt(x, weight, bias, mean, inverse, eps)
         return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Return the gradients of input, weight and bias; an empty batch's share is zero."""
+        x, weight, mean, _, _ = ctx.saved_tensors
+        if x.numel() > 0:
+            theirs: Any = _functions.SyncBatchNorm.backward
+            gradients: tuple[Tensor | None, ...] = theirs(ctx, gradient)
+            return gradients
+        if ctx.needs_input_grad[0]:  # the others wait for the sums of this process
+            dist.all_reduce(mean.new_zeros(2 * len(mean)), group=ctx.process_group)
+        zeros = None if weight is None else torch.zeros_like(weight)
+        return torch.empty_like(x), zeros, zeros, None, None, None, None, None, None
 
 
 def never_wait(module: nn.Module) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from benchmark.measure import Plan, peak_memory
 from benchmark.networks import BEST, PLAIN
 from benchmark.suite import Suite
+from nlseg.ops.synchronized_norm import ALMOST_NOTHING
 from nlseg.registry import HOOKS
 from nlseg.run.device import compile_network
 from nlseg.run.fast import apply, find_hardware, training_choices
@@ -69,6 +70,22 @@ def test_training_recovers_from_overflow_beside_the_guard(fused: bool) -> None:
         scales.append(wrapper.loss_scaler.get_scale())
     assert 2.0**10 < scales[-1] < 2.0**20
     assert torch.isfinite(layer.weight).all()
+
+
+def test_the_kernel_of_synchronized_norms_takes_an_empty_batch_for_nothing() -> None:
+    x = torch.randn(4, 6, 5, 7, device="cuda", dtype=torch.float16)
+    mean, inverse = torch.batch_norm_stats(x, 1e-5)
+    means, inverses = torch.stack([mean * 0, mean]), torch.stack([mean * 0 + 1, inverse])
+    counts = torch.tensor([ALMOST_NOTHING, 4 * 5 * 7], device="cuda")
+    running = torch.zeros(6, device="cuda"), torch.ones(6, device="cuda")
+    found = torch.batch_norm_gather_stats_with_counts(
+        x, means, inverses, *running, 0.1, 1e-5, counts
+    )
+    var = x.float().var((0, 2, 3))
+    for one, expected in zip(
+        (*found, *running), (mean, inverse, 0.1 * mean, 0.9 + 0.1 * var), strict=True
+    ):
+        torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_waiting_is_found() -> None:

@@ -4,15 +4,18 @@ import atexit
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from nlseg.errors import ConfigError
-from nlseg.ops.synchronized_norm import never_wait
+from nlseg.ops.synchronized_norm import SynchronizedNorm, never_wait
 from nlseg.run import processes
+from tests.run.processes import kernels
 from tests.run.runs import go_on, interrupt, train
 from tests.run.toy import ToyData, ToyModel, toy_config
 
@@ -60,32 +63,76 @@ def collectives() -> None:
 
 
 def norms() -> None:
-    """Normalize 3 of 4 images here and 1 there, and compare with one norm of all four."""
+    """Normalize some of 4 images here and the others there, and compare with one norm of all."""
     processes.start("pytorch", timeout_s=60)
+    for numbers in ((3, 1), (4, 0), (0, 4)):
+        _compare_norms(numbers, _layer)
+        _compare_norms(
+            numbers, lambda norm: torch.compile(norm, fullgraph=True, backend="aot_eager")
+        )
+        _compare_norms(numbers, _kernels)
+    for way in (_layer, _kernels):
+        norm = nn.SyncBatchNorm(6)
+        norm.running_mean.fill_(0.3)
+        never_wait(norm)
+        x = torch.ones(0, 6, 5, 7, requires_grad=True)
+        way(norm)(x).sum().backward()
+        assert x.grad is not None
+        assert norm.running_mean.eq(torch.tensor(0.3)).all()
+        assert norm.running_var.eq(1).all()
+        assert way(norm.eval())(x).shape == x.shape
+    processes.stop()
+
+
+def _compare_norms(numbers: tuple[int, int], way: Callable[[Any], Any]) -> None:
+    """Compare outputs, gradients and running statistics of two steps.
+
+    Args:
+        numbers: How many of the 4 images each process has.
+        way: Makes the function that normalizes out of a synchronized norm.
+    """
     generator = torch.Generator().manual_seed(0)
     images, noise, drawn = torch.randn(3, 4, 6, 5, 7, dtype=torch.float64, generator=generator)
-    own = slice(0, 3) if processes.rank() == 0 else slice(3, 4)
-    for compiled in (False, True):
-        whole, part = nn.BatchNorm2d(6).double(), nn.SyncBatchNorm(6).double()
-        for layer in (whole, part):
-            layer.weight.data, layer.bias.data = drawn[0, :, 0, 0], drawn[1, :, 0, 0]
-        never_wait(part)
-        call = nn.Sequential(part)
-        if compiled:
-            call = torch.compile(call, fullgraph=True, backend="aot_eager")
-        for _ in range(2):
-            x, x_own = images.clone().requires_grad_(), images[own].clone().requires_grad_()
-            y, y_own = whole(x), call(x_own)
-            grads = torch.autograd.grad((y * noise).sum(), (x, whole.weight, whole.bias))
-            grad_own, *others = torch.autograd.grad(
-                (y_own * noise[own]).sum(), (x_own, part.weight, part.bias)
-            )
-            torch.testing.assert_close(y_own, y[own])
-            torch.testing.assert_close(grad_own, grads[0][own])
-            for all_ranks, expected in zip(others, grads[1:], strict=True):
-                torch.testing.assert_close(processes.sum_over_ranks(all_ranks), expected)
-        torch.testing.assert_close(part.state_dict(), whole.state_dict())
-    processes.stop()
+    own = slice(0, numbers[0]) if processes.rank() == 0 else slice(numbers[0], 4)
+    whole, part = nn.BatchNorm2d(6).double(), nn.SyncBatchNorm(6).double()
+    for layer in (whole, part):
+        layer.weight.data, layer.bias.data = drawn[0, :, 0, 0], drawn[1, :, 0, 0]
+    never_wait(part)
+    call = way(part)
+    for _ in range(2):
+        x, x_own = images.clone().requires_grad_(), images[own].clone().requires_grad_()
+        y, y_own = whole(x), call(x_own)
+        grads = torch.autograd.grad((y * noise).sum(), (x, whole.weight, whole.bias))
+        grad_own, *others = torch.autograd.grad(
+            (y_own * noise[own]).sum(), (x_own, part.weight, part.bias)
+        )
+        torch.testing.assert_close(y_own, y[own])
+        torch.testing.assert_close(grad_own, grads[0][own])
+        for all_ranks, expected in zip(others, grads[1:], strict=True):
+            torch.testing.assert_close(processes.sum_over_ranks(all_ranks), expected)
+    torch.testing.assert_close(part.state_dict(), whole.state_dict())
+
+
+def _layer(norm: Any) -> Any:
+    return norm
+
+
+def _kernels(norm: Any) -> Any:
+    """Run what a GPU runs, with the formulas of its kernels in their place."""
+    for name in ("stats", "gather_stats_with_counts", "elemt", "backward_reduce", "backward_elemt"):
+        setattr(torch, f"batch_norm_{name}", getattr(kernels, name))
+
+    def call(x: torch.Tensor) -> Any:
+        if not norm.training:
+            return norm(x)
+        norm.num_batches_tracked.add_(1)
+        apply: Any = SynchronizedNorm.apply
+        return apply(
+            x, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps,
+            norm.momentum, dist.group.WORLD, 2,
+        )  # fmt: skip
+
+    return call
 
 
 def training(folder: str, launcher: str, batch_size: str) -> None:
