@@ -1,10 +1,12 @@
 """A run folder of mmsegmentation becomes one of ours: config, checkpoint, schedule and curve."""
 
 import json
+import math
+import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
 import torch
@@ -18,9 +20,11 @@ from nlseg.config import load_config
 from nlseg.config.class_weight import with_class_weights
 from nlseg.config.text import RESOLVED, python_text
 from nlseg.errors import CheckpointError, UserError
-from nlseg.files import in_use, write_file
+from nlseg.files import in_use, link_or_copy, write_file
 from nlseg.registry import MODELS, PARAM_SCHEDULERS, SCOPE
-from nlseg.run.checkpoint import Record, plain, point_to, read_record, save, write_record
+from nlseg.run.best_scores import BestScores
+from nlseg.run.checkpoint import plain, point_to, read_record, save, write_record
+from nlseg.run.keeper import best_name
 from nlseg.run.logs import SCALARS_FILE, read_scalars
 from nlseg.table import format_table
 from nlseg.weights.fields import count, mapping
@@ -103,28 +107,139 @@ def adopt(
     logger = mapping(cfg.get("default_hooks") or {}, "logger", "default_hooks")
     by_epoch = logger.get("log_metric_by_epoch", True)
     curve = read_curve(folder, _epoch_length(cfg, meta) if by_epoch else None)
-    scores = next(
-        (line for line in curve if line["kind"] == "val" and line["step"] == iteration), {}
-    )
-    scores = {key: value for key, value in scores.items() if key not in ("kind", "step", *_TIMES)}
+    curve = [line for line in curve if line["step"] <= iteration]
+    scores = _scores_at(curve, iteration)
+    best = _best_so_far(cfg, content, curve, _epoch_length(cfg, meta))
 
     cfg.work_dir, cfg.load_from, cfg.resume = str(target), None, False
     text = f"{RESOLVED}\n{python_text(cfg.to_dict())}"
     target.mkdir(parents=True, exist_ok=True)
     new_config = target / config_file.name
     write_file(new_config, text)
-    lines = [json.dumps(line) for line in curve if line["step"] <= iteration]
+    lines = [json.dumps(line) for line in curve]
     write_file(target / SCALARS_FILE, "".join(f"{x}\n" for x in lines))
-    kept = {key: content[key] for key in _KEPT if key in content}
-    kept["meta"] = {**meta, "cfg": text}
+    kept_best = {key: one.entry() for key, one in best.items()}
     new = target / f"iter_{iteration}.pth"
-    record = save(plain(kept), new)
-    if scores:
-        write_record(new, Record(**{**vars(record), "scores": scores}))
+    _write(content, {"cfg": text, "best": kept_best}, new, scores)
     point_to(new)
+    for one in best.values():
+        _take_best(one, folder, new, text, _scores_at(curve, one.iteration))
     adopted = Adopted(new_config, new, source, scores=scores)
     adopted.rows = _compared(cfg, network, content, new, len(lines))
+    adopted.rows.append(_best_row(cfg, content, best, target))
     return adopted
+
+
+def _write(
+    content: Mapping[str, Any], more: Mapping[str, Any], file: Path, scores: Mapping[str, float]
+) -> None:
+    """Write a checkpoint of ours with what is kept of an old one.
+
+    Args:
+        content: The old one.
+        more: Goes into its ``meta``.
+        file: The new file.
+        scores: What validation found of it, for its record.
+    """
+    kept = {key: content[key] for key in _KEPT if key in content}
+    kept["meta"] = {**mapping(content, "meta", str(file)), **more}
+    record = save(plain(kept), file)
+    if scores:
+        write_record(file, replace(record, scores=dict(scores)))
+
+
+def _scores_at(curve: Sequence[Mapping[str, Any]], iteration: int | None) -> dict[str, float]:
+    """Return what a validation found, nothing where there was none."""
+    found = (one for one in curve if one["kind"] == "val" and one["step"] == iteration)
+    return {k: v for k, v in next(found, {}).items() if k not in ("kind", "step", *_TIMES)}
+
+
+class _Best(NamedTuple):
+    """The best score so far.
+
+    Args:
+        score: Its value.
+        file: Name of its checkpoint.
+        iteration: When it was found; None where no validation says so.
+        progress: The number in that name: an iteration or an epoch.
+    """
+
+    score: float
+    file: str
+    iteration: int | None
+    progress: int
+
+    def entry(self) -> dict[str, Any]:
+        """Return it as a run keeps it."""
+        return {"score": self.score, "file": self.file, "iter": self.progress}
+
+
+def _best_so_far(
+    cfg: Config, content: Mapping[str, Any], curve: Sequence[Mapping[str, Any]],
+    epoch_length: int | None,
+) -> dict[str, _Best]:  # fmt: skip
+    """Return the best of each score that is asked for: of the validations, or as was noted there.
+
+    Args:
+        cfg: The config.
+        content: The old checkpoint.
+        curve: The old curve up to it.
+        epoch_length: Iterations of an epoch, where that is known.
+    """
+    hook = mapping(cfg.get("default_hooks") or {}, "checkpoint", "default_hooks")
+    keys = hook.get("save_best")
+    if not keys:
+        return {}
+    rules = hook.get("rule")
+    best = BestScores(
+        [keys] if isinstance(keys, str) else list(keys),
+        [rules] if rules is None or isinstance(rules, str) else list(rules),
+        hook.get("greater_keys") or (), hook.get("less_keys") or (),
+    )  # fmt: skip
+    by_epoch = hook.get("by_epoch", True)
+    template = hook.get("filename_tmpl") or ("epoch_{}.pth" if by_epoch else "iter_{}.pth")
+    found: dict[str, _Best] = {}
+    for step in (line["step"] for line in curve if line["kind"] == "val"):
+        scores = _scores_at(curve, step)
+        if not scores or (best.keys != ["auto"] and not scores.keys() >= {*best.keys}):
+            continue
+        progress = step // epoch_length if by_epoch and epoch_length else step
+        for key in best.improved(scores):
+            name = best_name(key, template.format(progress))
+            found[key] = _Best(float(scores[key]), name, step, progress)
+            best.keep(key, scores[key], name, progress)
+    noted = mapping(mapping(content, "message_hub", "checkpoint"), "runtime_info", "checkpoint")
+    for key in best.keys:
+        end = "" if len(best.keys) == 1 else f"_{key}"
+        score, file = noted.get(f"best_score{end}"), str(noted.get(f"best_ckpt{end}"))
+        name = PureWindowsPath(file).name  # cuts at the signs of both systems
+        number = re.search(r"_(\d+)\.pth$", name)
+        if key == "auto" or number is None or not isinstance(score, int | float):
+            continue
+        if key in best.improved({**dict.fromkeys(best.keys, math.nan), key: score}):
+            found[key] = _Best(float(score), name, None, int(number[1]))
+    return found
+
+
+def _take_best(one: _Best, folder: Path, new: Path, text: str, scores: dict[str, float]) -> None:
+    """Write the checkpoint with the best score into the new folder, if it is still there.
+
+    Args:
+        one: The score.
+        folder: The old run folder.
+        new: The checkpoint that was taken over, which may be the one.
+        text: The config.
+        scores: What its validation found.
+    """
+    record = read_record(new)
+    try:
+        content = read_checkpoint(folder / one.file)
+    except CheckpointError:  # deleted, or damaged: the row says so
+        if record is not None and record.iter == one.iteration:
+            link_or_copy(new, new.with_name(one.file))
+            write_record(new.with_name(one.file), replace(record, file=one.file))
+        return
+    _write(content, {"cfg": text}, new.with_name(one.file), scores)
 
 
 def _find_config(folder: Path) -> Path:
@@ -273,7 +388,6 @@ def _compared(
             "sample n is a function of (seed, n): some images of this pass come again"),
         Row("random draws", "numpy's global state", "of each sample",
             "crops and colours differ from here on"),
-        _best_row(cfg, content, new),
     ]  # fmt: skip
     scaler = optimizer.get("loss_scaler")
     if scaler:
@@ -362,20 +476,22 @@ def _rate(
     return float(wrapper.param_groups[0]["lr"])
 
 
-def _best_row(cfg: Config, content: Mapping[str, Any], new: Path) -> Row:
+def _best_row(
+    cfg: Config, content: Mapping[str, Any], best: Mapping[str, _Best], target: Path
+) -> Row:
     """Say what counts as the best score when the run goes on."""
-    infos = mapping(mapping(content, "message_hub", str(new)), "runtime_info", str(new))
+    infos = mapping(mapping(content, "message_hub", str(target)), "runtime_info", str(target))
     known = [f"{value:.2f}" for key, value in infos.items()
              if str(key).startswith("best_score") and isinstance(value, (int, float))]  # fmt: skip
     there = ", ".join(known) or "none"
-    save_best = mapping(cfg.get("default_hooks") or {}, "checkpoint", "default_hooks")
-    keys = save_best.get("save_best")
-    if not keys:
+    hook = mapping(cfg.get("default_hooks") or {}, "checkpoint", "default_hooks")
+    if not hook.get("save_best"):
         return Row("best score", there, "none", "checkpoint.save_best is not set")
-    record = read_record(new)
-    scores = record.scores if record is not None else {}
-    wanted = [*scores][:1] if keys == "auto" else [keys] if isinstance(keys, str) else list(keys)
-    here = ", ".join(f"{scores[key]:.2f}" for key in wanted if key in scores)
-    if here:
-        return Row("best score", there, here, "that of this iteration counts from here on")
-    return Row("best score", there, "begins anew", "this iteration was not validated")
+    if not best:
+        return Row("best score", there, "begins anew", "no validation up to here is recorded")
+    files = [
+        f"{one.file}{'' if (target / one.file).is_file() else ' is not there any more'}"
+        for one in best.values()
+    ]
+    here = ", ".join(f"{one.score:.2f}" for one in best.values())
+    return Row("best score", there, here, f"of all validations so far: {', '.join(files)}")

@@ -20,9 +20,11 @@ from nlseg.config import load_config
 from nlseg.errors import CheckpointError, UserError
 from nlseg.evaluation import IoUMetric
 from nlseg.registry import DATASETS, MODELS, SCOPE
-from nlseg.run.checkpoint import plain
+from nlseg.run.checkpoint import plain, read_record
+from nlseg.run.console import best_checkpoint
 from nlseg.run.logs import read_scalars
 from nlseg.run.runner import Runner
+from nlseg.weights.files import read_checkpoint
 from tests.run.tiny_segmentor import tiny_config
 
 CLASSES = tuple("abcde")
@@ -255,8 +257,8 @@ def test_the_table_holds_what_is_compared(
     (tmp_path / "other.py").write_text(other.pretty_text)
     rows = table(old, tmp_path / "two", config=tmp_path / "other.py")
     assert rows["learning rate"] == (f"{rate:.6g}", f"{2 * rate:.6g}")
-    recorded = [line for line in read_curve(old) if line["kind"] == "val"][-1]
-    assert rows["best score"] == ("none", f"{recorded['aAcc']:.2f}")  # the first score counts
+    best = max(line["aAcc"] for line in read_curve(old) if line["kind"] == "val")
+    assert rows["best score"] == ("none", f"{best:.2f}")  # the first score counts
     other.param_scheduler[0].update(by_epoch=True, end=3)
     other.train_dataloader.sampler.type = "DefaultSampler"
     other.train_cfg = {"type": "EpochBasedTrainLoop", "max_epochs": 3, "val_interval": 1}
@@ -291,14 +293,35 @@ def test_a_run_of_epochs_keeps_its_validations_at_their_iterations(tmp_path: Pat
     assert adopted.scores["mIoU"] == curve[-1]["mIoU"]
     rows = {row.what: (row.there, row.here) for row in adopted.rows}
     assert rows["learning rate"] == ("0.001", "equal")  # 0.01, a tenth from the second epoch on
-    assert rows["best score"][1] == f"{curve[-1]['mIoU']:.2f}"
+    best = max(line["mIoU"] for line in curve if line["kind"] == "val")
+    assert rows["best score"][1] == f"{best:.2f}"
+
+    (file,) = folder.glob("*/vis_data/scalars.json")  # and now the first validation is the best
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    next(line for line in lines if "mIoU" in line)["mIoU"] = 99.5
+    file.write_text("\n".join(map(json.dumps, lines)))
+    name, new = "best_mIoU_epoch_1.pth", tmp_path / "first"
+    shutil.copy(folder / "epoch_1.pth", folder / name)
+    assert table(folder, new)["best score"][1] == "99.50"
+    kept = {"mIoU": {"score": 99.5, "file": name, "iter": 1}}
+    assert read_checkpoint(new / "iter_6.pth")["meta"]["best"] == kept
+    assert read_record(new / name).scores["mIoU"] == 99.5  # type: ignore[union-attr]
+    runner = Runner.from_cfg(load_config(new / "epochs.py", [f"work_dir={new}", "resume=True"]))
+    runner._choose_start()
+    runner.prepare_training()
+    runner.load_or_resume()
+    runner.checkpoints.before_train(runner)
+    assert runner.checkpoints.best.kept == kept
+    assert best_checkpoint(runner) == new / name
+    runner.close()
 
 
 def test_an_average_a_scaler_and_a_best_score_are_in_the_table(old: Path, tmp_path: Path) -> None:
     content = torch.load(old / "iter_4.pth", weights_only=False)
     content["ema_state_dict"] = {f"module.{k}": v for k, v in content["state_dict"].items()}
     content["optimizer"]["loss_scaler"] = {"scale": 512.0, "growth_factor": 2.0}
-    content["message_hub"]["runtime_info"]["best_score"] = 12.345
+    noted = {"best_score": 12.345, "best_ckpt": r"D:\runs\best_mIoU_iter_2.pth"}
+    content["message_hub"]["runtime_info"] |= noted
     torch.save(content, tmp_path / "iter_4.pth")
     cfg = load_config(old / "old.py", check=False)
     cfg.custom_hooks = [{"type": "EMAHook"}]
@@ -307,8 +330,18 @@ def test_an_average_a_scaler_and_a_best_score_are_in_the_table(old: Path, tmp_pa
     rows = table(old, tmp_path / "new", config=tmp_path / "averaged.py", **more)
     assert rows["average of the weights"][1] == "equal"
     assert rows["loss scaler"] == ("scale 512", "equal")
-    assert rows["best score"][0] == "12.35"
+    assert rows["best score"] == ("12.35", "none")
     assert "custom hooks" not in rows  # its state is that average
+    for file in old.glob("*/vis_data/scalars.json"):  # without a curve what was noted counts
+        noted_alone = shutil.copytree(old, tmp_path / "old")
+        (noted_alone / file.relative_to(old)).unlink()
+    cfg.default_hooks.checkpoint.save_best = "mIoU"
+    (tmp_path / "averaged.py").write_text(cfg.pretty_text)
+    more["config"] = tmp_path / "averaged.py"
+    (row,) = (row for row in adopt(noted_alone, tmp_path / "noted", **more).rows
+              if row.what == "best score")  # fmt: skip
+    assert (row.there, row.here) == ("12.35", "12.35")
+    assert row.why.endswith("best_mIoU_iter_2.pth is not there any more")
 
 
 def test_a_target_that_is_a_file_and_names_with_blanks(
