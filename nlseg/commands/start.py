@@ -67,6 +67,11 @@ def build_parser() -> argparse.ArgumentParser:
     values.add_argument("--keep", action="append", default=[], metavar="V", help="is a class")
     values.add_argument("--background", metavar="V", help="is a class, called background")
     values.add_argument(
+        "--binary", type=float, metavar="LEVEL",
+        help="two classes: below LEVEL is background, the rest the thing; masks saved with loss: "
+        "128, masks that number objects: 1",
+    )  # fmt: skip
+    values.add_argument(
         "--unlabelled", type=int, choices=(0, 255), default=0,
         help="exports: what nobody labelled is class 0, background (default), or 255, ignored",
     )  # fmt: skip
@@ -136,6 +141,8 @@ def request_of(args: argparse.Namespace) -> "Request":
         raise UserError("--hours and --minutes take a time above 0")
     if not 0 < args.test < 1:
         raise UserError(f"--test {args.test}: is no share between 0 and 1")
+    if args.binary is not None and not args.binary > 0:
+        raise UserError(f"--binary {args.binary:g}: takes a level above 0, such as 128")
     if args.out.suffix != ".py":
         raise UserError(f"--out {args.out}: a config's name ends in .py")
     background = None if args.background is None else parse_value(args.background)
@@ -146,7 +153,7 @@ def request_of(args: argparse.Namespace) -> "Request":
     return Request(
         folder=args.folder, out=args.out, seconds=seconds, where=where, said=said,
         classes=args.classes, kind=args.format, unlabelled=args.unlabelled, test=args.test,
-        fetch=not args.from_scratch,
+        fetch=not args.from_scratch, binary=args.binary,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from nlseg.intake.class_masks import ClassMasks, find_class_masks
 from nlseg.intake.rows import SPLITS, read_json
 from nlseg.intake.writing import Written, import_export, recognise
 from nlseg.pictures import IMAGE_SUFFIXES
+from nlseg.start.binary import as_two_classes
 from nlseg.start.layout import (
     Layout,
     Pair,
@@ -57,8 +58,12 @@ def read_layout(request: Request, *, progress: bool = False) -> tuple[Layout, Na
     try:
         folder = published or folder
         layout = find_layout(folder, where, request.files)
+        masks = [pair.mask for pair in layout.pairs]
         take_lists(folder, layout)
-        below = folders_between(folder, [pair.mask for pair in layout.pairs])
+        if request.binary is not None:
+            tell(f"writing {len(masks)} masks of two classes", wanted=progress and take_long(masks))
+            as_two_classes(layout, request.binary, request.files)
+        below = folders_between(folder, masks)
         return layout, find_names(folder, request.classes, below)
     except Unclear:
         raise
@@ -129,6 +134,7 @@ def _check_options(request: Request, kind: str) -> None:
         ("--image-suffix", where.image_suffix),
         ("--mask-suffix", where.mask_suffix),
         ("--classes", request.classes if kind != "labelme" else None),
+        ("--binary", request.binary),
     ):
         if value is not None:
             raise UserError(

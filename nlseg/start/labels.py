@@ -120,7 +120,7 @@ def read_labels(
     _check_said(pixels, said)
     if layout.cityscapes:
         return _of_cityscapes(layout.cityscapes, pixels)
-    labels = _decide(layout, pixels, names, said)
+    labels = _decide(layout, pixels, names, said, numbered=_number_objects(masks))
     labels.palette = _colours_of(labels, masks, names)
     return labels
 
@@ -146,6 +146,16 @@ def _count(masks: Mapping[Path, Facts]) -> dict[Value, int]:
     return dict(sorted(pixels.items(), key=lambda item: _order(item[0])))
 
 
+def _number_objects(masks: Mapping[Path, Facts]) -> bool:
+    """Return whether each mask counts from 1 without a gap, to more than 2, and not all as far."""
+    held = [
+        {int(raw) for raw in facts["values"]} - {0} for facts in masks.values() if "values" in facts
+    ]
+    counts = {len(values) for values in held}
+    whole = all(values == set(range(1, len(values) + 1)) for values in held)
+    return whole and len(counts) > 1 and max(counts) > 2
+
+
 def _order(value: Value) -> tuple[int, ...]:
     return value if isinstance(value, tuple) else (value,)
 
@@ -155,7 +165,8 @@ def _values_of(path: Path, facts: Facts) -> Iterable[tuple[Value, int]]:
         if facts["num_colours"] > MOST_VALUES:
             raise DataError(
                 f"{path}: holds {facts['num_colours']} colours; a painted mask has one a class: it "
-                "was saved as JPEG or resized smoothly, or is no mask; export it again as PNG"
+                "was saved as JPEG or resized smoothly, or is no mask; export it again as PNG, or, "
+                "if it is black and white, take it by --binary 128"
             )
         return [((r, g, b), count) for r, g, b, count in facts["colours"]]
     values = facts["values"]
@@ -163,20 +174,21 @@ def _values_of(path: Path, facts: Facts) -> Iterable[tuple[Value, int]]:
     if facts["dtype"].startswith("float") or len(whole) < len(values):
         raise DataError(
             f"{path}: holds {facts['dtype']} numbers; labels are whole numbers in 0..255: store it "
-            "as 8-bit PNG"
+            "as 8-bit PNG, or, of two classes, give the level between them, such as --binary 0.5"
         )
     numbers = [int(raw) for raw in values]
     if min(numbers) < 0 or max(numbers) > 255:
         raise DataError(
             f"{path}: holds values from {min(numbers)} to {max(numbers)}, which look like ids of "
-            "objects; labels are in 0..255: export one value a class"
+            "objects; labels are in 0..255: export one value a class, or make all objects one "
+            "class by --binary 1"
         )
     if facts["format"] == "JPEG" or len(numbers) > 4 * MOST_VALUES - 6:
         raise DataError(
             f"{path}: holds {len(numbers)} values"
             f"{' and is a JPEG' if facts['format'] == 'JPEG' else ''}: it was saved with loss, or "
             "is no mask; export it again as PNG, or, black and white, store 0 below 128 and 255 "
-            "above as PNG"
+            "above as PNG, as --binary 128 does"
         )
     return zip(numbers, values.values(), strict=True)
 
@@ -213,7 +225,7 @@ def _check_greys(pixels: Mapping[Value, int], masks: Mapping[Path, Facts]) -> No
     raise DataError(
         f"{path}: the masks hold {len(pixels)} greys, most of them nearly black or nearly white: "
         "they were saved with loss or resized smoothly; export them again as PNG, resized with "
-        "nearest neighbour, or store 0 below 128 and 255 above"
+        "nearest neighbour, or store 0 below 128 and 255 above, as --binary 128 does"
     )
 
 
@@ -249,7 +261,9 @@ def _of_cityscapes(kind: str, pixels: Mapping[Value, int]) -> Labels:
 # ---- values to classes
 
 
-def _decide(layout: Layout, pixels: Mapping[Value, int], names: Names | None, said: Said) -> Labels:
+def _decide(
+    layout: Layout, pixels: Mapping[Value, int], names: Names | None, said: Said, *, numbered: bool
+) -> Labels:
     reasons: list[str] = []
     ignored = list(said.ignore)
     if ignored:
@@ -260,7 +274,7 @@ def _decide(layout: Layout, pixels: Mapping[Value, int], names: Names | None, sa
         if not is_class and re.fullmatch(_UNLABELLED, name, re.IGNORECASE):
             ignored.append(value)
             reasons.append(f"{show_value(value)} ignored: called {name!r}")
-    ignored += _unlabelled(layout, pixels, called, said, ignored, reasons)
+    ignored += _unlabelled(layout, pixels, called, said, ignored, reasons, numbered=numbered)
     ignored = [value for value in dict.fromkeys(ignored) if value in pixels]
     rest = [value for value in [*called, *pixels] if value not in ignored]
     values = tuple(sorted(dict.fromkeys(rest), key=_order))
@@ -365,9 +379,11 @@ def _checked_names(
 
 def _unlabelled(
     layout: Layout, pixels: Mapping[Value, int], called: Mapping[Value, str], said: Said,
-    ignored: Sequence[Value], reasons: list[str],
+    ignored: Sequence[Value], reasons: list[str], *, numbered: bool,
 ) -> list[Value]:  # fmt: skip
     """Return values that are unlabelled beyond doubt; ask about the others.
+
+    Where values look like numbers of objects, that they are is an answer, too.
 
     Raises:
         Unclear: 0, black, 255 or white may be a class or unlabelled.
@@ -400,7 +416,8 @@ def _unlabelled(
         f"{layout.pairs[0].mask.parent}: the masks hold {_listed(pixels)}, and {why}; what is "
         f"{given} ({_share(pixels, black)} of the pixels)?",
         [Reading(f"{given} is a class, the background", ("--background", given)),
-         Reading(f"{given} is unlabelled and does not count", ("--ignore", given))],
+         Reading(f"{given} is unlabelled and does not count", ("--ignore", given)),
+         *[Reading("the others number objects, all of one class", ("--binary", "1"))] * numbered],
     )  # fmt: skip
 
 

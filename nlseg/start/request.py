@@ -23,6 +23,7 @@ class Request:
         unlabelled: For exports: 0 or 255.
         test: Share of the test images where a split is made.
         fetch: Whether published weights may be fetched.
+        binary: Level from which on masks are the thing, of two classes; None takes their values.
     """
 
     folder: Path
@@ -35,6 +36,7 @@ class Request:
     unlabelled: int = 0
     test: float = 0.2
     fetch: bool = True
+    binary: float | None = None
 
     @property
     def files(self) -> Path:
@@ -50,5 +52,5 @@ class Request:
             "keep": [show_value(v) for v in self.said.keep],
             "background": "" if background is None else show_value(background),
             "classes": self.classes, "kind": self.kind, "unlabelled": self.unlabelled,
-            "test": self.test, "fetch": self.fetch,
+            "test": self.test, "fetch": self.fetch, "binary": self.binary,
         }  # fmt: skip

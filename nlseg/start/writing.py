@@ -116,7 +116,7 @@ def _expressed(root: Path, pairs: Sequence[Pair]) -> Place | None:
             stems[pair.name] = a
         else:
             if not all(Path(top).is_relative_to(root) for top in tops):  # made of an export
-                root = Path(os.path.commonpath(tops))
+                root = Path(os.path.commonpath([os.path.abspath(top) for top in tops]))
             images_below, masks_below = (os.path.relpath(top, root) for top in tops)
             return Place(root.resolve(), images_below, masks_below, first, second, stems)
     return None

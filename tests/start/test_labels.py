@@ -1,15 +1,20 @@
 """Values of masks to classes, by small tables of values; what may be two things is asked."""
 
+import os
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 
 from nlseg.errors import UserError
 from nlseg.start.labels import Labels, Said, Value, parse_value, read_labels
 from nlseg.start.layout import Layout, Pair
 from nlseg.start.names import Names, find_names, read_names
+from nlseg.start.planning import read_folder
 from nlseg.start.readings import Unclear
+from nlseg.start.writing import place_pairs
+from tests.start.folders import draw, request, write
 
 PAIR = Pair("a", Path("images/a.png"), Path("masks/a.png"))
 
@@ -99,6 +104,24 @@ def test_what_may_be_two_things_is_asked_and_each_answer_is_taken(
                 said = said._replace(background=parse_value(more[1]))
         taken.add((labels.classes, labels.ignored))
     assert len(taken) == 2
+
+
+def test_numbers_of_objects_may_be_one_class(tmp_path: Path) -> None:
+    for count in (2, 3, 4):
+        image, mask = draw(count, tuple(range(count)))
+        write(tmp_path / f"images/{count}.png", image)
+        write(tmp_path / f"masks/{count}.png", mask)
+    with pytest.raises(Unclear) as unclear:
+        read_folder(request(tmp_path), progress=False)
+    assert unclear.value.readings[-1].options == ("--binary", "1")
+    found = read_folder(request(tmp_path, binary=1), progress=False)
+    assert found.labels.classes == ("background", "foreground")
+    pair = found.layout.pairs[-1]
+    assert ((cv2.imread(str(pair.mask), -1) > 0) == (mask > 0)).all()
+    pairs = [one._replace(mask=Path(os.path.relpath(one.mask))) for one in found.layout.pairs]
+    place, note = place_pairs(tmp_path, pairs, tmp_path)  # beside a config that is given so
+    assert (place.root / place.images / f"{place.stems[pair.name]}.png").samefile(pair.image)
+    assert note == ""
 
 
 def test_a_question_says_who_names_the_classes_and_how_many_pixels_it_is_about() -> None:

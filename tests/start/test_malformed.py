@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -297,6 +298,9 @@ def test_the_file_and_the_remedy_are_named_and_the_remedy_helps(
     for words in CASES[make]:
         assert words in told
     assert not Path(out).exists()
+    for level in re.findall(r"--binary ([\d.]+)", told):
+        labels = read_folder(request(root, binary=float(level)), progress=False).labels
+        assert labels.classes == ("background", "foreground")
     mend(root)
     found = read_folder(request(root), progress=False)
     assert found.parts.train
