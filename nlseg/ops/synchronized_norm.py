@@ -11,28 +11,32 @@ import torch
 import torch.distributed as dist
 from mmengine.utils.dl_utils import parrots_wrapper
 from torch import Tensor, nn
+from torch.distributed import _functional_collectives as functional
 from torch.nn.modules import _functions
 
 
-@torch.library.custom_op("nlseg::sum_over_ranks", mutates_args=())
-def sum_over_ranks(x: Tensor) -> Tensor:
-    """Sum a tensor of any shape over all processes; gradients are summed likewise."""
-    total = x.contiguous().clone()
-    dist.all_reduce(total)
-    return total
+class SumOverRanks(torch.autograd.Function):
+    """Sums a tensor of any shape over all processes; gradients are summed likewise.
+
+    The compiler keeps the order of these functional collectives, and runs each one, whatever a
+    process does with the sum: graphs for maps of other sizes exchange the same sums.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+        """Return the sum."""
+        return _sum(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        """Return the sum of the gradients."""
+        return _sum(gradient)
 
 
-@sum_over_ranks.register_fake
-def _(x: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
-def _sum_gradients(_: Any, gradient: Tensor) -> Tensor:
-    summed: Tensor = sum_over_ranks(gradient)
-    return summed
-
-
-sum_over_ranks.register_autograd(_sum_gradients)
+def _sum(x: Tensor) -> Tensor:
+    world: Any = dist.group.WORLD
+    total: Any = functional.all_reduce(x.contiguous(), "sum", world)
+    return total.wait() if isinstance(total, functional.AsyncCollectiveTensor) else total
 
 
 class SyncBatchNorm(nn.SyncBatchNorm):
@@ -72,6 +76,7 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         own_count = own_mean.new_full((1,), x.numel() // channels)
         own = torch.cat([own_mean, own_var, own_count])
         mine = torch.arange(size, device=x.device).unsqueeze(1) == rank
+        sum_over_ranks: Any = SumOverRanks.apply
         # one row of each process; mean and variance of an empty batch are NaN
         rows = sum_over_ranks(torch.where(mine & (own_count > 0), own, 0.0))
         means, variances, counts = torch.split(rows, [channels, channels, 1], 1)

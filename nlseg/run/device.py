@@ -6,7 +6,7 @@ import random
 import re
 import resource
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -264,30 +264,34 @@ class CompiledCall:
         self.module = module
         self._name, self._whole = type(module).__name__, bool(options.get("fullgraph"))
         self.leads = leads and options.get("mode") in _GRAPHS
-        self.train_call: Callable[..., Any] = torch.compile(module._call_impl, **options)
+        self._plain_call: Callable[..., Any] = module._call_impl
+        call = _traceable(module)
+        self.train_call: Callable[..., Any] = torch.compile(call, **options)
         self.eval_call = self.train_call
         if options.get("mode") in _GRAPHS:
             plain = {**options, "mode": _GRAPHS[options["mode"]]}
-            self.eval_call = torch.compile(module._call_impl, **plain)
+            self.eval_call = torch.compile(call, **plain)
         self._crops: set[torch.Size] = set()
 
     def __call__(self, *inputs: Any, **settings: Any) -> Any:
-        """Run the module on maps (N, C, H, W), in any nesting.
+        """Run the module on maps (N, C, H, W), in any nesting; without a pixel, as it is written.
 
         Raises:
             ConfigError: It cannot be compiled.
         """
+        maps = [x for x in tree_leaves(inputs) if isinstance(x, Tensor) and x.dim() == 4]
+        call = self._choose(maps) if all(x.numel() > 0 for x in maps) else self._plain_call
         try:
-            return self._run(*inputs, **settings)
+            return call(*inputs, **settings)
         except _not_compilable() as error:
             raise ConfigError(self._refusal(error)) from error
 
-    def _run(self, *inputs: Any, **settings: Any) -> Any:
-        maps = [x for x in tree_leaves(inputs) if isinstance(x, Tensor) and x.dim() == 4]
+    def _choose(self, maps: Sequence[Tensor]) -> Callable[..., Any]:
+        """Return what runs, and say which sizes of the maps are constants of its graph."""
         if not self.module.training:
             for x in maps:
                 torch._dynamo.maybe_mark_dynamic(x, [2, 3])
-            return self.eval_call(*inputs, **settings)
+            return self.eval_call
         if self.leads:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         if len(self._crops) < 2:
@@ -299,7 +303,7 @@ class CompiledCall:
                 torch._dynamo.mark_static(x, [2, 3])
             else:
                 torch._dynamo.maybe_mark_dynamic(x, [2, 3])
-        return self.train_call(*inputs, **settings)
+        return self.train_call
 
     def _refusal(self, error: Exception) -> str:
         """Say what cannot be compiled, where, why, and what to set instead."""
@@ -315,6 +319,19 @@ class CompiledCall:
         ways = f"compile=dict(fullgraph=False) runs such lines as they are written, {plain}"
         remedy = ways if self._whole else plain
         return f"compile: {self._name} cannot be one graph{where}: {reason}; {remedy}"
+
+
+def _traceable(module: nn.Module) -> Callable[..., Any]:
+    """Return a module's call in a frame that the compiler traces, which PyTorch's own are not."""
+    if not type(module).forward.__module__.startswith("torch."):
+        return module._call_impl  # type: ignore[no-any-return]
+
+    whole: Any = nn.Module._call_impl  # PyTorch 2.4 takes the bound one for the compiled call
+
+    def call(*inputs: Any, **settings: Any) -> Any:
+        return whole(module, *inputs, **settings)
+
+    return call
 
 
 def _not_compilable() -> tuple[type[Exception], ...]:

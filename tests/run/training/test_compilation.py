@@ -222,11 +222,39 @@ def test_a_test_time_wrapper_is_looked_through() -> None:
     assert list(parts_of(SegTTAModel(module=model))) == list(parts_of(model))
 
 
+class Branchless(nn.Module):
+    """A stranger's layer."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.relu()
+
+
 class Branching(nn.Module):
     """A stranger's head, whose way depends on what it computes."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * 2 if x.mean().item() > 0 else x
+
+
+@pytest.mark.parametrize(
+    "part", [nn.Identity(), nn.Conv2d(3, 4, 1), nn.Sequential(nn.ReLU(), Branchless())]
+)
+def test_a_part_that_is_a_layer_of_pytorch_is_one_graph(part: nn.Module) -> None:
+    part.register_forward_hook(lambda module, inputs, y: y + 1)
+    graphs: list[Any] = []
+
+    def remember(graph: torch.fx.GraphModule, _: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    model = nn.ModuleDict({"backbone": part})
+    compile_network(model, {"backend": remember})
+    for size in ((2, 3, 16, 16), (2, 3, 16, 16), (0, 3, 16, 16)):  # the last one as written
+        x = torch.ones(size)
+        y = model.backbone(x)
+        with not_compiled(model):
+            assert torch.equal(y, model.backbone(x))
+        assert len(graphs) == 1
 
 
 def test_what_is_not_one_graph_is_named_with_a_way_that_works() -> None:
