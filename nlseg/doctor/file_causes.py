@@ -41,7 +41,9 @@ def _unreadable(split: Split, tally: Tally) -> Finding | None:
             f"{detail}\n{split.key}.bad_samples passes them over",
             files=tuple(path for path, _ in listed[:_SHOWN]), count=len(listed),
         )  # fmt: skip
-    if split.stage == "train":
+    if set(tally.unreadable) >= set(tally.images):
+        rest = "convert them, as there is no other one"
+    elif split.stage == "train":
         rest = f"skip them: {split.key}.bad_samples = dict(policy='skip', limit={len(listed)})"
     else:  # a score needs every image
         rest = f"name the others in a text file, {split.key}.ann_file"

@@ -84,9 +84,9 @@ def _painted(split: Split, tally: Tally) -> Finding | None:
             "were saved as JPEG are to be exported again as PNG, with one value per pixel"
         )
     elif is_grey:
-        code, title = "grey-rgb-masks", "Masks are grey pictures stored with several channels"
-        table = _colour_table(_grey_classes(sorted(r for r, _, _ in colours), split))
-        remedy = f"{split.key}.palette_to_index = {table}"
+        code = "grey-rgb-masks"
+        modes = [tally.labels[path]["mode"] for path in files]
+        title, remedy = _grey_masks(split, sorted(r for r, _, _ in colours), modes)
     elif colours <= set(split.rules.palette) | {(0, 0, 0), (255, 255, 255)}:
         code, title = "rgb-masks", "Masks are painted in the palette's colours (RGB masks)"
         remedy = f"{split.key}.palette_to_index = {_palette_table(colours, split)}"
@@ -106,6 +106,16 @@ def _painted(split: Split, tally: Tally) -> Finding | None:
     return Finding(
         code, "error", split.name, title, detail, remedy, tuple(sorted(files)[:8]), len(files)
     )
+
+
+def _grey_masks(split: Split, levels: Sequence[int], modes: Sequence[str]) -> tuple[str, str]:
+    """Return what masks of grey levels in several channels are, and what mends them."""
+    if len(levels) == 1 and all("A" in mode for mode in modes):
+        title = "Masks hold one colour: they are drawn in an alpha channel"
+        return title, "store the alpha channel alone: 0 where it is 0, 1 elsewhere"
+    table = _colour_table(_grey_classes(levels, split))
+    title = "Masks are grey pictures stored with several channels"
+    return title, f"{split.key}.palette_to_index = {table}"
 
 
 def _palette_table(colours: set[tuple[int, int, int]], split: Split) -> str:

@@ -47,11 +47,14 @@ def as_two_classes(layout: Layout, level: float, files: Path) -> None:
 
 
 def _levels(path: Path) -> NDArray[Any]:
-    """Return the levels (H, W) of a mask, without its alpha channel."""
+    """Return the levels (H, W) of a mask; those of an alpha channel where there is one colour."""
     with warnings.catch_warnings(), path.open("rb") as file, open_picture(file) as picture:
         warnings.simplefilter("ignore")  # of odd tags, which say nothing about the pixels
         bands = picture.getbands()
         array = np.asarray(picture)
     if bands[-1] == "A":
-        array = array[..., :-1]
+        colours, alpha = array[..., :-1], array[..., -1]
+        if len(np.unique(colours.reshape(-1, colours.shape[-1]), axis=0)) == 1:
+            return np.asarray(alpha, np.float64)  # drawn in the alpha channel
+        array = colours
     return array.mean(axis=2) if array.ndim == 3 else np.asarray(array, np.float64)

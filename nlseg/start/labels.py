@@ -25,6 +25,7 @@ _UNLABELLED = (
 _CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 _RARE_COLOUR = 1e-4
 _FIRST_CLASS = 1
+_OF_ALPHA = "; masks that are drawn in an alpha channel: --binary 128"
 _NEAR = 16
 """Greys closer than this to black or white are nearly so."""
 _BLURRED = 3
@@ -116,6 +117,7 @@ def read_labels(
         raise DataError(
             f"{next(iter(masks))}: all pixels of all {len(masks)} masks are {show_value(value)}; a "
             "network needs two classes: export the masks again, or give others with --masks"
+            f"{_OF_ALPHA * any('A' in str(one.get('mode')) for one in masks.values())}"
         )
     _check_said(pixels, said)
     if layout.cityscapes:

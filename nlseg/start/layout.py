@@ -30,6 +30,7 @@ _IMAGE_WORDS = r"ima?ge?s?\b|photos?|jpe?g|rgb|pictures?|input|leftimg|raw"
 _MASK_WORDS = r"masks?|labels?|lbl|(\b|_)lab\b|annot|gt|truth|seg|manual|target"
 _SETS = ("data", "set")
 _BOTH = ("trainval", "train_val")
+_ANNOTATIONS = (".json", ".xml", ".mat", ".npy", ".csv")
 _LOOKED_AT = 3
 _TRIED = 60
 """Ways to sort files that are tried, those that may pair the most first."""
@@ -865,9 +866,16 @@ def _nothing_pairs(root: Path, files: Sequence[_File]) -> str:
     folders = Counter("/".join(file.folders) or "." for file in files)
     held = ", ".join(f"{n} in {folder}" for folder, n in folders.most_common(4))
     if not masks:
+        others = Counter(
+            path.suffix for path in root.rglob("*") if path.suffix in _ANNOTATIONS
+        ).most_common(1)
+        told = [
+            f"; its {n} {end} files are no export that is read: COCO, LabelMe and CVAT's masks are"
+            for end, n in others
+        ]
         return (
             f"{root}: holds {len(files)} pictures ({held}) and no masks for them; put masks of the "
-            "same names into a folder of their own"
+            f"same names into a folder of their own{''.join(told)}"
         )
     images = [file.path for file in some if file.path not in masks]
     other = next(iter([*images, *masks[1:], *masks]))

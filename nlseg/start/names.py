@@ -3,9 +3,10 @@
 import csv
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from nlseg.errors import UserError
 from nlseg.intake.rows import SPLITS
@@ -13,8 +14,9 @@ from nlseg.intake.rows import SPLITS
 FILES = (
     "classes.txt", "class_names.txt", "labels.txt", "label_names.txt", "names.txt",
     "class_dict.csv", "labelmap.txt", "label_colors.txt", "classes.csv", "classes.json",
-    "_classes.csv", "objectInfo150.txt",
+    "_classes.csv", "objectInfo150.txt", "config.json",
 )  # fmt: skip
+_OF_MAPILLARY = "config.json"
 Colour = tuple[int, int, int]
 _NAME = ("name", "class_name", "label_name", "class", "label", "category")
 _VALUE = ("id", "value", "index", "class_id", "label_id", "idx", "pixel value")
@@ -68,6 +70,7 @@ def find_names(root: Path, given: str | None, below: Sequence[Path] = ()) -> Nam
 def _well_known(root: Path) -> list[Path]:
     """List files that name classes, of a folder or of those of its splits; equal ones once."""
     here = [root / name for name in FILES if (root / name).is_file()]
+    here = [file for file in here if file.name != _OF_MAPILLARY or _described(_json(file))]
     if here or not root.is_dir():
         return here
     below = [file for folder in sorted(root.iterdir()) if folder.name.lower() in SPLITS
@@ -105,9 +108,33 @@ def _checked(names: Names) -> Names:
     return names
 
 
+def _json(file: Path) -> Any:
+    """Return what a JSON file holds, None for one that cannot be read."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return None
+
+
+def _described(values: Any) -> list[Mapping[str, Any]]:
+    """Return Mapillary's list of labels, in the order of their ids; nothing where it is none."""
+    labels = values.get("labels") if isinstance(values, dict) else None
+    if isinstance(labels, list) and all(isinstance(x, dict) and "name" in x for x in labels):
+        return labels
+    return []
+
+
 def _of_json(file: Path, text: str) -> Names:
     values = json.loads(text)
     names = Names(str(file))
+    if labels := _described(values):
+        values = [str(label.get("readable") or label["name"]) for label in labels]
+        colours: list[Any] = [label.get("color") for label in labels]
+        if all(isinstance(colour, list) and len(colour) == 3 for colour in colours):
+            names.colours = {
+                name: (int(r), int(g), int(b))
+                for name, (r, g, b) in zip(values, colours, strict=True)
+            }
     if isinstance(values, dict) and isinstance(values.get("classes"), list):
         values = values["classes"]
     if isinstance(values, list) and all(isinstance(name, str) for name in values):

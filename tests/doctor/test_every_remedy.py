@@ -205,6 +205,12 @@ def stored_again(root: Path, remedy: str) -> None:
         save(result.astype(np.uint8), path)
 
 
+def alpha_alone(root: Path, remedy: str) -> None:
+    assert remedy == "store the alpha channel alone: 0 where it is 0, 1 elsewhere"
+    for path in pictures(root, "lab"):
+        save((np.asarray(Image.open(path))[..., 3] > 0).astype(np.uint8), path)
+
+
 def train_list(root: Path, remedy: str) -> None:
     """Write the list that the remedy asks for, of the images that have labels."""
     assert f"name the images to use, without '.png', in {root}/train.txt: " in remedy
@@ -368,6 +374,9 @@ FAULTS: dict[str, Fault] = {
     "black and white, RGB": Fault(
         "grey-rgb-masks", colours([[0] * 3, [255] * 3, [255] * 3]), with_classes(2)),
     "grey levels, RGB": Fault("grey-rgb-masks", colours([[0] * 3, [90] * 3, [180] * 3])),
+    "in an alpha channel": Fault(
+        "grey-rgb-masks", colours([[0, 0, 0, 0], *[[0, 0, 0, 255]] * 2]), with_classes(2),
+        step=alpha_alone, by_line=False),
     "the palette's colours": Fault("rgb-masks", colours(PALETTE)),
     "the palette's colours and black": Fault(
         "rgb-masks", colours([*PALETTE[:2], [0] * 3]), left=("absent-classes",)),

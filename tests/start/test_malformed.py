@@ -43,6 +43,7 @@ def no_masks(root: Path) -> Mend:
     two_folders(root)
     kept = {p.name: p.read_bytes() for p in (root / "masks").iterdir()}
     shutil.rmtree(root / "masks")
+    (root / "a.xml").write_text("<a/>")
 
     def add(root: Path) -> None:
         (root / "masks").mkdir()
@@ -93,6 +94,14 @@ def one_value(root: Path) -> Mend:
     two_folders(root)
     for path in (root / "masks").iterdir():
         write(path, np.zeros(SIZE, np.uint8))
+    return two_folders
+
+
+def one_colour(root: Path) -> Mend:
+    two_folders(root)
+    for path in (root / "masks").iterdir():
+        alpha = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        write(path, np.dstack([np.full((*alpha.shape, 3), 255, np.uint8), alpha]))
     return two_folders
 
 
@@ -252,13 +261,14 @@ CASES = {
     arrays_only: (".npy", "such as .jpg"),
     a_file: ("is a file", "give the folder"),
     missing: ("no such folder", "check the path"),
-    no_masks: ("images", "put masks"),
+    no_masks: ("images", "put masks", "its 1 .xml files are no export that is read"),
     other_names: ("masks", "rename them"),
     same_stem: ("images/1.", "keep one"),
     other_size: ("masks/1.png", "export the mask"),
     cut_off_mask: ("masks/1.png", "remove it and its image"),
     text_as_image: ("images/1.png", "remove it and its mask"),
     one_value: ("masks", "export the masks again"),
+    one_colour: ("masks", "an alpha channel: --binary 128"),
     smooth_colours: ("masks/0.png", "export it again as PNG"),
     fractions_as_masks: ("masks/0.tif", "8-bit PNG"),
     fractions_as_images: ("images/0.tif", "convert"),

@@ -1,6 +1,7 @@
 """Folders as people have them beside the usual: one clear reading is taken, two true ones asked."""
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -373,6 +374,17 @@ def test_names_that_are_given(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("name r g b\nwhite 255 255 255\n")
     assert find_names(tmp_path, "mine").colours == {"white": (255, 255, 255)}  # type: ignore[union-attr]
     assert find_names(tmp_path, "sea, sky").listed == ["sea", "sky"]  # type: ignore[union-attr]
+    described = [
+        {"name": "nature--sea", "readable": "Sea", "color": [1, 2, 3]},
+        {"name": "void--unlabeled", "readable": "Unlabeled", "color": [4, 5, 6]},
+    ]
+    (tmp_path / "config.json").write_text(json.dumps({"labels": described, "version": "1.1"}))
+    of_mapillary = find_names(tmp_path, None)
+    assert of_mapillary is not None
+    assert of_mapillary.colours == {"Sea": (1, 2, 3), "Unlabeled": (4, 5, 6)}
+    assert of_mapillary.listed == ["Sea", "Unlabeled"]
+    (tmp_path / "config.json").write_text('{"labels": 3}')  # of another program
+    assert find_names(tmp_path, None) is None
     for given, why in {
         "sea": "is neither a file nor names with commas between",
         "sea,,sky": "holds an empty name", "sea,sky,sea": "names 'sea' twice",
