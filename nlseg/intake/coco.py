@@ -221,14 +221,15 @@ def _inside(images: Path, split: str) -> _Places:
 def _find(given: str, places: _Places) -> tuple[str, Path]:
     """Return an image's path below its folder, with slashes, and its file.
 
-    Paths may be those of Windows; of one that begins at a root, any end may be there.
+    Paths may be those of Windows; of one that begins at a root, leads up, or is an address in the
+    web, any end may be there.
 
     Raises:
         ValueError: It is not there, or twice.
     """
     path = PureWindowsPath(given)
     names = [given, path.as_posix()]
-    if path.anchor:
+    if path.anchor or ".." in path.parts or "://" in given:
         names += ["/".join(path.parts[i:]) for i in range(1, len(path.parts))]
     for name in names:
         usual = [folder / name for folder in places.usual if (folder / name).is_file()][:1]

@@ -131,7 +131,9 @@ def test_json_that_cannot_be_read_is_named(
     assert told.startswith(f"{file}:{line}: ")
 
 
-@pytest.mark.parametrize("above", ["photos\\", "C:\\data\\photos\\", "/home/me/photos/"])
+@pytest.mark.parametrize("above", [
+    "photos\\", "C:\\data\\photos\\", "/home/me/photos/", "../../up/3/photos/", "http://host/photos/",
+])  # fmt: skip
 def test_coco_paths_of_other_machines(above: str, tmp_path: Path) -> None:
     images = [{"id": i, "file_name": f"{above}{i}.png", "height": 6, "width": 8} for i in range(2)]
     coco(tmp_path / "in", [shape(1, 1, 3, CORNER)], images=images)
