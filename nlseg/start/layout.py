@@ -30,6 +30,7 @@ _IMAGE_WORDS = r"ima?ge?s?\b|photos?|jpe?g|rgb|pictures?|input|leftimg|raw"
 _MASK_WORDS = r"masks?|labels?|lbl|(\b|_)lab\b|annot|gt|truth|seg|manual|target"
 _SETS = ("data", "set")
 _BOTH = ("trainval", "train_val")
+_SHORT = "tr|te|ts"
 _ANNOTATIONS = (".json", ".xml", ".mat", ".npy", ".csv")
 _LOOKED_AT = 3
 _TRIED = 60
@@ -246,7 +247,8 @@ def pictures_below(root: Path, made: Path | None = None) -> list[_File]:
 def _series(names: Iterable[str]) -> dict[Folders, tuple[str, str]]:
     """Find folders side by side whose names differ in the word of a split alone.
 
-    That is ``traincrop`` and ``testcrop``, or ``town_train`` and ``town_val``.
+    That is ``traincrop`` and ``testcrop``, ``town_train`` and ``town_val``, or ``imagesTr`` and
+    ``imagesTs``.
 
     Args:
         names: Relative paths of files.
@@ -257,17 +259,35 @@ def _series(names: Iterable[str]) -> dict[Folders, tuple[str, str]]:
     whole = {Path(name).parts[:-1] for name in names}
     kinds: dict[tuple[Folders, str, str], list[tuple[Folders, str]]] = {}
     for *above, name in {parts[:i] for parts in whole for i in range(1, len(parts) + 1)}:
-        for word, split in SPLITS.items():
-            found = re.fullmatch(f"(?i)({word})?(.+?)({word})?", name)
-            if found is not None and (found[1] is None) != (found[3] is None):
-                kind = (tuple(above), found[2], "before" if found[1] else "after")
-                kinds.setdefault(kind, []).append(((*above, name), split))
+        words = "|".join(SPLITS)
+        for side, pattern in (
+            ("before", f"(?i:(?P<word>{words})(?P<rest>.+))"),
+            ("after", f"(?i:(?P<rest>.+?)(?P<word>{words}))"),
+            ("after", f"(?P<rest>.+)(?P<word>(?<=[ _-])(?i:{_SHORT})|(?<=[a-z])T[rse])"),
+        ):
+            if found := re.fullmatch(pattern, name):
+                split = _split_of_word(found["word"])
+                folders = kinds.setdefault((tuple(above), found["rest"], side), [])
+                folders.append(((*above, name), split))
     return {
         folder: (split, kind.strip("_- "))
-        for (_, kind, _), folders in kinds.items() if len({"train", *(s for _, s in folders)}) > 1
-        if any(split == "train" for _, split in folders)
+        for (_, kind, _), folders in kinds.items()
+        if {"train"} < {split for _, split in folders}
         for folder, split in folders
-    }  # fmt: skip
+    }
+
+
+def _split_of_word(word: str) -> str:
+    """Return the split that a word is for, also a short one."""
+    return SPLITS.get(word.lower()) or ("train" if word.lower() == "tr" else "test")
+
+
+def _said_again(part: str, split: str) -> str:
+    """Return a folder's name without a word for the split, nothing where it has none."""
+    found = re.fullmatch(
+        rf"(?i:(.*?)(?:^|[ _-])({'|'.join(SPLITS)}|{_SHORT})(?:$|(?=[ _-]))(.*))", part
+    )
+    return found[1] + found[3] if found and _split_of_word(found[2]) == split else ""
 
 
 def _check_readable(root: Path) -> None:
@@ -309,7 +329,9 @@ def _describe(
     split = next((found for found, _ in read if found), "")
     rest, dropped = [], False
     for part, (found, kept) in zip(folders, read, strict=True):
-        if not split or found != split or (dropped and not kept):
+        if split and not found and (again := _said_again(part, split)):
+            rest.append(again.strip(" _-"))
+        elif not split or found != split or (dropped and not kept):
             rest.append(part)
         elif kept:
             rest.append(kept)
@@ -659,13 +681,31 @@ def _evidence_of(
     """Return what says which are masks; None where it is the other way round, or none can be."""
     a, b = way.names()
     kinds = _kind_of_name(a), _kind_of_name(b)
-    if kinds[0] == "mask" or kinds[1] == "image":
+    are_alike = bool(kinds[0]) and kinds[0] == kinds[1]  # frames_with_annotations and annotations
+    if not are_alike and (kinds[0] == "mask" or kinds[1] == "image"):
         return None
     chosen = _some(sorted(pairs))
     for path in chain.from_iterable(chosen):
         if path not in looks:
             looks[path] = looks_like_mask(path)
-    masks = all(looks[image] for image, _ in chosen), all(looks[mask] for _, mask in chosen)
+    seen = [(looks[image], looks[mask]) for image, mask in chosen]
+    found = _judged(("", "") if are_alike else kinds, seen, are_folders=way.kind == _FOLDERS)
+    if are_alike:
+        return _Evidence.HALF if found is _Evidence.CLEAR else None
+    return None if found is _Evidence.NONE and a > b else found
+
+
+def _judged(
+    kinds: tuple[str, str], seen: Sequence[tuple[bool, bool]], *, are_folders: bool
+) -> _Evidence | None:
+    """Return what names and pixels say together; None where nobody would take it for masks.
+
+    Args:
+        kinds: What the names say that each is, if they do.
+        seen: Whether each of a few pairs looks like a mask.
+        are_folders: Whether folders tell the two apart.
+    """
+    masks = all(image for image, _ in seen), all(mask for _, mask in seen)
     if masks == (True, False):
         return _Evidence.AGAINST if any(kinds) else None
     if all(kinds):
@@ -674,8 +714,9 @@ def _evidence_of(
         return _Evidence.CLEAR
     if any(kinds):
         return _Evidence.HALF
-    is_asked = any(masks) or way.kind == _FOLDERS  # photos by day and by night are no masks
-    return _Evidence.NONE if a < b and is_asked else None
+    are_sequences = {*seen} >= {(True, True), (False, False)}  # each with images and masks
+    is_asked = any(masks) or are_folders  # photos by day and by night are no masks
+    return _Evidence.NONE if is_asked and not are_sequences else None
 
 
 def _some(ordered: Sequence[_T]) -> Sequence[_T]:

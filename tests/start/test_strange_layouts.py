@@ -76,6 +76,13 @@ STRANGE = {
     "split after a name": [
         (f"town_{s}/sea/Images/{i}.png", f"town_{s}/sea/Labels/{i}.png") for s, i in SPLITS
     ],
+    "split said again below": [
+        (f"{s}/{s}-org-img/{i}.jpg", f"{s}/{s}-label-img/{i}_lab.png") for s, i in SPLITS
+    ],
+    "sequences below names that both say masks": [
+        (f"frames-with-annotations/{s}/{s}_{i}.png", f"annotations/{s}/{s}_{i}.png")
+        for s, i in SEQUENCES
+    ],
     "split in the names of files": [(f"{s}B_{i}.bmp", f"{s}B_{i}_anno.bmp") for s, i in SPLITS],
     "split of both in one": [
         (f"{s}/images/{i}.png", f"{s}/masks/{i}.png")
@@ -104,6 +111,18 @@ def test_a_split_in_the_names_of_folders_is_given(kind: str, tmp_path: Path) -> 
     lay_out(tmp_path, *STRANGE[kind])
     splits = find_layout(tmp_path, HERE).splits()
     assert {split: len(pairs) for split, pairs in splits.items()} == {"train": 2, "val": 1}
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "words"),
+    [("D-{}/D-{}-Image", "D-{}/D-{}-Mask", ("TR", "TE")), ("images{}", "labels{}", ("Tr", "Ts"))],
+)
+def test_short_words_for_a_split_side_by_side(
+    images: str, masks: str, words: tuple[str, str], tmp_path: Path
+) -> None:
+    folders = [(images.format(word, word), masks.format(word, word)) for word in words]
+    lay_out(tmp_path, *((f"{a}/{i}.jpg", f"{b}/{i}.png") for i, (a, b) in enumerate(folders)))
+    assert find_layout(tmp_path, HERE).splits().keys() == {"train", "test"}
 
 
 @pytest.mark.parametrize("folder", ["validated_masks", "latest_masks", "contest", "a_test_masks"])
