@@ -41,8 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--format",
-        choices=("coco", "labelme", "cvat", "class-masks"),
-        help="default: it is recognised; class-masks: images and masks of one class each",
+        choices=("coco", "labelme", "cvat", "class-masks", "object-masks"),
+        help="default: it is recognised; class-masks, object-masks: images, and masks of one class "
+        "each, or of one object each, all of one class",
     )
     return parser
 

@@ -54,8 +54,9 @@ def build_parser() -> argparse.ArgumentParser:
     where.add_argument("--mask-suffix", metavar="END", help="end of the names of masks")
     where.add_argument(
         "--format",
-        choices=("masks", "class-masks", "coco", "labelme", "cvat"),
-        help="what holds the labels; class-masks: masks of one class each",
+        choices=("masks", "class-masks", "object-masks", "coco", "labelme", "cvat"),
+        help="what holds the labels; class-masks: masks of one class each; object-masks: of one "
+        "object each, all of one class",
     )
     where.add_argument(
         "--test", type=float, default=0.2, metavar="SHARE",

@@ -80,7 +80,7 @@ def find_class_masks(root: Path, names: Iterator[str] | None = None) -> ClassMas
         groups.setdefault(_Group(folders, file.stem[len(stem) :]), []).append((key, root / file))
         if len(groups) > 2 * MOST_CLASSES:
             return None
-    looks = {group: _look([path for _, path in found]) for group, found in groups.items()}
+    looks = {group: look_at([path for _, path in found]) for group, found in groups.items()}
     if "other" in looks.values():
         return None
     images = [one for group, found in groups.items() if looks[group] == "image" for one in found]
@@ -119,7 +119,7 @@ def _stem_of_image(stem: str, stems: set[str]) -> str:
     return stem
 
 
-def _look(paths: Sequence[Path]) -> str:
+def look_at(paths: Sequence[Path]) -> str:
     """Return what most of a few files are: ``image``, ``mask`` of one class, or ``other``."""
     kinds: Counter[str] = Counter()
     for path in paths[:: max(1, len(paths) // _LOOKED_AT)][:_LOOKED_AT]:
@@ -211,7 +211,7 @@ def _images(folder: Path, found: ClassMasks, export: Export, unlabelled: int) ->
             if key not in masks or name not in export.classes:
                 continue
             try:
-                mask = _read_mask(masks[key])
+                mask = read_mask(masks[key])
             except (OSError, ValueError, SyntaxError) as error:
                 known = not isinstance(error, UnidentifiedImageError)
                 why = error if known else "is no picture that can be read"
@@ -231,7 +231,7 @@ def _images(folder: Path, found: ClassMasks, export: Export, unlabelled: int) ->
             yield Labelled(stem, image, label)
 
 
-def _read_mask(path: Path) -> Mask:
+def read_mask(path: Path) -> Mask:
     """Return the pixels (H, W) of a class.
 
     Raises:

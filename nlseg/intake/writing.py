@@ -19,6 +19,7 @@ from nlseg.intake.class_masks import read_class_masks
 from nlseg.intake.coco import find_splits, read_coco
 from nlseg.intake.cvat import LABELS, MASKS, read_cvat
 from nlseg.intake.labelme import read_labelme
+from nlseg.intake.object_masks import read_object_masks
 from nlseg.intake.rows import Export, Labelled, printable, read_json
 from nlseg.label_png import encode_label
 from nlseg.ops.resize import Size
@@ -26,7 +27,7 @@ from nlseg.pictures import open_picture
 from nlseg.visualization.pictures import make_palette
 
 BASE = "nonlocal_r50-d8_4xb4-20k_voc12aug-512x512"
-FORMATS = ("coco", "labelme", "cvat", "class-masks")
+FORMATS = ("coco", "labelme", "cvat", "class-masks", "object-masks")
 _MAX_CLASSES = 255
 _BATCH = 16
 
@@ -91,7 +92,7 @@ def recognise(source: Path, kind: str | None = None) -> Recognised:
         )
     if kind is None and (source / LABELS).is_file() and (source / MASKS).is_dir():
         kind = "cvat"
-    if kind in ("cvat", "labelme", "class-masks"):
+    if kind not in (None, "coco"):
         return Recognised(kind, source)
     coco, labelme, damaged = _json_files(source)
     files = find_splits(coco)
@@ -109,7 +110,8 @@ def recognise(source: Path, kind: str | None = None) -> Recognised:
     unread = "".join(f"\n  not read: {why}" for why in damaged[:4])
     raise UserError(
         f"{source}: no export of COCO (.json), LabelMe (.json beside images) or CVAT's masks "
-        f"({LABELS} and {MASKS}); for masks of one class each: --format class-masks{unread}"
+        f"({LABELS} and {MASKS}); for masks of one class each: --format class-masks, of one "
+        f"object each: --format object-masks{unread}"
     )
 
 
@@ -206,6 +208,8 @@ def _read(
         return read_labelme(place, images, unlabelled=unlabelled, classes=classes)
     if kind == "class-masks":
         return read_class_masks(place, images, unlabelled=unlabelled)
+    if kind == "object-masks":
+        return read_object_masks(place, images, unlabelled=unlabelled)
     return read_cvat(place, images, unlabelled=unlabelled)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nlseg.errors import DataError, UserError
 from nlseg.intake.class_masks import ClassMasks, find_class_masks
+from nlseg.intake.object_masks import find_object_masks
 from nlseg.intake.rows import SPLITS, read_json
 from nlseg.intake.writing import Written, import_export, recognise
 from nlseg.pictures import IMAGE_SUFFIXES
@@ -74,7 +75,7 @@ def read_layout(request: Request, *, progress: bool = False) -> tuple[Layout, Na
 
 
 def _ask_about_classes(request: Request) -> None:
-    """Ask where images have several masks of two values: of a class each, or of several people.
+    """Ask where images have several masks of two values: of classes, of people, or of objects.
 
     Raises:
         Unclear: They have.
@@ -84,19 +85,23 @@ def _ask_about_classes(request: Request) -> None:
         return
     try:
         found = find_class_masks(folder, names_below(folder, request.files))
+        objects = find_object_masks(folder, names_below(folder, request.files))
     except (DataError, OSError):  # of a folder, which is told where pairs are looked for
         return
-    if found is None:
+    if found is None and not objects:
         return
-    count = sum(map(len, found.masks.values()))
-    readings = [
-        Reading(f"a class each: {', '.join(found.masks)}", ("--format", "class-masks")),
-        *(one for name in list(found.masks)[:_SHOWN] for one in _alone(request, found, name)),
-        Reading("something else", ("--format", "masks")),
-    ]
+    readings, images, count = [], len(objects), sum(map(len, objects.values()))
+    if found is not None:
+        images, count = len(found.images), sum(map(len, found.masks.values()))
+        readings = [
+            Reading(f"a class each: {', '.join(found.masks)}", ("--format", "class-masks")),
+            *(one for name in list(found.masks)[:_SHOWN] for one in _alone(request, found, name)),
+        ]
+    if objects:
+        readings.append(Reading("an object each, all of one class", ("--format", "object-masks")))
+    readings.append(Reading("something else", ("--format", "masks")))
     raise Unclear(
-        f"{folder}: {len(found.images)} images have {count} masks of two values; what are they?",
-        readings,
+        f"{folder}: {images} images have {count} masks of two values; what are they?", readings
     )
 
 
@@ -184,7 +189,11 @@ def _imported(request: Request, kind: str, *, progress: bool) -> tuple[Layout, N
         images = folder / images
     names = find_names(folder, request.classes) if kind == "labelme" else None
     there = [folder] if folder.is_file() else [path for path in folder.rglob("*") if path.is_file()]
-    what = "masks of one class each" if kind == "class-masks" else f"an export of {kind}"
+    of_masks = {
+        "class-masks": "masks of one class each",
+        "object-masks": "masks of one object each",
+    }
+    what = of_masks.get(kind, f"an export of {kind}")
     tell(f"turning {what} into masks", wanted=progress and take_long(there))
     written = import_export(
         folder, target, unlabelled=request.unlabelled, images=images,
@@ -230,7 +239,9 @@ def _note(layout: Layout, request: Request, written: Written, target: Path, kind
         layout.notes.append(
             f"{len(written.unreadable)} rows are left out, see {target / 'unreadable.txt'}"
         )
-    if kind in ("cvat", "class-masks") or request.folder.is_file():  # masks are pictures, too
+    if (
+        kind in ("cvat", "class-masks", "object-masks") or request.folder.is_file()
+    ):  # masks are pictures, too
         return
     names = names_below(request.folder, request.files)
     files = [request.folder / name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]

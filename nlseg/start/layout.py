@@ -282,6 +282,7 @@ def _split_of_word(word: str) -> str:
     return SPLITS.get(word.lower()) or ("train" if word.lower() == "tr" else "test")
 
 
+@cache
 def _said_again(part: str, split: str) -> str:
     """Return a folder's name without a word for the split, nothing where it has none."""
     found = re.fullmatch(

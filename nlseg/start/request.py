@@ -19,7 +19,8 @@ class Request:
         where: What is said about places.
         said: What is said about values.
         classes: Names, or a file with names.
-        kind: ``masks``, ``coco``, ``labelme``, ``cvat`` or ``class-masks``, where said.
+        kind: ``masks``, ``coco``, ``labelme``, ``cvat``, ``class-masks`` or
+            ``object-masks``, where said.
         unlabelled: For exports: 0 or 255.
         test: Share of the test images where a split is made.
         fetch: Whether published weights may be fetched.

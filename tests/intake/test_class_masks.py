@@ -136,6 +136,36 @@ def test_an_import_leaves_out_what_is_no_mask_of_one_class(
     assert load_config(out / "config.py").metainfo.classes == ("cat", "dog")
 
 
+OBJECTS: dict[str, tuple[str, str]] = {
+    "a folder each": ("train/c{0}/images/c{0}.png", "train/c{0}/masks/{1}f{0}.png"),
+    "numbers behind": ("train/im/c{0}.png", "train/ob/c{0}_{1}.png"),
+}
+
+
+@pytest.mark.parametrize("layout", OBJECTS)
+def test_masks_of_one_object_each_become_one_class(layout: str, tmp_path: Path) -> None:
+    root, out, (image, name) = tmp_path / "data", tmp_path / "out", OBJECTS[layout]
+    for i, drawn in enumerate([(CAT, DOG), (DOG,), (DOG, CAT, CAT)]):
+        picture(root / image.format(i), i)
+        for number, text in enumerate(drawn):
+            mask(root / name.format(i, number), text)
+    with pytest.raises(Unclear, match="3 images have 6 masks of two values") as asked:
+        read_layout(request(root))
+    *_, one, last = asked.value.readings  # a class each, where the numbers are the same
+    assert (one.options, last.options) == (("--format", "object-masks"), ("--format", "masks"))
+    found = read_folder(answered(root, *one.options), progress=False)
+    assert found.labels.classes == ("background", "object")
+    mask(root / name.format(2, 1), f"{DOG} ........")
+    assert main([str(root), str(out), "--format", "object-masks", "--unlabelled", "255"]) == 1
+    assert "is (14, 16), another mask of it (12, 16)" in (out / "unreadable.txt").read_text()
+    for i, text in enumerate([WANT.replace("2", "1"), DOG, WANT.replace("2", "1")]):
+        path = str(Path(image.format(i)).with_suffix(""))
+        assert (label(out, path) == large(text.translate({49: "0", 46: "x"}))).all()
+    write(tmp_path / "other", "a folder each")
+    with pytest.raises(UserError, match="no images with masks of one object each; put those of"):
+        read_layout(answered(tmp_path / "other", "--format", "object-masks"))
+
+
 @pytest.mark.parametrize("change", ["one folder", "twice", "values", "names", "pictures", "torn"])
 def test_other_folders_hold_no_such_masks(change: str, tmp_path: Path) -> None:
     write(tmp_path, "a folder each")
