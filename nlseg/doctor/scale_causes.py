@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from nlseg.datasets.transforms.compose import is_foreign
 from nlseg.datasets.transforms.mosaic import RandomMosaic
 from nlseg.doctor.finding import Finding, Severity
 from nlseg.doctor.splits import Split, Steps
@@ -78,7 +79,9 @@ class _Walk(NamedTuple):
 
 
 def measure_scale(split: Split, tally: Tally, *, looks_at_labels: bool = True) -> Scale | None:
-    """Resize blank images of the split's sizes as its steps do; None without such a step.
+    """Resize blank images of the split's sizes as its steps do.
+
+    None without such a step, and with a user's class of such a name, which may need a whole sample.
 
     Args:
         split: With its steps.
@@ -89,6 +92,8 @@ def measure_scale(split: Split, tally: Tally, *, looks_at_labels: bool = True) -
     if not steps or not tally.sizes:
         return None
     built = [TRANSFORMS.build(dict(split.steps[place][1])) for place in steps]
+    if any(map(is_foreign, built)):
+        return None
     common = tally.sizes.most_common(_SIZES)
     results: Counter[float] = Counter()
     middles = []

@@ -12,7 +12,7 @@ from nlseg.doctor.scale_causes import measure_scale, scale_causes
 from nlseg.doctor.splits import Rules, Split, steps_of
 from nlseg.doctor.tally import Tally
 from nlseg.errors import DataError
-from nlseg.registry import DATASETS
+from nlseg.registry import DATASETS, TRANSFORMS
 from tests.doctor.damaged import (
     ROOT,
     make_config,
@@ -42,7 +42,7 @@ def test_healthy_data_pass_without_a_word(tmp_path):
     assert warned == []
 
 
-def test_what_steps_make_of_sizes_is_told_before_training(tmp_path):
+def test_what_steps_make_of_sizes_is_told_before_training(tmp_path, monkeypatch):
     make_data(tmp_path)
     warned = []
     chosen = runner(tmp_path, warned)
@@ -61,6 +61,15 @@ def test_what_steps_make_of_sizes_is_told_before_training(tmp_path):
     assert [text.splitlines()[0] for text in warned] == [
         "warning: train: Crops of 64 x 64 px are larger than most images"
     ]
+
+    class Resize:  # a user's: it may need more than a picture
+        def __init__(self, scale: tuple[int, int]) -> None:
+            self.scale = scale
+
+    monkeypatch.setitem(TRANSFORMS.module_dict, "Resize", Resize)
+    cfg.custom = {}
+    DataCheckHook().before_train(chosen)
+    assert len(warned) == 2
 
 
 PUBLISHED = {"ade20k": (512, 683), "camvid": (360, 480), "cityscapes": (1024, 2048),
