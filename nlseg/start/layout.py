@@ -117,6 +117,7 @@ class _File(NamedTuple):
     path: Path
     split: str
     folders: Folders  # below the root, without the one of the split
+    named: Folders  # the same by their names, which may say the split, too
     stem: str
 
     @property
@@ -328,17 +329,19 @@ def _describe(
         one if one[0] else series.get(tuple(folders[: i + 1]), one) for i, one in enumerate(read)
     ]
     split = next((found for found, _ in read if found), "")
-    rest, dropped = [], False
+    rest: list[tuple[str, str]] = []
+    dropped = False
     for part, (found, kept) in zip(folders, read, strict=True):
         if split and not found and (again := _said_again(part, split)):
-            rest.append(again.strip(" _-"))
+            rest.append((again.strip(" _-"), part))
         elif not split or found != split or (dropped and not kept):
-            rest.append(part)
+            rest.append((part, part))
         elif kept:
-            rest.append(kept)
+            rest.append((kept, part))
         else:
             dropped = True
-    return _File(path, split, tuple(rest), Path(base).stem)
+    short, named = zip(*rest, strict=True) if rest else ((), ())
+    return _File(path, split, short, named, Path(base).stem)
 
 
 @cache
@@ -666,9 +669,11 @@ def _key_of(
 
 def _inside(root: Path | None, file: _File, place: str) -> tuple[str, ...] | None:
     """Return a file's folders below a named one; None where it is not below one."""
-    for parts in dict.fromkeys((Path(place).parts, _parts_of(place))):
-        for start in range(len(file.folders) - len(parts) + 1):
-            if file.folders[start : start + len(parts)] == parts:
+    ways = ((Path(place).parts, file.folders), (_parts_of(place), file.folders),
+            (Path(place).parts, file.named))  # fmt: skip
+    for parts, folders in ways:
+        for start in range(len(folders) - len(parts) + 1):
+            if folders[start : start + len(parts)] == parts:
                 return (*file.folders[:start], *file.folders[start + len(parts) :])
     for folder in (root / place, Path(place)) if root is not None else ():
         if folder.is_dir() and file.path.resolve().is_relative_to(folder.resolve()):

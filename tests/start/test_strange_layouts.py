@@ -106,6 +106,13 @@ def test_one_clear_reading_is_taken(pairs: list[tuple[str, str]], tmp_path: Path
     assert layout.notes == []
 
 
+def test_folders_are_given_by_their_names(tmp_path: Path) -> None:
+    pairs = STRANGE["split said again below"]
+    lay_out(tmp_path, *((f"set/{image}", f"set/{mask}") for image, mask in pairs))
+    layout = find_layout(tmp_path, Where(images="train-org-img", masks="train-label-img"))
+    assert found(layout, tmp_path) == {(f"set/{a}", f"set/{b}") for a, b in pairs[:2]}
+
+
 @pytest.mark.parametrize("kind", [kind for kind in STRANGE if kind.startswith("split")])
 def test_a_split_in_the_names_of_folders_is_given(kind: str, tmp_path: Path) -> None:
     lay_out(tmp_path, *STRANGE[kind])
