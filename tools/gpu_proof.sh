@@ -6,7 +6,7 @@
 # if it is to take part); they are installed beside PyTorch, without network. OUT gets a page and a few files, at most eight.
 # PYTHON names another interpreter than python3, PROOF_WORK a folder for data and runs (work_dirs/gpu_proof).
 set -euo pipefail
-case "${1:-}" in "" | -h | --help) sed -n 2,8p "$0"; exit 2 ;; esac
+case "${1:-}" in "" | -h | --help) sed -n 2,8p "$0"; [ $# -gt 0 ]; exit $((2 * $?)) ;; esac
 mkdir -p "$1"
 out=$(cd "$1" && pwd); shift
 wheels=

@@ -52,8 +52,8 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         if not self._is_ours():
             result = super().forward(x)
             return result
-        layer: Any = self  # which keeps running statistics
-        layer.num_batches_tracked.add_(1)
+        if self.num_batches_tracked is not None:  # it is where a block is computed again
+            self.num_batches_tracked.add_(1)
         if not x.is_cuda or torch.compiler.is_compiling():
             return self._written_out(x)
         norm: Any = SynchronizedNorm

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import nn
 
 from nlseg.errors import ConfigError
+from nlseg.models.residual import BasicBlock
 from nlseg.ops.synchronized_norm import SynchronizedNorm, never_wait
 from nlseg.run import processes
 from tests.run.processes import kernels
@@ -71,6 +72,7 @@ def norms() -> None:
             numbers, lambda norm: torch.compile(norm, fullgraph=True, backend="aot_eager")
         )
         _compare_norms(numbers, _kernels)
+    _compare_computed_again()
     for way in (_layer, _kernels):
         norm = nn.SyncBatchNorm(6)
         norm.running_mean.fill_(0.3)
@@ -111,6 +113,21 @@ def _compare_norms(numbers: tuple[int, int], way: Callable[[Any], Any]) -> None:
         for all_ranks, expected in zip(others, grads[1:], strict=True):
             torch.testing.assert_close(processes.sum_over_ranks(all_ranks), expected)
     torch.testing.assert_close(part.state_dict(), whole.state_dict())
+
+
+def _compare_computed_again() -> None:
+    """Compare a block that is computed again in the backward pass with one that is not."""
+    x = torch.randn(2, 4, 5, 7, generator=torch.Generator().manual_seed(processes.rank()))
+    x.requires_grad_()
+    plain = BasicBlock(4, 4, norm_cfg={"type": "SyncBN"})
+    again = BasicBlock(4, 4, norm_cfg={"type": "SyncBN"}, with_cp=True)
+    again.load_state_dict(plain.state_dict())
+    grads = []
+    for block in (plain, again):
+        never_wait(block)
+        grads.append(torch.autograd.grad(block(x).square().sum(), (x, *block.parameters())))
+    torch.testing.assert_close(grads[1], grads[0])
+    torch.testing.assert_close(again.state_dict(), plain.state_dict())
 
 
 def _layer(norm: Any) -> Any:
