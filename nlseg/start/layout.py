@@ -335,7 +335,10 @@ def _describe(
         if split and not found and (again := _said_again(part, split)):
             rest.append((again.strip(" _-"), part))
         elif not split or found != split or (dropped and not kept):
-            rest.append((part, part))
+            above = rest[-1][1] if rest else ""
+            follows = part[len(above) :] if above and part.startswith(above) else ""
+            is_end = follows.startswith(("_", "-", " ")) and len(follows) > 1
+            rest.append((follows[1:] if is_end else part, part))  # 7/7_image beside 7/7_lesion
         elif kept:
             rest.append((kept, part))
         else:

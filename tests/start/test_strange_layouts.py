@@ -54,6 +54,9 @@ STRANGE = {
     "names that begin alike": [(f"{name}.png", f"{name}_mask.png") for name in ANIMALS],
     "beginnings without numbers": [(f"rgb_{name}.png", f"seg_{name}.png") for name in ANIMALS],
     "a folder for each image": [(f"case{i}/image.png", f"case{i}/label.png") for i in range(4)],
+    "folders named after those above": [
+        (f"p{i}/p{i}_picture/p{i}.bmp", f"p{i}/p{i}_lesion/p{i}_lesion.bmp") for i in range(4)
+    ],
     "numbered channels": [(f"imagesTr/c_{i}_0000.png", f"labelsTr/c_{i}.png") for i in range(4)],
     "a mask named after the file": [(f"{i}.jpg", f"{i}.jpg_mask.png") for i in range(4)],
     "numbers before the ends": [(f"train/{i}_1.png", f"train_masks/{i}_1_m.png") for i in "abc"],
