@@ -40,7 +40,7 @@ class Place:
     Args:
         root: Folder that the others start from.
         images: Folder of the images, below it.
-        masks: Folder of the masks, below it.
+        masks: Folder of the masks, below it, or a whole path.
         image_suffix: End of the names of images.
         mask_suffix: End of the names of masks.
         stems: Name of a pair -> relative path without a suffix.
@@ -115,9 +115,11 @@ def _expressed(root: Path, pairs: Sequence[Pair]) -> Place | None:
                 break
             stems[pair.name] = a
         else:
-            if not all(Path(top).is_relative_to(root) for top in tops):  # made of an export
+            if not Path(tops[0]).is_relative_to(root):  # made of an export
                 root = Path(os.path.commonpath([os.path.abspath(top) for top in tops]))
             images_below, masks_below = (os.path.relpath(top, root) for top in tops)
+            if masks_below.startswith(os.pardir):  # written anew, beside the config
+                masks_below = os.path.abspath(tops[1])
             return Place(root.resolve(), images_below, masks_below, first, second, stems)
     return None
 

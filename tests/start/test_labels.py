@@ -120,7 +120,9 @@ def test_numbers_of_objects_may_be_one_class(tmp_path: Path) -> None:
     assert ((cv2.imread(str(pair.mask), -1) > 0) == (mask > 0)).all()
     pairs = [one._replace(mask=Path(os.path.relpath(one.mask))) for one in found.layout.pairs]
     place, note = place_pairs(tmp_path, pairs, tmp_path)  # beside a config that is given so
-    assert (place.root / place.images / f"{place.stems[pair.name]}.png").samefile(pair.image)
+    for folder, path in ((place.images, pair.image), (place.masks, pair.mask)):
+        assert (place.root / folder / f"{place.stems[pair.name]}.png").samefile(path)
+    assert place.root == tmp_path
     assert note == ""
 
 
