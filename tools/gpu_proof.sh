@@ -6,13 +6,22 @@
 # if it is to take part); they are installed beside PyTorch, without network. OUT gets a page and a few files, at most eight.
 # PYTHON names another interpreter than python3, PROOF_WORK a folder for data and runs (work_dirs/gpu_proof).
 set -euo pipefail
-case "${1:-}" in "" | -h | --help) sed -n 2,8p "$0"; [ $# -gt 0 ]; exit $((2 * $?)) ;; esac
+case "${1:-}" in
+    -h | --help) sed -n 2,7p "$0"; exit ;;
+    "") sed -n 2,7p "$0"; exit 2 ;;
+esac
 mkdir -p "$1"
 out=$(cd "$1" && pwd); shift
 wheels=
 if [ $# -gt 0 ] && [[ "$1" != --* ]]; then wheels=$(cd "$1" && pwd); shift; fi
-cd "$(dirname "$0")/.."
-python=${PYTHON:-python3} work=${PROOF_WORK:-$PWD/work_dirs/gpu_proof}
+root=$(cd "$(dirname "$0")/.." && pwd)
+python=${PYTHON:-python3} work=$(realpath -m "${PROOF_WORK:-$root/work_dirs/gpu_proof}")
+options=()
+while [ $# -gt 0 ]; do
+    options+=("$1"); shift
+    if [ "${options[-1]}" = --data ] && [ $# -gt 0 ]; then options+=("$(realpath -m "$1")"); shift; fi
+done
+cd "$root"
 mkdir -p "$work"
 if [ -n "$wheels" ] && ! wc -c "$wheels"/*.whl | cmp --silent - "$work/site/.wheels"; then # new, or other ones than last time
     rm -rf "$work/site"
@@ -31,4 +40,4 @@ if missing := [name for name in needed if name not in there]:
     print(f"{sys.executable} lacks {', '.join(missing)}: put their wheels into WHEELS, as {sys.argv[1]} says", file=sys.stderr)
     sys.exit(2)
 END
-exec "$python" -m gpu_proof "$out" --work "$work" "$@"
+exec "$python" -m gpu_proof "$out" --work "$work" "${options[@]}"

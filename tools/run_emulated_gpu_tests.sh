@@ -6,7 +6,7 @@
 # Needs a C compiler and, for each version of PyTorch, about 6 GB in .venv_emulated_gpu.
 # CARDS="9.0" runs for one kind alone; EMULATED_GPU_VENV names an environment that is there already.
 set -euo pipefail
-case "${1:-}" in -h | --help) sed -n 2,7p "$0"; exit 2 ;; esac
+case "${1:-}" in -h | --help) sed -n 2,7p "$0"; exit ;; esac
 cd "$(dirname "$0")/.."
 version=2.11.0
 if [[ "${1:-}" =~ ^[0-9] ]]; then version=$1; shift; fi

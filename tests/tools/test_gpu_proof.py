@@ -106,6 +106,14 @@ def wait_for_end(pid: int) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize("script", ["gpu_proof.sh", "run_emulated_gpu_tests.sh"])
+def test_help_is_the_comment_that_a_script_begins_with(script: str) -> None:
+    command = ["bash", ROOT / "tools" / script, "--help"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert f"Usage: bash tools/{script}" in lines[1]
+    assert all(line.startswith("# ") for line in lines)
+
+
 def test_wheels_that_come_later_are_installed_too(tmp_path: Path) -> None:
     wheels, site = tmp_path / "wheels", tmp_path / "work" / "site"
     wheels.mkdir()
@@ -119,6 +127,31 @@ def test_wheels_that_come_later_are_installed_too(tmp_path: Path) -> None:
     (site / "mark").touch()
     subprocess.run(command, env=env, check=True, capture_output=True, timeout=120)
     assert (site / "mark").is_file()  # the same wheels are not installed again
+
+
+def test_paths_are_those_of_the_folder_of_the_call(tmp_path: Path) -> None:
+    shown = tmp_path / "python"
+    shown.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    shown.chmod(0o755)
+    command = [
+        "bash",
+        ROOT / "tools/gpu_proof.sh",
+        "out",
+        "--data",
+        "my data",
+        "--stages",
+        "1",
+        "2",
+    ]
+    env = {**os.environ, "PYTHON": str(shown), "PROOF_WORK": "work"}
+    done = subprocess.run(
+        command, env=env, check=True, capture_output=True, text=True, cwd=tmp_path
+    )
+    told = done.stdout.splitlines()
+    assert told[told.index("gpu_proof") + 1 :] == [
+        f"{tmp_path}/out", "--work", f"{tmp_path}/work", "--data", f"{tmp_path}/my data",
+        "--stages", "1", "2",
+    ]  # fmt: skip
 
 
 def test_wheels_that_are_missing_are_named_together(tmp_path: Path) -> None:
