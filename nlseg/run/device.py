@@ -241,6 +241,8 @@ _GRAPHS_OF_A_PART = 8
 """PyTorch's own limit, which holds for all parts of one class together: they share their code."""
 PARTS = ("backbone", "neck", "decode_head", "auxiliary_head")
 _SHOWN_LETTERS = 300
+_TOO_OFTEN = "FailOnRecompileLimitHit"
+_NOT_TRACED = "found no compiled frames"
 _OPTIONS = ("fullgraph", "dynamic", "backend", "mode", "options", "disable")
 _GRAPHS = {"reduce-overhead": "default", "max-autotune": "max-autotune-no-cudagraphs"}
 """Modes of ``torch.compile`` that replay CUDA graphs, and those that do the same without."""
@@ -283,8 +285,10 @@ class CompiledCall:
         call = self._choose(maps) if all(x.numel() > 0 for x in maps) else self._plain_call
         try:
             return call(*inputs, **settings)
-        except _not_compilable() as error:
-            raise ConfigError(self._refusal(error)) from error
+        except Exception as error:
+            if isinstance(error, _not_compilable()) or _NOT_TRACED in str(error):
+                raise ConfigError(self._refusal(error)) from error
+            raise
 
     def _choose(self, maps: Sequence[Tensor]) -> Callable[..., Any]:
         """Return what runs, and say which sizes of the maps are constants of its graph."""
@@ -313,6 +317,10 @@ class CompiledCall:
         said = " ".join(said.split())
         cause = re.search(r"(?<= got )\w+Error\(.*", said)  # behind a list of all arguments
         reason = (cause[0] if cause else said)[:_SHOWN_LETTERS].rstrip(".")
+        if _NOT_TRACED in said:
+            reason = "PyTorch's compiler leaves its forward out, as torch.compiler.disable asks for"
+        elif type(error).__name__ == _TOO_OFTEN:
+            reason = "it is compiled anew for each new value of something that changes with calls"
         plain = "compile=False runs everything as it is written"
         if isinstance(error, torch._dynamo.exc.BackendCompilerFailed):
             return f"compile: PyTorch's compiler fails on {self._name}: {reason}; {plain}"
@@ -323,7 +331,7 @@ class CompiledCall:
 
 def _traceable(module: nn.Module) -> Callable[..., Any]:
     """Return a module's call in a frame that the compiler traces, which PyTorch's own are not."""
-    if not type(module).forward.__module__.startswith("torch."):
+    if not str(getattr(module.forward, "__module__", "")).startswith("torch."):
         return module._call_impl  # type: ignore[no-any-return]
 
     whole: Any = nn.Module._call_impl  # PyTorch 2.4 takes the bound one for the compiled call
@@ -337,9 +345,7 @@ def _traceable(module: nn.Module) -> Callable[..., Any]:
 def _not_compilable() -> tuple[type[Exception], ...]:
     """Return what PyTorch raises where it cannot compile."""
     kinds = torch._dynamo.exc
-    return kinds.TorchDynamoException, getattr(
-        kinds, "FailOnRecompileLimitHit", kinds.TorchDynamoException
-    )
+    return kinds.TorchDynamoException, getattr(kinds, _TOO_OFTEN, kinds.TorchDynamoException)
 
 
 def check_graphs(setting: bool | Mapping[str, Any] | None, accumulated: int) -> None:

@@ -282,6 +282,45 @@ def test_what_is_not_one_graph_is_named_with_a_way_that_works() -> None:
         model.backbone(torch.ones(1, 3, 8, 8))  # fails as it is written, too
 
 
+class Counting(nn.Module):
+    """A stranger's part, compiled anew for each value of what it counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return x * self.calls
+
+
+class LeftOut(nn.Module):
+    """A stranger's part, which PyTorch's compiler is told to leave out."""
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+
+@pytest.mark.skipif(torch.__version__ < (2, 13), reason="runs as it is written there")
+@pytest.mark.parametrize(
+    ("part", "cause"),
+    [
+        (Counting(), "Counting cannot be one graph: it is compiled anew for each new value"),
+        (LeftOut(), "LeftOut cannot be one graph: .* as torch.compiler.disable asks for"),
+        (torch.jit.script(nn.Conv2d(3, 4, 1)), "RecursiveScriptModule cannot be one graph at"),
+    ],
+)
+def test_parts_that_pytorch_says_little_of_are_named_all_the_same(
+    part: nn.Module, cause: str
+) -> None:
+    model = nn.ModuleDict({"backbone": part})
+    compile_network(model, {"backend": "eager"})
+    told = pytest.raises(ConfigError, match=cause + r".*compile=dict\(fullgraph=False\)")
+    with torch._dynamo.config.patch(recompile_limit=8), told:  # other tests may have raised it
+        [model.backbone(torch.ones(1, 3, 8, 8)) for _ in range(10)]
+
+
 @pytest.mark.parametrize("setting", [None, False])
 def test_without_the_setting_nothing_is_compiled(setting: Any) -> None:
     model = tiny_segmentor()
