@@ -147,7 +147,7 @@ class SynchronizedNorm(_functions.SyncBatchNorm):
             x, means, inverses, running_mean, running_var, momentum, eps, counts.reshape(-1)
         )
         ctx.save_for_backward(x, weight, mean, inverse, counts.to(torch.int32))
-        ctx.process_group = process_group
+        ctx.process_group, ctx.empty = process_group, empty
         if empty:
             for statistic, kept in zip(running, before, strict=True):
                 statistic.copy_(torch.where(counts.sum() < 1, kept, statistic))
@@ -158,11 +158,11 @@ class SynchronizedNorm(_functions.SyncBatchNorm):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """Return the gradients of input, weight and bias; an empty batch's share is zero."""
-        x, weight, mean, _, _ = ctx.saved_tensors
-        if x.numel() > 0:
+        if not ctx.empty:  # which reads the saved tensors; a checkpoint lets that be done once
             theirs: Any = _functions.SyncBatchNorm.backward
             gradients: tuple[Tensor | None, ...] = theirs(ctx, gradient)
             return gradients
+        x, weight, mean, _, _ = ctx.saved_tensors
         if ctx.needs_input_grad[0]:  # the others wait for the sums of this process
             dist.all_reduce(mean.new_zeros(2 * len(mean)), group=ctx.process_group)
         zeros = None if weight is None else torch.zeros_like(weight)

@@ -5,12 +5,14 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from nlseg.errors import ConfigError
 from nlseg.models.residual import BasicBlock
@@ -127,6 +129,12 @@ def _compare_computed_again() -> None:
         never_wait(block)
         grads.append(torch.autograd.grad(block(x).square().sum(), (x, *block.parameters())))
     torch.testing.assert_close(grads[1], grads[0])
+    norm, noise = nn.SyncBatchNorm(4), torch.randn_like(x)
+    call = _kernels(norm)
+    for way in (call, partial(checkpoint, call, use_reentrant=False)):
+        loss = (way(x) * noise).sum()
+        grads.append(torch.autograd.grad(loss, (x, *norm.parameters())))
+    torch.testing.assert_close(grads[3], grads[2])
     torch.testing.assert_close(again.state_dict(), plain.state_dict())
 
 
