@@ -342,6 +342,11 @@ def test_an_average_a_scaler_and_a_best_score_are_in_the_table(old: Path, tmp_pa
               if row.what == "best score")  # fmt: skip
     assert (row.there, row.here) == ("12.35", "12.35")
     assert row.why.endswith("best_mIoU_iter_2.pth is not there any more")
+    content["message_hub"]["runtime_info"]["best_ckpt"] = "best.pth"  # which says no iteration
+    torch.save(content, tmp_path / "iter_4.pth")
+    (row,) = (row for row in adopt(noted_alone, tmp_path / "unnumbered", **more).rows
+              if row.what == "best score")  # fmt: skip
+    assert row.here == "begins anew"
 
 
 def test_a_target_that_is_a_file_and_names_with_blanks(

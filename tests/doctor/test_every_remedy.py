@@ -155,6 +155,13 @@ def mixed(config: dict[str, Any], root: Path) -> None:
     loader["dataset"] = {"type": "MultiImageMixDataset", "dataset": inner, "pipeline": outer}
 
 
+def cropped(config: dict[str, Any], root: Path) -> None:
+    """Crop what is smaller after a step that shrinks it, by less than what is told."""
+    pipeline = config["train_dataloader"]["dataset"]["pipeline"]
+    pipeline[2:2] = [{"type": "Resize", "scale_factor": 0.8},
+                     {"type": "RandomCrop", "crop_size": (22, 28)}]  # fmt: skip
+
+
 def pictures(root: Path, kind: str = "img") -> list[Path]:
     return sorted(path for path in root.glob(f"*/{kind}/*") if path.suffix != ".txt")
 
@@ -530,10 +537,7 @@ FAULTS: dict[str, Fault] = {
         "shrunk-images", files=grow, config=steps_of_both(
             1, "ResizeShortestEdge", scale=24, max_size=64)),
     "shrunk, into mosaics": Fault("shrunk-images", config=mixed),
-    "crops larger than images": Fault(
-        "large-crop", config=lambda config, root: [
-            config["train_dataloader"]["dataset"]["pipeline"].insert(
-                2, {"type": "RandomCrop", "crop_size": (48, 48)})]),
+    "crops larger than images": Fault("large-crop", config=cropped),
 }  # fmt: skip
 
 

@@ -12,11 +12,13 @@ from nlseg.commands.start import build_parser, request_of
 from nlseg.config import load_config
 from nlseg.errors import UserError
 from nlseg.intake.class_masks import find_class_masks
+from nlseg.intake.object_masks import find_object_masks
 from nlseg.start.exports import read_layout
 from nlseg.start.facts import read_label
 from nlseg.start.planning import read_folder
 from nlseg.start.readings import Unclear
 from nlseg.start.request import Request
+from tests.cases import each_case
 from tests.intake.test_import import grid, label
 from tests.start.folders import request
 
@@ -164,6 +166,24 @@ def test_masks_of_one_object_each_become_one_class(layout: str, tmp_path: Path) 
     write(tmp_path / "other", "a folder each")
     with pytest.raises(UserError, match="no images with masks of one object each; put those of"):
         read_layout(answered(tmp_path / "other", "--format", "object-masks"))
+
+
+NO_OBJECTS = {  # pictures, masks
+    "one mask an image": (["0.png", "1.png", "2.png"], ["0_0.png", "1_0.png", "2_0.png"]),
+    "few of many": (["0.png", *(f"more/{i}.png" for i in "abcdefgh")], ["0_0.png", "0_1.png"]),
+    "no images": ([], ["0.png", "0_0.png", "0_1.png"]),
+    "no masks": (["0.png", "0_0.png", "0_1.png"], []),
+}
+
+
+@each_case("name", NO_OBJECTS)
+def test_numbered_files_that_are_no_masks_of_objects(name: str, tmp_path: Path) -> None:
+    pictures, masks = NO_OBJECTS[name]
+    for i, path in enumerate(pictures):
+        picture(tmp_path / path, i)
+    for path in masks:
+        mask(tmp_path / path, CAT)
+    assert find_object_masks(tmp_path) == {}
 
 
 @pytest.mark.parametrize("change", ["one folder", "twice", "values", "names", "pictures", "torn"])
