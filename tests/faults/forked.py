@@ -134,7 +134,7 @@ class Child:
     def wait_for_words(self, words: str) -> None:
         """Wait until the run has said something."""
         end = time.monotonic() + PATIENCE_S
-        while words not in self.log.read_text():
+        while not self.log.exists() or words not in self.log.read_text():
             assert time.monotonic() < end, f"never said: {words}"
             time.sleep(0.01)
 

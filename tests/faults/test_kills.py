@@ -97,11 +97,17 @@ def test_second_signal_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(control, "_ONE_EVENT_S", 0.0)
     config = hard_config(tmp_path, **{"train_dataloader.dataset.sleep_at": 20})
     child = Child(config)
-    child.wait_for_beats(5)
-    child.signal(signal.SIGTERM)
-    child.wait_for_words("SIGTERM: finishes this iteration")
-    child.signal(signal.SIGTERM)
-    assert child.wait() == 128 + signal.SIGTERM
+    try:
+        child.wait_for_words("sample 20 is slow")
+        child.signal(signal.SIGTERM)
+        child.wait_for_words("SIGTERM: finishes this iteration")
+        child.signal(signal.SIGTERM)
+        code = child.wait()
+    finally:
+        if not child.has_ended():
+            child.signal(signal.SIGKILL)
+    assert code == 128 + signal.SIGTERM
+    assert "SIGTERM again: stops at once" in child.log.read_text()
 
 
 def test_limit_of_time_saves_and_leaves(tmp_path: Path, reference: Path) -> None:

@@ -178,8 +178,17 @@ def mutated(data: bytes, dice: random.Random) -> bytes:
     return bytes(changed)
 
 
-def fuzz(reader: Reader, seconds: float, seed: int, folder: Path) -> tuple[int, list[str]]:
+def fuzz(
+    reader: Reader, seconds: float, seed: int, folder: Path, least: int = 0
+) -> tuple[int, list[str]]:
     """Read changed files for a while, in a process of its own, which a decoder may take down.
+
+    Args:
+        reader: What reads a file.
+        seconds: How long.
+        seed: Of the first change.
+        folder: Where the file is written.
+        least: Files that are read on a busy machine, too, however long they take.
 
     Returns:
         How many were read, and what went wrong, each with the seed of its change.
@@ -191,7 +200,7 @@ def fuzz(reader: Reader, seconds: float, seed: int, folder: Path) -> tuple[int, 
     child = os.fork()
     if child == 0:
         try:
-            _read_for_a_while(reader, seconds, seed, path, found, number)
+            _read_for_a_while(reader, seconds, least, seed, path, found, number)
         finally:
             os._exit(0)
     end = time.monotonic() + seconds + 3 * SLOW_S
@@ -207,14 +216,20 @@ def fuzz(reader: Reader, seconds: float, seed: int, folder: Path) -> tuple[int, 
 
 
 def _read_for_a_while(
-    reader: Reader, seconds: float, seed: int, path: Path, found: Path, number: mmap.mmap
+    reader: Reader,
+    seconds: float,
+    least: int,
+    seed: int,
+    path: Path,
+    found: Path,
+    number: mmap.mmap,
 ) -> None:
     real, problems, count = path.read_bytes(), [], 0
     warnings.simplefilter("ignore")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries in C write their own warnings there
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + MEMORY_KIB
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while count < least or time.monotonic() < end:
         number[:8] = count.to_bytes(8, "little")
         path.write_bytes(mutated(real, random.Random(seed + count)))
         began = time.monotonic()

@@ -106,6 +106,7 @@ class ToyData:
             noise = sample_rng(self.seed, number).standard_normal(6)
             point = point + 0.1 * torch.from_numpy(noise).float()
             if number == self.sleep_at:
+                print(f"sample {number} is slow", flush=True)
                 time.sleep(3600)
             if number in self.poison:
                 point = point * float("nan")
