@@ -167,14 +167,11 @@ def _plain(name: str) -> str:
     return re.sub(r"^\d+[.)]?[ _-]+", "", name).strip(" _-.") or name
 
 
-def read_class_masks(
-    folder: Path, images: Path | None, *, unlabelled: int
-) -> tuple[Export, Iterator[Labelled]]:
+def read_class_masks(folder: Path, *, unlabelled: int) -> tuple[Export, Iterator[Labelled]]:
     """Read a folder of images and of masks of one class each.
 
     Args:
         folder: The folder.
-        images: Is refused: images are looked for in the folder.
         unlabelled: 0: what no mask covers is class 0, ``background``; 255: it is ignored.
 
     Returns:
@@ -182,10 +179,8 @@ def read_class_masks(
         is walked through.
 
     Raises:
-        UserError: The folder holds no such masks, or another one is given for the images.
+        UserError: The folder holds no such masks.
     """
-    if images is not None:
-        raise UserError(f"--images: images are looked for in {folder}; leave the option out")
     found = find_class_masks(folder)
     if found is None:
         raise UserError(

@@ -61,14 +61,11 @@ def _numbered(files: Sequence[Path]) -> dict[Path, list[Path]]:
     return found
 
 
-def read_object_masks(
-    folder: Path, images: Path | None, *, unlabelled: int
-) -> tuple[Export, Iterator[Labelled]]:
+def read_object_masks(folder: Path, *, unlabelled: int) -> tuple[Export, Iterator[Labelled]]:
     """Read a folder of images and of masks of one object each.
 
     Args:
         folder: The folder.
-        images: Is refused: images are looked for in the folder.
         unlabelled: 0: what no mask covers is class 0, ``background``; 255: it is ignored.
 
     Returns:
@@ -76,10 +73,8 @@ def read_object_masks(
         is walked through.
 
     Raises:
-        UserError: The folder holds no such masks, or another one is given for the images.
+        UserError: The folder holds no such masks.
     """
-    if images is not None:
-        raise UserError(f"--images: images are looked for in {folder}; leave the option out")
     found = find_object_masks(folder)
     if not found:
         raise UserError(

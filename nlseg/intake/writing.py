@@ -202,14 +202,16 @@ def _read(
         raise UserError(f"--images: there is no folder {images}")
     if classes and kind != "labelme":
         raise UserError(f"--classes: {place} names its classes itself; leave the option out")
+    if images is not None and kind in ("class-masks", "object-masks"):
+        raise UserError(f"--images: images are looked for in {place}; leave the option out")
     if kind == "coco":
         return read_coco(found.files, images, unlabelled=unlabelled)
     if kind == "labelme":
         return read_labelme(place, images, unlabelled=unlabelled, classes=classes)
     if kind == "class-masks":
-        return read_class_masks(place, images, unlabelled=unlabelled)
+        return read_class_masks(place, unlabelled=unlabelled)
     if kind == "object-masks":
-        return read_object_masks(place, images, unlabelled=unlabelled)
+        return read_object_masks(place, unlabelled=unlabelled)
     return read_cvat(place, images, unlabelled=unlabelled)
 
 
